@@ -1,0 +1,77 @@
+"""The algorithms under comparison. Costs torch and nothing more to import.
+
+To add one without touching the project, pass `path/to/mine.py:Mine` where a name is asked for, or publish an entry
+point in the group `gvpo_bench.algorithms`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from algorithms.base import Algorithm, Batch, LossOutput, Needs, PolicyOutput
+from algorithms.dpo import DPO
+from algorithms.grpo import GRPO
+from algorithms.gvpo import GVPO
+from algorithms.kimi import Kimi
+from algorithms.pg import PolicyGradient
+from algorithms.ppo import PPO
+
+__all__ = ["ALGORITHMS", "Algorithm", "Batch", "LossOutput", "Needs", "PolicyOutput", "load_algorithm"]
+
+ALGORITHMS: dict[str, type[Algorithm]] = {
+    "gvpo": GVPO,
+    "grpo": GRPO,
+    "ppo": PPO,
+    "dpo": DPO,
+    "kimi": Kimi,
+    "pg": PolicyGradient,
+}
+
+ENTRY_POINT_GROUP = "gvpo_bench.algorithms"
+
+
+def load_algorithm(spec: str) -> type[Algorithm]:
+    """The class behind a name of ALGORITHMS, `path/to/file.py:Class`, or an entry point's name.
+
+    Raises ValueError that says what was looked for and what would be right.
+    """
+    if spec in ALGORITHMS:
+        return ALGORITHMS[spec]
+    if ":" in spec:
+        return _load_file(spec)
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        if entry.name == spec:
+            return _checked(entry.load(), spec)
+    raise ValueError(
+        f"unknown algorithm {spec!r}: use one of {', '.join(ALGORITHMS)}, path/to/file.py:Class, "
+        f"or the name of an entry point in the group {ENTRY_POINT_GROUP}"
+    )
+
+
+def _load_file(spec: str) -> type[Algorithm]:
+    path_text, _, class_name = spec.rpartition(":")
+    path = Path(path_text).expanduser().resolve()
+    if not path.is_file():
+        raise ValueError(f"algorithm {spec!r}: there is no file {path}")
+    module_name = f"gvpo_bench_user_{path.stem}"
+    module_spec = importlib.util.spec_from_file_location(module_name, path)
+    if module_spec is None or module_spec.loader is None:
+        raise ValueError(f"algorithm {spec!r}: {path} is not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_name] = module  # dataclasses look their annotations up there
+    module_spec.loader.exec_module(module)
+    if not hasattr(module, class_name):
+        raise ValueError(f"algorithm {spec!r}: {path} defines no {class_name!r}")
+    return _checked(getattr(module, class_name), spec)
+
+
+def _checked(found: object, spec: str) -> type[Algorithm]:
+    if not (isinstance(found, type) and issubclass(found, Algorithm)):
+        raise ValueError(f"algorithm {spec!r} is {found!r}; it must be a subclass of algorithms.Algorithm")
+    if not dataclasses.is_dataclass(found):
+        raise ValueError(f"algorithm {spec!r}: decorate the class with @dataclass(frozen=True, kw_only=True)")
+    return found

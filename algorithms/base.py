@@ -1,0 +1,229 @@
+"""The contract of an algorithm: a pure function from the log-probs of one mini-batch of groups to one scalar.
+
+The harness differentiates that scalar with respect to the log-probs; what comes out is the table of gradient
+coefficients C[G, K, T] of the unified paradigm, ∇L = −Σ C ∇log π_θ (DeepSeekMath, arXiv 2402.03300, eq. 5; the seed
+article, eq. 1 and 2). An algorithm therefore knows no model, optimiser, rank or micro-batch.
+
+Shape suffixes, here and everywhere:
+    G  prompts of the (mini-)batch, one group of samples each
+    K  samples of a prompt, padded to the largest group
+    T  response tokens, padded to the longest response
+Log-probs, entropies and KL are in nats. Padding may hold anything, NaN included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+LOG_RATIO_LIMIT = 20.0
+"""Log-ratios are clamped to ± this many nats before exp, so that no ratio overflows; the clamped share is a metric."""
+
+Anchor = Literal["old", "behaviour", "reference"]
+"""The policy π' of a KL term: at the start of this iteration, the one that sampled, or the frozen reference."""
+
+Coupling = Literal["batch", "group", "sequence"]
+"""The unit between which coefficients are independent: one unit's do not change with the log-probs of another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What is known of a batch of groups before the update. Everything under the mask is set to zero on construction.
+
+    Raises ValueError where a shape does not fit the mask's, or a reward of a valid sample is NaN or infinite.
+    """
+
+    mask_GKT: Tensor
+    """bool. True on response tokens, EOS included."""
+    valid_GK: Tensor
+    """bool. False where a group has fewer than K samples."""
+    rewards_GK: Tensor
+    old_logp_GKT: Tensor
+    """log π under the trainer's weights at the start of this iteration."""
+    behaviour_logp_GKT: Tensor
+    """log π, computed by the trainer, under the weights that drew the sample: the denominator of every importance
+    ratio. Differs from `old` for stale and historical samples."""
+    sampler_logp_GKT: Tensor
+    """The same as the sampling engine reported it: for diagnostics."""
+    ref_logp_GKT: Tensor | None = None
+    """log π under the frozen reference, where `needs.reference`."""
+    old_value_GKT: Tensor | None = None
+    """The critic's value of the state in which each token was chosen, where `needs.critic`."""
+    final_value_GK: Tensor | None = None
+    """The critic's value of the state after the last token, where `needs.critic`: a truncated response bootstraps."""
+    truncated_GK: Tensor | None = None
+    """bool. True where the response hit the length limit."""
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    """What `prepare` computes for `loss`. The first dimension is G."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask_GKT", self.mask_GKT & self.valid_GK[..., None])
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, Tensor):
+                continue
+            shape = self.mask_GKT.shape if f.name.endswith("_GKT") else self.mask_GKT.shape[:2]
+            if value.shape != shape:
+                raise ValueError(f"Batch.{f.name} has shape {tuple(value.shape)}; the mask asks for {tuple(shape)}")
+            if value.dtype != torch.bool:
+                object.__setattr__(self, f.name, masked(value, self.mask_GKT if value.dim() == 3 else self.valid_GK))
+        bad_GK = ~torch.isfinite(self.rewards_GK)
+        if bad_GK.any():
+            g, k = bad_GK.nonzero()[0].tolist()
+            raise ValueError(
+                f"rewards_GK[{g}, {k}] is {self.rewards_GK[g, k].item()}; a reward must be finite "
+                f"({int(bad_GK.sum())} of {bad_GK.numel()} are not)"
+            )
+
+    def groups(self, index: slice | Tensor) -> Batch:
+        """The same batch restricted to some groups."""
+        picked: dict[str, Any] = {
+            f.name: value[index] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
+        return replace(self, **picked, extras={name: x[index] for name, x in self.extras.items()})
+
+    def anchor_logp_GKT(self, anchor: Anchor) -> Tensor:
+        """log π' of the chosen anchor policy."""
+        if anchor == "reference":
+            if self.ref_logp_GKT is None:
+                raise ValueError("anchor 'reference' needs Batch.ref_logp_GKT, which is None")
+            return self.ref_logp_GKT
+        return self.old_logp_GKT if anchor == "old" else self.behaviour_logp_GKT
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyOutput:
+    """What the model says of the batch now: the variables that the harness differentiates with respect to."""
+
+    logp_GKT: Tensor
+    """log π_θ of each response token, at the sampling temperature."""
+    entropy_GKT: Tensor | None = None
+    """Entropy of π_θ at each response token, where `needs.entropy`."""
+    value_GKT: Tensor | None = None
+    """The critic's value in the state of each response token, where `needs.critic`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOutput:
+    loss: Tensor
+    """Scalar, to be minimised."""
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars to log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What an algorithm asks of the harness. It belongs to the instance, since it depends on hyper-parameters."""
+
+    reference: bool = False
+    """Log-probs under the frozen base policy."""
+    critic: bool = False
+    """Values from a critic, which the harness trains on the gradient of the loss with respect to them."""
+    entropy: bool = False
+    coupling: Coupling = "batch"
+    """"batch" is always right. A smaller unit saves a forward pass; a test checks the declaration."""
+    anchor: Anchor | None = None
+    """The anchor policy, where there is one: 'behaviour' is refused for groups of mixed age."""
+    min_group_size: int = 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A search space of a few values."""
+
+    values: tuple[float, ...]
+
+    def at(self, u: float) -> float:
+        """The point at u in [0, 1)."""
+        return self.values[int(u * len(self.values))]
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A search space that is uniform in the logarithm between low and high."""
+
+    low: float
+    high: float
+
+    def at(self, u: float) -> float:
+        """The point at u in [0, 1)."""
+        return self.low * (self.high / self.low) ** u
+
+
+def hyperparameter(default: Any, doc: str, *, search: Choice | LogUniform | None = None) -> Any:
+    """A dataclass field with its vetted default, a line that says what it does, and the space it is tuned over."""
+    return field(default=default, metadata={"doc": doc, "search": search})
+
+
+class Algorithm:
+    """Base of every algorithm: a frozen dataclass whose fields are its hyper-parameters.
+
+    `ALGORITHMS["gvpo"](beta=0.1).loss(policy, batch).loss` works in a bare Python shell, in float32 and float64.
+    """
+
+    name: ClassVar[str]
+    """How tables and figures call it."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Computes once per rollout batch what must not depend on the mini-batch, into `extras`."""
+        return batch
+
+    def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
+        raise NotImplementedError
+
+
+def masked(x: Tensor, mask: Tensor) -> Tensor:
+    """x with zeros under the mask. Taken before any arithmetic: after an exp, `where` still back-propagates 0·NaN."""
+    return torch.where(mask, x, torch.zeros((), dtype=x.dtype, device=x.device))
+
+
+def sequence_sum(x_GKT: Tensor, mask_GKT: Tensor) -> Tensor:
+    """Σ_t x over the response tokens, [G, K]."""
+    return masked(x_GKT, mask_GKT).sum(-1)
+
+
+def token_mean(x_GKT: Tensor, mask_GKT: Tensor) -> Tensor:
+    """Mean over all response tokens of the batch, scalar; 0 if there are none."""
+    return masked(x_GKT, mask_GKT).sum() / mask_GKT.sum().clamp(min=1)
+
+
+def group_size(valid_GK: Tensor) -> Tensor:
+    """k(x), the number of samples of each prompt, [G, 1], at least 1 so that it can divide."""
+    return valid_GK.sum(-1, keepdim=True).clamp(min=1)
+
+
+def centred(x_GK: Tensor, valid_GK: Tensor) -> Tensor:
+    """x_i − x̄ within each group, zero where there is no sample, [G, K]."""
+    x_GK = masked(x_GK, valid_GK)
+    return masked(x_GK - x_GK.sum(-1, keepdim=True) / group_size(valid_GK), valid_GK)
+
+
+def covariance(x_GK: Tensor, y_GK: Tensor, valid_GK: Tensor) -> Tensor:
+    """1/(k−1) Σ_i (x_i − x̄)(y_i − ȳ) of each group (the seed, eq. 17), [G]; zero for a group of one."""
+    return (centred(x_GK, valid_GK) * centred(y_GK, valid_GK)).sum(-1) / (valid_GK.sum(-1) - 1).clamp(min=1)
+
+
+def sequence_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:
+    """ℓ_i = Σ_t log π_θ − Σ_t log π', [G, K], in nats per response."""
+    return sequence_sum(policy.logp_GKT - batch.anchor_logp_GKT(anchor), batch.mask_GKT)
+
+
+def clamped_ratio(log_ratio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """exp of log-ratios clamped to ±LOG_RATIO_LIMIT (1 under the mask), and the share that was clamped."""
+    log_ratio = masked(log_ratio, mask)
+    share = (log_ratio.detach().abs() > LOG_RATIO_LIMIT).sum() / mask.sum().clamp(min=1)
+    return log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp(), share
+
+
+def require(ok: bool, message: str) -> None:
+    """Raises ValueError with the message unless ok: for the ranges of hyper-parameters."""
+    if not ok:
+        raise ValueError(message)

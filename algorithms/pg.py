@@ -1,0 +1,71 @@
+"""Policy gradient with KL: the baseline that GVPO generalises (the seed article, eq. 3, 14 and 15)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from algorithms.base import (
+    Algorithm,
+    Anchor,
+    Batch,
+    LogUniform,
+    LossOutput,
+    Needs,
+    PolicyOutput,
+    centred,
+    clamped_ratio,
+    group_size,
+    hyperparameter,
+    require,
+    sequence_log_ratio,
+    sequence_sum,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient(Algorithm):
+    """REINFORCE on u = R − βℓ with a leave-one-out baseline and a sequence importance weight (the seed, eq. 14):
+
+        L = −1/|D| Σ_x 1/k(x) Σ_i sg[ρ_i (u_i − 1/(k−1) Σ_{j≠i} u_j)] log π_θ(y_i)
+        ρ_i = π_θ(y_i)/π_behaviour(y_i),   ℓ_i = log π_θ(y_i)/π'(y_i)
+
+    where sg stops the gradient. With ρ_i = 1 the gradient is GVPO's divided by 2β, sample by sample, off-policy too.
+    """
+
+    name: ClassVar[str] = "PG + KL"
+
+    beta: float = hyperparameter(0.1, "β, the strength of the KL penalty in the reward", search=LogUniform(0.03, 3.0))
+    anchor: Anchor = hyperparameter("old", "π' of the KL term: 'old', 'behaviour' or 'reference'")
+    importance_weight: bool = hyperparameter(True, "weight each sample by π_θ/π_behaviour; False makes it GVPO/(2β)")
+
+    def __post_init__(self) -> None:
+        require(self.beta >= 0, f"pg: beta is {self.beta}; it must not be negative")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(reference=self.anchor == "reference", coupling="group", anchor=self.anchor, min_group_size=2)
+
+    def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
+        k_G1 = group_size(batch.valid_GK)
+        logp_GK = sequence_sum(policy.logp_GKT, batch.mask_GKT)
+        with torch.no_grad():
+            penalised_GK = batch.rewards_GK - self.beta * sequence_log_ratio(policy, batch, self.anchor)
+            # u_i − mean of the others = (u_i − ū) k/(k−1)
+            advantage_GK = centred(penalised_GK, batch.valid_GK) * k_G1 / (k_G1 - 1).clamp(min=1)
+            weight_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), batch.valid_GK)
+            if not self.importance_weight:
+                weight_GK = torch.ones_like(weight_GK)
+            weight_GK = weight_GK * batch.valid_GK
+            effective_sample_size = weight_GK.sum() ** 2 / weight_GK.square().sum().clamp(min=1e-30)
+
+        loss_G = -(weight_GK * advantage_GK * logp_GK / k_G1).sum(-1)
+        return LossOutput(
+            loss=loss_G.mean(),
+            metrics={
+                "effective_sample_share": effective_sample_size / batch.valid_GK.sum(),
+                "clamped_share": clamped,
+            },
+        )

@@ -6,7 +6,6 @@ point in the group `gvpo_bench.algorithms`.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import sys
 from importlib.metadata import entry_points
@@ -72,6 +71,10 @@ def _load_file(spec: str) -> type[Algorithm]:
 def _checked(found: object, spec: str) -> type[Algorithm]:
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
         raise ValueError(f"algorithm {spec!r} is {found!r}; it must be a subclass of algorithms.Algorithm")
-    if not dataclasses.is_dataclass(found):
+    if "__dataclass_fields__" not in vars(found):  # is_dataclass() is also true of an undecorated subclass of one
         raise ValueError(f"algorithm {spec!r}: decorate the class with @dataclass(frozen=True, kw_only=True)")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ValueError(
+            f"algorithm {spec!r}: give the class `name: ClassVar[str] = ...`, its label in tables and figures"
+        )
     return found

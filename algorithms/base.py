@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -34,7 +34,8 @@ Coupling = Literal["batch", "group", "sequence"]
 class Batch:
     """What is known of a batch of groups before the update. Everything under the mask is set to zero on construction.
 
-    Raises ValueError where a shape does not fit the mask's, or a reward of a valid sample is NaN or infinite.
+    Raises ValueError where a shape does not fit the mask's, a mask is not boolean, or a reward of a valid sample is NaN
+    or infinite.
     """
 
     mask_GKT: Tensor
@@ -61,16 +62,17 @@ class Batch:
     """What `prepare` computes for `loss`. The first dimension is G."""
 
     def __post_init__(self) -> None:
+        tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        for name, value in tensors.items():
+            shape = self.mask_GKT.shape if name.endswith("_GKT") else self.mask_GKT.shape[:2]
+            if value.shape != shape or self.mask_GKT.dim() != 3:
+                raise ValueError(f"Batch.{name} has shape {tuple(value.shape)}; the mask asks for {tuple(shape)}")
+            if name in ("mask_GKT", "valid_GK", "truncated_GK") and value.dtype != torch.bool:
+                raise ValueError(f"Batch.{name} holds {value.dtype}; it must be torch.bool")
         object.__setattr__(self, "mask_GKT", self.mask_GKT & self.valid_GK[..., None])
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if not isinstance(value, Tensor):
-                continue
-            shape = self.mask_GKT.shape if f.name.endswith("_GKT") else self.mask_GKT.shape[:2]
-            if value.shape != shape:
-                raise ValueError(f"Batch.{f.name} has shape {tuple(value.shape)}; the mask asks for {tuple(shape)}")
+        for name, value in tensors.items():
             if value.dtype != torch.bool:
-                object.__setattr__(self, f.name, masked(value, self.mask_GKT if value.dim() == 3 else self.valid_GK))
+                object.__setattr__(self, name, masked(value, self.mask_GKT if value.dim() == 3 else self.valid_GK))
         bad_GK = ~torch.isfinite(self.rewards_GK)
         if bad_GK.any():
             g, k = bad_GK.nonzero()[0].tolist()
@@ -88,6 +90,7 @@ class Batch:
 
     def anchor_logp_GKT(self, anchor: Anchor) -> Tensor:
         """log π' of the chosen anchor policy."""
+        require_anchor(anchor)
         if anchor == "reference":
             if self.ref_logp_GKT is None:
                 raise ValueError("anchor 'reference' needs Batch.ref_logp_GKT, which is None")
@@ -106,13 +109,23 @@ class PolicyOutput:
     value_GKT: Tensor | None = None
     """The critic's value in the state of each response token, where `needs.critic`."""
 
+    def __post_init__(self) -> None:
+        for name, value in (("entropy_GKT", self.entropy_GKT), ("value_GKT", self.value_GKT)):
+            if value is not None and value.shape != self.logp_GKT.shape:
+                raise ValueError(
+                    f"PolicyOutput.{name} has shape {tuple(value.shape)}; logp_GKT has {tuple(self.logp_GKT.shape)}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
     loss: Tensor
     """Scalar, to be minimised."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars to log."""
+    """Scalars to log, detached on construction."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", {name: x.detach() for name, x in self.metrics.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,9 +224,19 @@ def covariance(x_GK: Tensor, y_GK: Tensor, valid_GK: Tensor) -> Tensor:
     return (centred(x_GK, valid_GK) * centred(y_GK, valid_GK)).sum(-1) / (valid_GK.sum(-1) - 1).clamp(min=1)
 
 
+def token_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:
+    """log π_θ − log π' of each token, zero under the mask, [G, K, T], in nats."""
+    if policy.logp_GKT.shape != batch.mask_GKT.shape:
+        raise ValueError(
+            f"PolicyOutput.logp_GKT has shape {tuple(policy.logp_GKT.shape)}; the batch asks for "
+            f"{tuple(batch.mask_GKT.shape)}"
+        )
+    return masked(policy.logp_GKT, batch.mask_GKT) - batch.anchor_logp_GKT(anchor)
+
+
 def sequence_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:
     """ℓ_i = Σ_t log π_θ − Σ_t log π', [G, K], in nats per response."""
-    return sequence_sum(policy.logp_GKT - batch.anchor_logp_GKT(anchor), batch.mask_GKT)
+    return token_log_ratio(policy, batch, anchor).sum(-1)
 
 
 def clamped_ratio(log_ratio: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,3 +250,8 @@ def require(ok: bool, message: str) -> None:
     """Raises ValueError with the message unless ok: for the ranges of hyper-parameters."""
     if not ok:
         raise ValueError(message)
+
+
+def require_anchor(anchor: str) -> None:
+    """Raises ValueError unless the anchor is one of Anchor's."""
+    require(anchor in get_args(Anchor), f"anchor is {anchor!r}; use one of {', '.join(get_args(Anchor))}")

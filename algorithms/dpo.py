@@ -18,6 +18,7 @@ from algorithms.base import (
     hyperparameter,
     masked,
     require,
+    require_anchor,
     sequence_log_ratio,
 )
 
@@ -38,6 +39,7 @@ class DPO(Algorithm):
 
     def __post_init__(self) -> None:
         require(self.beta > 0, f"dpo: beta is {self.beta}; it must be positive")
+        require_anchor(self.anchor)
 
     @property
     def needs(self) -> Needs:

@@ -21,6 +21,7 @@ from algorithms.base import (
     hyperparameter,
     require,
     sequence_sum,
+    token_log_ratio,
     token_mean,
 )
 
@@ -58,18 +59,18 @@ class GRPO(Algorithm):
         std_G = covariance(batch.rewards_GK, batch.rewards_GK, valid_GK).sqrt()
         advantage_GK1 = (centred(batch.rewards_GK, valid_GK) / (std_G[:, None] + STD_EPSILON))[..., None]
 
-        ratio_GKT, clamped = clamped_ratio(policy.logp_GKT - batch.behaviour_logp_GKT, mask_GKT)
+        ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         clipped_GKT = ratio_GKT.clamp(1 - self.clip, 1 + self.clip)
         objective_GKT = torch.minimum(ratio_GKT * advantage_GK1, clipped_GKT * advantage_GK1)
         metrics = {
             "clipped_share": token_mean((objective_GKT < ratio_GKT * advantage_GK1).to(ratio_GKT.dtype), mask_GKT),
             "clamped_share": clamped,
-            "no_signal_share": (std_G == 0).to(std_G.dtype).mean(),
+            "no_signal_share": (std_G < STD_EPSILON).to(std_G.dtype).mean(),
         }
         if self.beta > 0:
-            log_ref_ratio_GKT = batch.anchor_logp_GKT("reference") - policy.logp_GKT
-            ref_ratio_GKT, _ = clamped_ratio(log_ref_ratio_GKT, mask_GKT)
-            k3_GKT = ref_ratio_GKT - log_ref_ratio_GKT - 1
+            # The clamped ratio in both terms: the log alone would push π_θ away from a π_ref that is far above it.
+            ref_ratio_GKT, _ = clamped_ratio(-token_log_ratio(policy, batch, "reference"), mask_GKT)
+            k3_GKT = ref_ratio_GKT - ref_ratio_GKT.log() - 1
             objective_GKT = objective_GKT - self.beta * k3_GKT
             metrics["k3"] = token_mean(k3_GKT, mask_GKT)
 

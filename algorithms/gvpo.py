@@ -16,6 +16,7 @@ from algorithms.base import (
     covariance,
     hyperparameter,
     require,
+    require_anchor,
     sequence_log_ratio,
     sequence_sum,
 )
@@ -51,6 +52,7 @@ class GVPO(Algorithm):
 
     def __post_init__(self) -> None:
         require(self.beta > 0, f"gvpo: beta is {self.beta}; it must be positive")
+        require_anchor(self.anchor)
 
     @property
     def needs(self) -> Needs:

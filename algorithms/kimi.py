@@ -18,6 +18,7 @@ from algorithms.base import (
     hyperparameter,
     masked,
     require,
+    require_anchor,
     sequence_log_ratio,
 )
 
@@ -41,6 +42,7 @@ class Kimi(Algorithm):
 
     def __post_init__(self) -> None:
         require(self.beta > 0, f"kimi: beta is {self.beta}; it must be positive")
+        require_anchor(self.anchor)
 
     @property
     def needs(self) -> Needs:
@@ -50,5 +52,5 @@ class Kimi(Algorithm):
         log_ratio_GK = sequence_log_ratio(policy, batch, self.anchor)
         residual_GK = masked(centred(batch.rewards_GK, batch.valid_GK) - self.beta * log_ratio_GK, batch.valid_GK)
         loss_G = (residual_GK.square() / group_size(batch.valid_GK)).sum(-1)
-        mean_log_ratio = log_ratio_GK.sum() / batch.valid_GK.sum()
+        mean_log_ratio = log_ratio_GK.sum() / batch.valid_GK.sum().clamp(min=1)
         return LossOutput(loss=loss_G.mean(), metrics={"log_ratio": mean_log_ratio})

@@ -20,6 +20,7 @@ from algorithms.base import (
     group_size,
     hyperparameter,
     require,
+    require_anchor,
     sequence_log_ratio,
     sequence_sum,
 )
@@ -43,6 +44,7 @@ class PolicyGradient(Algorithm):
 
     def __post_init__(self) -> None:
         require(self.beta >= 0, f"pg: beta is {self.beta}; it must not be negative")
+        require_anchor(self.anchor)
 
     @property
     def needs(self) -> Needs:
@@ -65,7 +67,7 @@ class PolicyGradient(Algorithm):
         return LossOutput(
             loss=loss_G.mean(),
             metrics={
-                "effective_sample_share": effective_sample_size / batch.valid_GK.sum(),
+                "effective_sample_share": effective_sample_size / batch.valid_GK.sum().clamp(min=1),
                 "clamped_share": clamped,
             },
         )

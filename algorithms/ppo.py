@@ -19,8 +19,12 @@ from algorithms.base import (
     hyperparameter,
     masked,
     require,
+    token_log_ratio,
     token_mean,
 )
+
+VARIANCE_EPSILON = 1e-8
+"""Added to the variance before whitening, as in TRL and verl, so that equal advantages stay near zero in float32 too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,7 @@ class PPO(Algorithm):
         require(0 <= self.gamma <= 1, f"ppo: gamma is {self.gamma}; it must lie in [0, 1]")
         require(0 <= self.gae_lambda <= 1, f"ppo: gae_lambda is {self.gae_lambda}; it must lie in [0, 1]")
         require(self.beta >= 0, f"ppo: beta is {self.beta}; it must not be negative")
+        require(self.entropy_coefficient >= 0, f"ppo: entropy_coefficient is {self.entropy_coefficient}; at least 0")
 
     @property
     def needs(self) -> Needs:
@@ -83,8 +88,8 @@ class PPO(Algorithm):
         return_GKT = advantage_GKT + value_GKT
         if self.whiten:
             mean = token_mean(advantage_GKT, mask_GKT)
-            std = token_mean((advantage_GKT - mean).square(), mask_GKT).sqrt()
-            advantage_GKT = (advantage_GKT - mean) / (std + 1e-8)
+            variance = token_mean((advantage_GKT - mean).square(), mask_GKT)
+            advantage_GKT = (advantage_GKT - mean) / (variance + VARIANCE_EPSILON).sqrt()
         extras = {
             "advantage_GKT": masked(advantage_GKT, mask_GKT),
             "return_GKT": masked(return_GKT, mask_GKT),
@@ -97,7 +102,7 @@ class PPO(Algorithm):
             raise ValueError("ppo needs the critic's values and a batch that went through prepare()")
         advantage_GKT, return_GKT = batch.extras["advantage_GKT"], batch.extras["return_GKT"]
 
-        ratio_GKT, clamped = clamped_ratio(policy.logp_GKT - batch.behaviour_logp_GKT, mask_GKT)
+        ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         clipped_GKT = ratio_GKT.clamp(1 - self.clip, 1 + self.clip)
         objective_GKT = torch.minimum(ratio_GKT * advantage_GKT, clipped_GKT * advantage_GKT)
 

@@ -1,0 +1,45 @@
+"""What a benchmark is: problems with a gold answer, and the name of the grader that judges responses to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
+"""What a grader says of one response. `no_answer`: the response holds nothing to compare. `timeout` and `error` are
+the grader's own failures; they are counted apart and never silently become `wrong`."""
+
+
+class DataError(Exception):
+    """The problems of a benchmark are not to be had, or are not the ones that were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One question with its gold answer."""
+
+    id: str
+    """Unique within the benchmark."""
+    prompt: str
+    """The question, before any template."""
+    answer: str
+    """The gold answer."""
+
+
+class Benchmark(Protocol):
+    """A named set of problems."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def grading(self) -> str:
+        """Which grader judges the responses: "math" is `benchmarks.grader.Grader`."""
+        ...
+
+    def problems(self) -> list[Problem]:
+        """Load and verify the problems, in their fixed order.
+
+        Raises DataError where they are not to be had or differ from the ones expected.
+        """
+        ...

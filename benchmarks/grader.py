@@ -1,0 +1,163 @@
+"""The mathematics grader: math-verify inside worker processes that can be killed.
+
+    with Grader(workers=2) as grader:
+        grader.grade([("18", "… so she makes $18.\\n#### 18")])   # ["correct"]
+
+A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge`
+runs in processes of its own, which have a limit of memory, cannot write files or start processes, and are killed by
+SIGKILL when a case exceeds its time; only that case is lost. What a worker sends back is one word of a fixed list.
+
+Workers are started from nothing: they import neither the caller's `__main__` nor anything else of it, so a Grader works
+in any thread and in any kind of process, and its processes end with the one that made it, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import cast, get_args
+
+from benchmarks.base import Verdict
+
+MAX_CHARACTERS = 20_000
+"""Only the end of a longer response is graded: the last this many characters, which is where its answer stands."""
+
+START_SECONDS = 120.0
+"""How long a worker may take to start. Importing math-verify takes 1 s on an idle machine."""
+
+_VERDICTS = frozenset(get_args(Verdict))
+
+
+class GraderError(RuntimeError):
+    """Grading is impossible here: the worker processes do not start."""
+
+
+class Grader:
+    """Grades responses in `workers` processes, which start when they are first needed and persist until `close`.
+
+    seconds: the wall-clock limit of one case. Time to start a process does not count.
+    """
+
+    def __init__(self, *, workers: int = 1, seconds: float = 5.0) -> None:
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        if not seconds > 0:
+            raise ValueError(f"seconds must be positive, not {seconds}")
+        self._seconds = seconds
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="grader")
+        self._workers: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # None: a process that is yet to start
+        for _ in range(workers):
+            self._workers.put(None)
+
+    def __enter__(self) -> Grader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes. A closed grader raises RuntimeError when asked to grade."""
+        self._threads.shutdown(cancel_futures=True)
+        while not self._workers.empty():
+            if worker := self._workers.get():
+                worker.kill()
+
+    def grade(self, cases: Sequence[tuple[str, str]], progress: Callable[[int], None] | None = None) -> list[Verdict]:
+        """The verdicts on (gold, response) pairs, in their order.
+
+        progress is called, in the caller's thread, with the number of finished cases. Raises GraderError where the
+        worker processes do not start.
+        """
+        futures = [self._threads.submit(self._grade_one, gold, response) for gold, response in cases]
+        try:
+            for finished, future in enumerate(as_completed(futures), start=1):
+                future.result()  # raises at the first GraderError instead of after all the others
+                if progress is not None:
+                    progress(finished)
+        finally:
+            for future in futures:
+                future.cancel()
+        return [future.result() for future in futures]
+
+    def _grade_one(self, gold: str, response: str) -> Verdict:
+        worker = self._workers.get()
+        try:
+            if worker is None:
+                worker = _Worker(self._seconds)
+            verdict = worker.grade(gold, response[-MAX_CHARACTERS:])
+        except BaseException:
+            if worker is not None:
+                worker.kill()
+            worker = None
+            raise
+        finally:
+            self._workers.put(worker if worker is not None and worker.alive else None)
+        return verdict
+
+
+class _Worker:
+    """One process that runs `benchmarks.judge`, ready for a case. Raises GraderError where it does not start."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        root = str(Path(__file__).resolve().parent.parent)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "benchmarks.judge", str(seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+                "PYTHONHASHSEED": "0",  # the order of sympy's sets, and so in rare cases a verdict, depends on it
+            },
+        )
+        self.alive = True
+        greeting = self._receive(START_SECONDS)
+        if greeting != "ready":
+            self.kill()
+            raise GraderError(f"a grading process did not start: {greeting or 'it ended or hung without a word'}")
+
+    def grade(self, gold: str, response: str) -> Verdict:
+        """The verdict on one case. Afterwards the process may be dead: see `alive`."""
+        assert self._process.stdin is not None
+        start = time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # it died in between: the end of its output says so below
+            self._process.stdin.write(json.dumps([gold, response]).encode() + b"\n")
+        word = self._receive(self._seconds)
+        if word in _VERDICTS:
+            return cast(Verdict, word)
+        self.kill()
+        return "timeout" if time.monotonic() - start >= self._seconds else "error"
+
+    def kill(self) -> None:
+        self.alive = False
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _receive(self, seconds: float) -> str:
+        """The next line from the process, or "" when it ends or is silent for that long."""
+        assert self._process.stdout is not None
+        deadline = time.monotonic() + seconds
+        received = b""
+        while not received.endswith(b"\n"):
+            if not wait([self._process.stdout], max(0.0, deadline - time.monotonic())):
+                return ""
+            piece = os.read(self._process.stdout.fileno(), 4096)
+            if not piece or len(received) > 4096:
+                return ""
+            received += piece
+        return received.decode(errors="replace").strip()

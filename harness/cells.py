@@ -1,0 +1,264 @@
+"""A suite as cells: one run of one algorithm at one seed, and the base model's evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from algorithms import Algorithm, load_algorithm
+from benchmarks import load_benchmark
+from benchmarks.templates import load_template
+from harness.config import CellConfig, ConfigError, Suite, hash_of
+from harness.evaluate import evaluate
+from harness.models import frozen_copy, load_model
+from harness.policy import Scorer
+from harness.record import CellFolder, environment, new_folder
+from harness.reward import judge_for
+from harness.rollout import ENGINES
+from harness.train import Spent, train
+
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work of a sweep."""
+
+    config: CellConfig
+    suite: Mapping[str, Any]
+    """The suite's report, tuning and evaluation settings, for the manifest."""
+
+    @property
+    def is_base(self) -> bool:
+        return self.config.label == BASE
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+
+
+def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
+    """An algorithm with the given hyper-parameters over its defaults.
+
+    Raises ConfigError, which names `where`, for an unknown algorithm, an unknown key, a wrong type or range.
+    """
+    try:
+        cls = load_algorithm(spec)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in parameters:
+        if key not in known:
+            raise ConfigError(f"{where}.parameters.{key}: {cls.__name__} has no such hyper-parameter; it has {known}")
+    try:
+        return pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(["parameters", *map(str, first["loc"])])
+        raise ConfigError(f"{where}.{key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def plan(suite: Suite) -> list[Cell]:
+    """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
+
+    Raises ConfigError, or DataError where a benchmark's problems are not to be had.
+    """
+    try:
+        load_template(suite.model.template)
+        train_benchmark = load_benchmark(suite.train.benchmark)
+        for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks):
+            load_benchmark(name).problems()
+        problems = train_benchmark.problems()
+    except ValueError as error:
+        raise ConfigError(f"suite {suite.name}: {error}") from None
+    if suite.train.prompts > len(problems):
+        raise ConfigError(
+            f"train.prompts = {suite.train.prompts}: {suite.train.benchmark} has only {len(problems)} problems"
+        )
+    if suite.train.history_share > 0 and suite.train.steps * suite.train.prompts <= len(problems):
+        raise ConfigError(
+            f"train.history_share = {suite.train.history_share}: {suite.train.steps} steps of {suite.train.prompts} "
+            f"prompts meet none of the {len(problems)} problems of {suite.train.benchmark} twice, so no sample would "
+            "ever be historical; train longer or on fewer problems"
+        )
+
+    shared = {"report": suite.report, "tuning": suite.tuning, "evaluation": suite.evaluation}
+    about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
+    first = next(iter(suite.algorithms.values()))
+    settings: dict[str, Any] = {
+        "suite": suite.name,
+        "model": suite.model,
+        "train": suite.train,
+        "rollout": suite.rollout,
+        "evaluation": suite.evaluation,
+    }
+    base = CellConfig(
+        label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=first.optimizer, **settings
+    )
+    cells = [Cell(base, about)]
+    for seed in range(suite.seeds):
+        for label, entry in suite.algorithms.items():
+            where = f"algorithms.{label}"
+            spec = entry.algorithm or label
+            algorithm = build_algorithm(spec, entry.parameters, where=where)
+            _check_needs(suite, algorithm, where)
+            config = CellConfig(
+                label=label,
+                seed=seed,
+                algorithm=spec,
+                source_sha256=_source_hash(spec),
+                parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
+                optimizer=entry.optimizer,
+                **settings,
+            )
+            cells.append(Cell(config, about))
+    return cells
+
+
+def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
+    needs, train_settings = algorithm.needs, suite.train
+    if train_settings.samples < needs.min_group_size:
+        raise ConfigError(
+            f"{where}: {type(algorithm).__name__} needs groups of at least {needs.min_group_size} samples; "
+            f"train.samples is {train_settings.samples}"
+        )
+    if needs.anchor == "behaviour" and train_settings.history_share > 0:
+        raise ConfigError(
+            f"{where}: anchor 'behaviour' has no single anchor policy in a group of mixed age "
+            f"(train.history_share = {train_settings.history_share}); use anchor 'old' or 'reference'"
+        )
+
+
+def _source_hash(spec: str) -> str | None:
+    path = Path(spec.rpartition(":")[0]).expanduser()
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if ":" in spec and path.is_file() else None
+
+
+def settings_hash(config: CellConfig) -> str:
+    """Of what all cells of a suite share: only cells with the same one stand in one table."""
+    return hash_of(config.model_dump(mode="json", include={"suite", "model", "train", "rollout", "evaluation"}))
+
+
+OnProgress = Callable[[str, int, int, float | None], None]
+"""Called with what is being done, how far it is, how far it goes, and the last training reward."""
+
+
+def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress) -> str:
+    """Runs a cell, or continues it. Returns "finished" or "failed"; a failure's traceback lies in the cell's folder."""
+    folder = CellFolder(runs / cell.name)
+    cell_hash = cell.config.hash()
+    with folder.claim(cell_hash):
+        if folder.is_finished(cell_hash):
+            return "finished"
+        started = time.perf_counter()
+        manifest: dict[str, Any] = {
+            "suite": cell.config.suite,
+            "cell": cell.name,
+            "algorithm": cell.config.label,
+            "display": cell.config.label,
+            "seed": None if cell.is_base else cell.config.seed,
+            "hash": cell_hash,
+            "suite_hash": settings_hash(cell.config),
+            "command": command,
+            "config": _manifest_config(cell),
+            **environment(),
+        }
+        try:
+            manifest |= _work(cell, folder, on_progress)
+            status = "finished"
+        except Exception:
+            (folder.path / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            status = "failed"
+        manifest["status"] = status
+        manifest.setdefault("seconds", {})["wall"] = time.perf_counter() - started
+        folder.finish(manifest)
+        return status
+
+
+def _manifest_config(cell: Cell) -> dict[str, Any]:
+    resolved = cell.config.model_dump(mode="json")
+    entry = {
+        "name": resolved.pop("algorithm"),
+        "optimizer": resolved.pop("optimizer"),
+        "parameters": resolved.pop("parameters"),
+        "source_sha256": resolved.pop("source_sha256"),
+    }
+    return {**resolved, **cell.suite, "algorithm": entry}
+
+
+def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
+    config, settings = cell.config, cell.config.evaluation
+    cpu = time.process_time()
+    on_progress("load", 0, 1, None)
+    lm = load_model(config.model)
+    base = Scorer(frozen_copy(lm.model), None, 1.0, config.model.precision)
+    train_benchmark = load_benchmark(config.train.benchmark)
+    scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
+
+    with judge_for([train_benchmark, *scored]) as judges:
+        spent, display = Spent(), "base"
+        if not cell.is_base:
+            algorithm = build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}")
+            display = getattr(algorithm, "name", config.label)
+
+            def on_step(step: int, row: Mapping[str, float]) -> None:
+                on_progress("train", step, config.train.steps, row["reward"])
+
+            problems = train_benchmark.problems()
+            spent = train(config, algorithm, lm, problems, judges[train_benchmark.name], folder, on_step)
+
+        evaluation_started = time.perf_counter()
+        engine = ENGINES[config.rollout.engine](
+            lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch, precision=config.model.precision
+        )
+        samples = evaluate(
+            lm,
+            engine,
+            scored,
+            judges,
+            samples=settings.samples,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
+            seed=config.seed,
+            limit=settings.limit,
+            scorer=Scorer(lm.model, None, 1.0, config.model.precision),
+            base=base,
+            token_budget=config.train.token_budget,
+            on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
+        )
+    evaluation_seconds = time.perf_counter() - evaluation_started
+    if not cell.is_base:
+        with new_folder(folder.checkpoint_path) as scratch:
+            lm.model.save_pretrained(scratch)
+            lm.tokenizer.save_pretrained(scratch)
+    scratch_file = folder.path / ".samples.parquet"
+    samples.to_parquet(scratch_file, index=False)
+    scratch_file.rename(folder.path / "samples.parquet")
+    return {
+        "display": display,
+        "tokens": {
+            "generated": spent.generated,
+            "trained": spent.trained,
+            "scored": spent.scored,
+            "reference": spent.reference,
+            "critic": spent.critic,
+            "evaluation": int(samples["tokens"].sum()),
+        },
+        "seconds": {
+            "rollout": spent.rollout_seconds,
+            "train": spent.train_seconds,
+            "evaluation": evaluation_seconds,
+            "cpu": spent.cpu_seconds or time.process_time() - cpu,
+            "run": spent.rollout_seconds + spent.train_seconds,
+        },
+    }

@@ -1,0 +1,273 @@
+"""What a suite says: algorithms × seeds, on one model and benchmark. Validated before any work begins.
+
+A suite is a TOML file; every key of it is a field below, and an unknown key is an error. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ConfigError(ValueError):
+    """A suite that cannot run. The message names the file, the key, and what would be right."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Model(_Section):
+    path: str = "embedded"
+    """A transformers checkpoint by folder or hub id; "embedded" is trained on this machine and cached."""
+    revision: str | None = None
+    """The hub revision, where path is a hub id."""
+    template: str = "none"
+    """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where policy, critic and reference live; "auto" is cuda where there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
+
+
+class Train(_Section):
+    benchmark: str
+    """Whose problems are trained on."""
+    steps: int = Field(ge=1)
+    """Iterations: one draw of rollouts and the updates made on it."""
+    prompts: int = Field(ge=1)
+    """Prompts of an iteration."""
+    samples: int = Field(ge=1)
+    """Samples of each prompt: the group."""
+    mini_batches: int = Field(1, ge=1)
+    """Optimiser steps in one pass over the rollouts; it divides prompts."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the same rollouts."""
+    refresh_every: int = Field(1, ge=1)
+    """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
+    history_share: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of each group taken from earlier samples of the same prompt, once there are any."""
+    temperature: float = Field(1.0, gt=0.0)
+    """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
+    support condition."""
+    max_new_tokens: int = Field(ge=1)
+    """Limit of a response, in tokens."""
+    token_budget: int = Field(16384, ge=1)
+    """Tokens of one forward pass, padding included: memory, never the result."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        if self.prompts % self.mini_batches:
+            raise ValueError(f"mini_batches = {self.mini_batches} does not divide prompts = {self.prompts}")
+        if self.history_share > 0 and round(self.history_share * self.samples) in (0, self.samples):
+            raise ValueError(
+                f"history_share = {self.history_share} of samples = {self.samples} leaves "
+                f"{round(self.history_share * self.samples)} historical samples; leave between 1 and samples − 1"
+            )
+        return self
+
+
+class Optimizer(_Section):
+    """AdamW; weight decay off."""
+
+    lr: float = Field(gt=0.0)
+    """Learning rate, constant."""
+    max_norm: float = Field(gt=0.0)
+    """The gradient is clipped to this norm."""
+    critic_lr: float | None = Field(None, gt=0.0)
+    """The critic's learning rate, for algorithms that need one."""
+    critic_max_norm: float = Field(1.0, gt=0.0)
+    """The critic's gradient is clipped to this norm."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates."""
+
+
+class Rollout(_Section):
+    engine: Literal["cached", "transformers"] = "cached"
+    """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`."""
+    batch: int = Field(512, ge=1)
+    """Sequences generated side by side: memory, never the result."""
+
+
+class Evaluation(_Section):
+    benchmarks: list[str] = Field(min_length=1)
+    """The problems of the main score."""
+    hard_benchmarks: list[str] = []
+    """The hard split: scored beside the main score, never mixed into it."""
+    samples: int = Field(8, ge=1)
+    """k of avg@k."""
+    temperature: float = Field(1.0, ge=0.0)
+    """0 is greedy."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Limit of a response, in tokens; by default training's."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many problems of each benchmark."""
+
+
+class Report(_Section):
+    baseline: str
+    """The label that differences are taken from."""
+
+
+class Tuning(_Section):
+    trials: int = Field(ge=1)
+    """How many settings were tried for each algorithm."""
+    benchmark: str
+    """The problems they were scored on, which no table uses."""
+    seeds: list[int] = Field(min_length=1)
+    """The seeds of the trials, which no table uses."""
+    lr: tuple[float, float]
+    """Log-uniform range of the learning rate."""
+    max_norm: tuple[float, float]
+    """Log-uniform range of the clipping norm."""
+    critic_lr: tuple[float, float]
+    """Log-uniform range of the critic's learning rate."""
+
+
+class AlgorithmEntry(_Section):
+    algorithm: str | None = None
+    """A name, `path/to/file.py:Class`, or an entry point; by default the entry's label."""
+    optimizer: Optimizer
+    parameters: dict[str, Any] = {}
+    """Hyper-parameters that differ from the class's defaults."""
+
+
+class Suite(_Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the folders under results/."""
+    seeds: int = Field(ge=1)
+    """Seeds 0 to seeds − 1; each is one RL run from the same base."""
+    model: Model = Model()
+    train: Train
+    rollout: Rollout = Rollout()
+    evaluation: Evaluation
+    report: Report
+    tuning: Tuning | None = None
+    algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)
+    """By label: what tables call them and cells are named after."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        for label in self.algorithms:
+            if label == "base" or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                raise ValueError(f"algorithms.{label}: a label has letters, digits, - _ . and is not 'base'")
+        if self.report.baseline not in self.algorithms:
+            raise ValueError(
+                f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
+            )
+        if self.tuning is not None:
+            used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
+            if self.tuning.benchmark in used:
+                raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
+            if any(seed < self.seeds for seed in self.tuning.seeds):
+                raise ValueError(f"tuning.seeds = {self.tuning.seeds} overlap the table's seeds 0 to {self.seeds - 1}")
+        return self
+
+
+class CellConfig(_Section):
+    """Everything that decides the numbers of one run: what its hash is taken of."""
+
+    suite: str
+    label: str
+    seed: int
+    algorithm: str
+    source_sha256: str | None
+    """Of the user's file, where the algorithm comes from one."""
+    parameters: dict[str, Any]
+    """All hyper-parameters, defaults included."""
+    optimizer: Optimizer
+    model: Model
+    train: Train
+    rollout: Rollout
+    evaluation: Evaluation
+
+    def hash(self) -> str:
+        return hash_of(self.model_dump(mode="json"))
+
+
+def hash_of(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def suite_files() -> dict[str, Path]:
+    """The suites that come with the package, by name."""
+    folder = Path(str(files("benchmarks"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_suite(source: str, overrides: Sequence[str] = ()) -> Suite:
+    """Reads a suite from a TOML file, or one of the package's by name, and applies `key.sub=value` overrides.
+
+    Raises ConfigError, which lists every wrong key at once.
+    """
+    path = Path(source)
+    if not path.is_file():
+        if source.removesuffix(".toml") not in suite_files():
+            raise ConfigError(
+                f"there is no suite file {source}; the suites that come with gvpo-bench: {', '.join(suite_files())}"
+            )
+        path = suite_files()[source.removesuffix(".toml")]
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply_override(raw, override)
+    try:
+        return Suite.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"{path}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: write it as key=value, for instance train.steps=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+    section[last] = value
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "the suite as a whole"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"])
+        return f"{key}: unknown key" + (f"; known here: {', '.join(known)}" if known else "")
+    if item["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    if item["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key} = {item['input']!r}: {message}"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """The keys of the section that an unknown key stands in."""
+    section: type[BaseModel] = Suite
+    parents = [str(part) for part in location[:-1]]
+    if parents[:1] == ["algorithms"] and len(parents) > 1:
+        section, parents = AlgorithmEntry, parents[2:]
+    for part in parents:
+        annotation = section.model_fields[part].annotation
+        kinds = (annotation, *getattr(annotation, "__args__", ()))
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,92 @@
+"""Evaluation: avg@k on held-out problems, a row a sample, with the exact KL from the base along each response."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from benchmarks import Benchmark
+from harness.config import ConfigError
+from harness.models import LanguageModel
+from harness.policy import Rows, Scorer, micro_batches
+from harness.reward import REWARD, Judge
+from harness.rollout import Engine
+from harness.seeding import seed_of
+
+SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "response", "verdict", "score", "tokens", "finish", "kl"]
+
+
+def evaluate(
+    lm: LanguageModel,
+    engine: Engine,
+    benchmarks: Sequence[Benchmark],
+    judges: Mapping[str, Judge],
+    *,
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    limit: int | None = None,
+    scorer: Scorer | None = None,
+    base: Scorer | None = None,
+    token_budget: int = 16384,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    chunk: int = 64,
+) -> pd.DataFrame:
+    """`samples` responses to each problem, graded: one row each, with SAMPLE_COLUMNS.
+
+    `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN without `base`. `tokens` counts the response,
+    EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. The responses do not
+    depend on `chunk`, the number of problems sampled at a time.
+
+    Raises ConfigError where prompt and response exceed the model's positions.
+    """
+    frames = []
+    for benchmark in benchmarks:
+        problems = benchmark.problems()[:limit]
+        prompts = [lm.prompt_ids(problem) for problem in problems]
+        try:
+            lm.check_length(prompts, max_new_tokens)
+        except ConfigError as error:
+            raise ConfigError(f"benchmark {benchmark.name}: {error}") from None
+        for start in range(0, len(problems), chunk):
+            part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
+            groups = engine.generate(
+                part_prompts,
+                [samples] * len(part),
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                seed=seed_of("evaluate", benchmark.name, seed, start),
+            )
+            flat = [response for group in groups for response in group]
+            owners = [problem for problem in part for _ in range(samples)]
+            texts = [lm.text(response.tokens) for response in flat]
+            cut = [response.truncated for response in flat]
+            verdicts = judges[benchmark.name](owners, texts, cut)
+            kl = [float("nan")] * len(flat)
+            if scorer is not None and base is not None:
+                ids = [prompt for prompt in part_prompts for _ in range(samples)]
+                rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
+                for index in micro_batches(rows.length_N, token_budget):
+                    for n, value in zip(index.tolist(), scorer.kl_from(base, rows.pick(index)).tolist(), strict=True):
+                        kl[n] = value
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "benchmark": benchmark.name,
+                        "problem_id": [problem.id for problem in owners],
+                        "sample": [k for _ in part for k in range(samples)],
+                        "response": texts,
+                        "verdict": verdicts,
+                        "score": [REWARD[verdict] for verdict in verdicts],
+                        "tokens": [len(response.tokens) for response in flat],
+                        "finish": ["length" if c else "eos" for c in cut],
+                        "kl": kl,
+                    },
+                    columns=SAMPLE_COLUMNS,
+                )
+            )
+            if on_progress is not None:
+                on_progress(benchmark.name, start + len(part), len(problems))
+    return pd.concat(frames, ignore_index=True)

@@ -1,0 +1,112 @@
+"""Models and tokenizers: loading, tokenising prompts, and where responses end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import Problem
+from benchmarks.templates import Template, load_template
+from harness.config import ConfigError, Model
+from harness.embedded import embedded_base
+from harness.policy import Critic
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A policy with all that turns problems into prompts and tokens into text."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    eos_ids: tuple[int, ...]
+    """A response ends with one of these: the model's EOS, and the template's stops where they are single tokens."""
+    source: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def prompt_ids(self, problem: Problem) -> list[int]:
+        """The rendered prompt, tokenised once; a template that spells out its BOS does not get a second one."""
+        ids: list[int] = self.tokenizer(self.template.render(problem), add_special_tokens=True)["input_ids"]
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            ids = ids[1:]
+        return ids
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """A response as text, cut at the first of the template's stops."""
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        ends = [at for stop in self.template.stop if (at := text.find(stop)) >= 0]
+        return text[: min(ends)] if ends else text
+
+    def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        """Raises ConfigError where prompt and response may exceed the model's positions."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(map(len, prompts), default=0)
+        if positions is not None and longest + max_new_tokens > positions:
+            raise ConfigError(
+                f"max_new_tokens = {max_new_tokens} does not fit: the longest prompt has {longest} tokens and "
+                f"{self.source} has {positions} positions; at most {positions - longest} are left for the response"
+            )
+
+
+def resolve_path(settings: Model) -> str:
+    """The folder or hub id to load; trains the embedded base where it isn't cached."""
+    return str(embedded_base()) if settings.path == "embedded" else settings.path
+
+
+def device_of(settings: Model) -> torch.device:
+    """Raises ConfigError where cuda is asked for and there is none."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("model.device = 'cuda': torch finds no CUDA device; use 'auto' or 'cpu'")
+    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def load_model(settings: Model) -> LanguageModel:
+    """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only.
+
+    Raises ConfigError where the checkpoint is not to be had or has no EOS.
+    """
+    transformers_logging.disable_progress_bar()
+    path = resolve_path(settings)
+    where = {"revision": settings.revision} if settings.revision else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **where
+        )
+    except (OSError, ValueError) as error:
+        kind = "folder" if Path(path).exists() else "hub id (or a folder that does not exist)"
+        raise ConfigError(f"model.path = {path!r}: cannot load this {kind}: {error}") from error
+    model = model.to(device_of(settings)).eval()
+    template = load_template(settings.template)
+    eos = {tokenizer.eos_token_id}
+    for named in (model.generation_config.eos_token_id, model.config.eos_token_id):
+        eos.update(named if isinstance(named, list) else [named])
+    for stop in template.stop:
+        ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1:
+            eos.add(ids[0])
+    eos.discard(None)
+    if not eos:
+        raise ConfigError(f"model.path = {path!r}: neither its tokenizer nor its config names an EOS token")
+    return LanguageModel(model, tokenizer, template, tuple(sorted(eos)), path)
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that takes no gradient: the reference, or a stale sampling policy."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def new_critic(model: PreTrainedModel) -> Critic:
+    """A critic whose body starts from the policy's present weights."""
+    critic = Critic(copy.deepcopy(model.base_model), model.config.get_text_config().hidden_size)
+    return critic.to(next(model.parameters()).device).eval()

@@ -1,0 +1,369 @@
+"""The training loop, the same for every algorithm:
+
+Problem → Group of K rollouts → rewards → Batch[G,K,T] → loss → coefficients → backward → step → metrics
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from algorithms.base import Algorithm, Batch, PolicyOutput
+from benchmarks import Problem
+from harness.config import CellConfig, Optimizer
+from harness.gradient import accumulate_gradient
+from harness.models import LanguageModel, frozen_copy, new_critic
+from harness.policy import Rows, Scorer, score
+from harness.record import CellFolder, new_folder
+from harness.reward import REWARD, Judge
+from harness.rollout import ENGINES, Engine
+from harness.seeding import generator, seed_of
+
+
+@dataclass
+class Sample:
+    """One response with all that is known of it from the moment it was drawn."""
+
+    prompt: list[int]
+    tokens: list[int]
+    sampler_logp: list[float]
+    reward: float
+    truncated: bool
+    failed: bool
+    """The grader did not come to a verdict."""
+    behaviour_logp: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Spent:
+    """What a run has cost so far. Tokens count prompt and response, padding not; `generated` counts responses only."""
+
+    generated: int = 0
+    trained: int = 0
+    """Forward and backward through the policy."""
+    scored: int = 0
+    """Forward through the policy without gradient."""
+    reference: int = 0
+    critic: int = 0
+    """Every pass through the critic, with or without gradient."""
+    rollout_seconds: float = 0.0
+    train_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class Learner:
+    """The policy being trained and the models beside it that the algorithm needs."""
+
+    def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig) -> None:
+        train, needs = config.train, algorithm.needs
+        self.max_norms = (config.optimizer.max_norm, config.optimizer.critic_max_norm)
+        self.policy = lm.model
+        self.critic = new_critic(lm.model) if needs.critic else None
+        reference = frozen_copy(lm.model) if needs.reference else None
+        # Rollouts of a stale policy come from a copy; otherwise from the policy itself.
+        self.sampler = frozen_copy(lm.model) if train.refresh_every > 1 else lm.model
+        self.optimizer = adamw(self.policy, config.optimizer.lr, config.optimizer)
+        self.critic_optimizer = (
+            adamw(self.critic, config.optimizer.critic_lr or config.optimizer.lr, config.optimizer)
+            if self.critic is not None
+            else None
+        )
+        precision = config.model.precision
+        self.scorer = Scorer(self.policy, self.critic, train.temperature, precision)
+        self.sampler_scorer = Scorer(self.sampler, None, train.temperature, precision)
+        self.reference_scorer = Scorer(reference, None, train.temperature, precision) if reference else None
+        self.engine: Engine = ENGINES[config.rollout.engine](
+            self.sampler, eos_ids=lm.eos_ids, batch=config.rollout.batch, precision=precision
+        )
+
+    def refresh_sampler(self) -> None:
+        if self.sampler is not self.policy:
+            self.sampler.load_state_dict(self.policy.state_dict())
+
+    def update(self) -> dict[str, float]:
+        """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
+        norms = {}
+        for name, model, optimizer, max_norm in (
+            ("grad_norm", self.policy, self.optimizer, self.max_norms[0]),
+            ("critic_grad_norm", self.critic, self.critic_optimizer, self.max_norms[1]),
+        ):
+            if model is not None and optimizer is not None:
+                norms[name] = float(clip_grad_norm_(model.parameters(), max_norm, error_if_nonfinite=True))
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        return norms
+
+    def _stateful(self) -> dict[str, Any]:
+        parts = {
+            "policy": self.policy,
+            "sampler": None if self.sampler is self.policy else self.sampler,
+            "critic": self.critic,
+            "optimizer": self.optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+
+def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+
+
+def train(
+    config: CellConfig,
+    algorithm: Algorithm,
+    lm: LanguageModel,
+    problems: Sequence[Problem],
+    judge: Judge,
+    folder: CellFolder,
+    on_step: Callable[[int, Mapping[str, float]], None],
+) -> Spent:
+    """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
+
+    Leaves a row a step in metrics.jsonl, and calls `on_step` with it.
+    """
+    settings = config.train
+    lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
+    learner = Learner(lm, algorithm, config)
+    history: dict[str, list[Sample]] = {}
+    spent = Spent()
+    prompts = {problem.id: lm.prompt_ids(problem) for problem in problems}
+    lm.check_length(list(prompts.values()), settings.max_new_tokens)
+
+    first_step = 0
+    resume_file = folder.resume_path / "state.pt"
+    if resume_file.is_file():
+        state = torch.load(resume_file, map_location=lm.device, weights_only=True)
+        first_step, spent = state["step"], Spent(**state["spent"])
+        learner.load_state(state["learner"])
+        history = {key: [Sample(**sample) for sample in kept] for key, kept in state["history"].items()}
+    folder.keep_metrics(first_step)
+
+    for step in range(first_step, settings.steps):
+        cpu, started = time.process_time(), time.perf_counter()
+        if step % settings.refresh_every == 0:
+            learner.refresh_sampler()
+        chosen = prompts_of_step(problems, config.seed, step, settings.prompts)
+        fresh = draw(learner, lm, chosen, prompts, history, judge, config, step)
+        spent.generated += sum(len(sample.tokens) for group in fresh for sample in group)
+        rolled_out = time.perf_counter()
+
+        groups = [
+            mix_in_history(f, history.get(p.id, []), settings.samples) for f, p in zip(fresh, chosen, strict=True)
+        ]
+        sampler_is_current = step % settings.refresh_every == 0
+        batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
+        batch = algorithm.prepare(batch)
+        if settings.history_share > 0:
+            for problem, group in zip(chosen, fresh, strict=True):
+                history[problem.id] = (history.get(problem.id, []) + group)[-settings.samples :]
+
+        updates: dict[str, list[float]] = defaultdict(list)
+        for update, index in enumerate(mini_batches(config, step)):
+            row_index = torch.isin(row_group, index).nonzero().flatten()
+            mini, mini_rows = batch.groups(index.to(lm.device)), rows.pick(row_index)
+            # Before the first update the old log-probs are the present ones.
+            known = None
+            if update == 0 and not algorithm.needs.entropy:
+                known = PolicyOutput(logp_GKT=mini.old_logp_GKT, value_GKT=mini.old_value_GKT)
+            coefficients = accumulate_gradient(
+                learner.scorer, algorithm, mini, mini_rows, token_budget=settings.token_budget, first_pass=known
+            )
+            spend_training(spent, mini_rows, learner, extra_pass=coefficients.extra_pass)
+            record = {"loss": coefficients.loss, **learner.update()}
+            record |= {f"algorithm/{name}": value for name, value in coefficients.metrics.items()}
+            for name, value in record.items():
+                updates[name].append(value)
+
+        spent.rollout_seconds += rolled_out - started
+        spent.train_seconds += time.perf_counter() - rolled_out
+        spent.cpu_seconds += time.process_time() - cpu
+        row = {"step": step + 1, **rollout_metrics(fresh, groups, batch)}
+        row |= {name: sum(values) / len(values) for name, values in updates.items()}
+        row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
+        row["seconds"] = spent.rollout_seconds + spent.train_seconds
+        folder.add_metrics(row)
+        on_step(step + 1, row)
+        if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
+            kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
+            state = {"step": step + 1, "spent": asdict(spent), "learner": learner.state(), "history": kept}
+            with new_folder(folder.resume_path) as scratch:
+                torch.save(state, scratch / "state.pt")
+    return spent
+
+
+def prompts_of_step(problems: Sequence[Problem], seed: int, step: int, count: int) -> list[Problem]:
+    """The step's prompts: pass after pass over all problems, each in an order of its own that only the seed decides."""
+    chosen = []
+    orders: dict[int, list[int]] = {}
+    for i in range(step * count, (step + 1) * count):
+        epoch, place = divmod(i, len(problems))
+        if epoch not in orders:
+            orders[epoch] = torch.randperm(len(problems), generator=generator("prompts", seed, epoch)).tolist()
+        chosen.append(problems[orders[epoch][place]])
+    return chosen
+
+
+def draw(
+    learner: Learner,
+    lm: LanguageModel,
+    chosen: Sequence[Problem],
+    prompts: Mapping[str, list[int]],
+    history: Mapping[str, list[Sample]],
+    judge: Judge,
+    config: CellConfig,
+    step: int,
+) -> list[list[Sample]]:
+    """Fresh graded samples for each prompt: the group's size less what history will fill."""
+    settings = config.train
+    from_history = round(settings.history_share * settings.samples)
+    counts = [settings.samples - min(from_history, len(history.get(p.id, []))) for p in chosen]
+    drawn = learner.engine.generate(
+        [prompts[p.id] for p in chosen],
+        counts,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+        seed=seed_of("rollout", config.seed, step),
+    )
+    flat = [(problem, response) for problem, group in zip(chosen, drawn, strict=True) for response in group]
+    verdicts = iter(judge([p for p, _ in flat], [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]))
+    return [
+        [
+            Sample(
+                prompt=prompts[problem.id],
+                tokens=response.tokens,
+                sampler_logp=response.logp,
+                reward=REWARD[verdict := next(verdicts)],
+                truncated=response.truncated,
+                failed=verdict in ("timeout", "error"),
+            )
+            for response in group
+        ]
+        for problem, group in zip(chosen, drawn, strict=True)
+    ]
+
+
+def mix_in_history(fresh: list[Sample], earlier: list[Sample], size: int) -> list[Sample]:
+    """The fresh samples, filled up to the group's size with the most recent earlier ones."""
+    missing = size - len(fresh)
+    return fresh + earlier[len(earlier) - missing :] if missing else fresh
+
+
+def assemble(
+    groups: Sequence[Sequence[Sample]],
+    learner: Learner,
+    algorithm: Algorithm,
+    config: CellConfig,
+    spent: Spent,
+    sampler_is_current: bool,
+) -> tuple[Batch, Rows, Tensor]:
+    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples.
+
+    Returns the batch, the rows of its valid samples, and each row's group, [N].
+    """
+    samples = [sample for group in groups for sample in group]
+    device = next(learner.policy.parameters()).device
+    rows = Rows.of([s.prompt for s in samples], [s.tokens for s in samples], device)
+    row_group = torch.tensor([g for g, group in enumerate(groups) for _ in group])
+    sizes = torch.tensor([len(group) for group in groups])
+    valid_GK = (torch.arange(int(sizes.max())) < sizes[:, None]).to(device)
+    T = int(rows.response_length_N.max())
+    length_N = rows.response_length_N
+    mask_NT = torch.arange(T) < length_N[:, None]
+
+    def by_group(x_N: Tensor) -> Tensor:
+        out = torch.zeros((*valid_GK.shape, *x_N.shape[1:]), dtype=x_N.dtype, device=device)
+        out[valid_GK] = x_N.to(device)
+        return out
+
+    def forward(scorer: Scorer) -> PolicyOutput:
+        return score(scorer, rows, response_length=T, token_budget=config.train.token_budget)
+
+    def padded(values: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor([[*v, *[0.0] * (T - len(v))] for v in values])
+
+    tokens = int(rows.length_N.sum())
+    old = forward(learner.scorer)
+    spent.scored += tokens
+    behaviour_NT = old.logp_GKT
+    if not sampler_is_current:
+        behaviour_NT = forward(learner.sampler_scorer).logp_GKT
+        spent.scored += tokens
+    for n, sample in enumerate(samples):
+        if not sample.behaviour_logp:
+            sample.behaviour_logp = behaviour_NT[n, : len(sample.tokens)].tolist()
+
+    reference = None
+    if learner.reference_scorer is not None:
+        reference = by_group(forward(learner.reference_scorer).logp_GKT)
+        spent.reference += tokens
+    final_value = None
+    if learner.critic is not None:
+        final_value = by_group(learner.scorer.final_value(rows))
+        spent.critic += 2 * tokens
+    batch = Batch(
+        mask_GKT=by_group(mask_NT),
+        valid_GK=valid_GK,
+        rewards_GK=by_group(torch.tensor([s.reward for s in samples])),
+        old_logp_GKT=by_group(old.logp_GKT),
+        behaviour_logp_GKT=by_group(padded([s.behaviour_logp for s in samples])),
+        sampler_logp_GKT=by_group(padded([s.sampler_logp for s in samples])),
+        ref_logp_GKT=reference,
+        old_value_GKT=None if old.value_GKT is None else by_group(old.value_GKT),
+        final_value_GK=final_value,
+        truncated_GK=by_group(torch.tensor([s.truncated for s in samples])),
+    )
+    return batch, rows, row_group
+
+
+def mini_batches(config: CellConfig, step: int) -> Iterator[Tensor]:
+    """Which groups each update trains on: every epoch a new order that the seed decides, [groups] each."""
+    settings = config.train
+    for epoch in range(settings.epochs):
+        order = torch.randperm(settings.prompts, generator=generator("mini-batches", config.seed, step, epoch))
+        for index in order.chunk(settings.mini_batches):
+            yield index.sort().values
+
+
+def spend_training(spent: Spent, rows: Rows, learner: Learner, *, extra_pass: bool) -> None:
+    tokens = int(rows.length_N.sum())
+    spent.trained += tokens
+    if extra_pass:
+        spent.scored += tokens
+    if learner.critic is not None:
+        spent.critic += tokens * (1 + extra_pass)
+
+
+def rollout_metrics(
+    fresh: Sequence[Sequence[Sample]], groups: Sequence[Sequence[Sample]], batch: Batch
+) -> dict[str, float]:
+    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples."""
+    samples = [sample for group in fresh for sample in group]
+    tokens = sum(len(s.tokens) for s in samples)
+    mismatch_GKT = (batch.sampler_logp_GKT - batch.behaviour_logp_GKT).abs()
+    stale_GK = (batch.behaviour_logp_GKT - batch.old_logp_GKT).sum(-1)
+    return {
+        "reward": sum(s.reward for s in samples) / len(samples),
+        "length": tokens / len(samples),
+        "truncated": sum(s.truncated for s in samples) / len(samples),
+        "grader_failures": sum(s.failed for s in samples) / len(samples),
+        "sampled_entropy": -sum(sum(s.sampler_logp) for s in samples) / tokens,
+        "equal_reward_groups": sum(len({s.reward for s in group}) == 1 for group in groups) / len(groups),
+        "history_share": 1 - len(samples) / sum(map(len, groups)),
+        "sampler_mismatch_mean": float(mismatch_GKT.sum() / batch.mask_GKT.sum()),
+        "sampler_mismatch_max": float(mismatch_GKT.max()),
+        "behaviour_kl": float(stale_GK.sum() / batch.valid_GK.sum()),
+    }

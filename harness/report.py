@@ -1,0 +1,413 @@
+"""The table, figures and page of a suite, from its recorded cells.
+
+    runs/<suite>/<cell>/ → comparison.py: seeds and table → here: <suite>/{table.*, seeds.csv, figures/, README.md}
+
+Does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import rich.box
+import rich.markup
+import rich.table
+
+from harness import figures
+from harness.comparison import EXTRA_PASSES, Cell, ReportError, Scores, agreed, algorithm_rows, load_cells, seed_rows
+from harness.statistics import MIN_SEEDS_TO_TEST
+
+SIGNIFICANT = 0.05
+TOO_FEW = "too few seeds to test"
+
+TextTable = dict[str, list[str]]
+"""Columns of text by their heading."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
+
+    table: pd.DataFrame
+    path: Path
+    """The page."""
+    failed: list[str]
+    """Cells that failed."""
+    unfinished: list[str]
+    """Cell folders without a manifest."""
+    k: int = field(repr=False)
+    baseline: str | None = field(repr=False)
+
+    def render(self) -> rich.table.Table:
+        """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
+        caption = []
+        left_out = {"collapsed", "failed", "reward AUC", "length (tokens)"}
+        if self.baseline is not None and self.table["p_value"].isna().all():
+            left_out.add("p (Holm)")
+            caption.append(f"Δ: {TOO_FEW}")
+        collapsed = self.table[self.table["collapsed"].fillna(0) > 0]
+        if len(collapsed):
+            each = zip(collapsed["name"], collapsed["collapsed"], strict=True)
+            caption.append("collapsed seeds: " + ", ".join(f"{name} {n}" for name, n in each))
+        if self.failed:
+            caption.append(f"failed: {', '.join(self.failed)}")
+        shown = score_columns(self.table, self.k, self.baseline)
+        shown = {name: texts for name, texts in shown.items() if name not in left_out}
+        for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
+            if name in shown:
+                shown[name] = [plain(number, spec) for number in self.table[value]]
+        table = rich.table.Table(
+            title=self.path.parent.name,
+            caption=rich.markup.escape("; ".join(caption)) or None,
+            box=rich.box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
+        for name in shown:
+            table.add_column(name, justify="right" if table.columns else "left", no_wrap=name[0] in "aΔ")
+        for row in marked_rows(shown, is_significant(self.table), rich.markup.escape, "[bold]{}[/bold]"):
+            table.add_row(*row)
+        return table
+
+
+def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Report:
+    """Writes out/<suite>/{table.md,table.csv,table.tex,seeds.csv,README.md,figures/} from the cells in runs.
+
+    Args:
+        runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
+        out: the folder of published results.
+        baseline: the label that differences are taken from; by default the suite's own.
+
+    Raises:
+        ReportError: no cell, cells of different suites, a baseline not among them, or samples that do not match.
+    """
+    cells, unfinished = load_cells(runs)
+    evaluation = agreed(cells, "evaluation")
+    labels = sorted({cell.algorithm for cell in cells} - {"base"})
+    if baseline is None:
+        own = agreed(cells, "report", "baseline")
+        baseline = own if own in labels else None
+    elif baseline not in labels:
+        raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
+
+    hard = agreed(cells, "report", "hard_benchmarks") or []
+    scores = Scores(cells, list(evaluation["benchmarks"]), list(hard))
+    seeds, curves = seed_rows(scores)
+    table = algorithm_rows(cells, scores, seeds, baseline)
+
+    coefficients_path = runs / "coefficients.parquet"
+    coefficients = pd.read_parquet(coefficients_path) if coefficients_path.is_file() else None
+    k = int(evaluation["samples"])
+    drawings = figures.draw(table=table, seeds=seeds, curves=curves, coefficients=coefficients, k=k, baseline=baseline)
+
+    suite = str(cells[0].manifest["suite"])
+    folder = out / suite
+    report = Report(
+        table=table,
+        path=folder / "README.md",
+        failed=[cell.name for cell in cells if not cell.finished],
+        unfinished=unfinished,
+        k=k,
+        baseline=baseline,
+    )
+    notes = make_notes(cells, scores, report)
+    shown = {
+        "scores": score_columns(table, k, baseline),
+        "cost and settings": cost_columns(table),
+    }
+    markdown = to_markdown(shown, is_significant(table), notes)
+    write(folder / "table.csv", table.to_csv(index=False))
+    write(folder / "seeds.csv", seeds.to_csv(index=False))
+    write(folder / "table.md", markdown)
+    write(folder / "table.tex", to_latex(suite, shown, is_significant(table), notes))
+    for drawing in drawings:
+        for kind in ("svg", "png"):
+            write(folder / "figures" / f"{drawing.name}.{kind}", figures.encode(drawing.figure, kind))
+    write(report.path, make_page(suite, markdown, drawings, cells))
+    return report
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Atomically: the file is either the old one or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    temporary.replace(path)
+
+
+def is_significant(table: pd.DataFrame) -> list[bool]:
+    return [bool(p < SIGNIFICANT) for p in table["p_holm"]]
+
+
+def with_interval(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+    if pd.isna(value):
+        return ""
+    text = f"{value:{sign}.{decimals}f}".replace("-", "−")
+    return text if pd.isna(low) else f"{text} ± {(high - low) / 2:.{decimals}f}"
+
+
+def plain(value: Any, spec: str) -> str:
+    return "" if pd.isna(value) else f"{value:{spec}}"
+
+
+def tokens(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def p_text(row: pd.Series[Any]) -> str:
+    if pd.isna(row["diff"]):
+        return ""
+    if pd.isna(row["p_holm"]):
+        return TOO_FEW
+    return "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+
+
+def score_columns(table: pd.DataFrame, k: int, baseline: str | None) -> TextTable:
+    """The columns of the first table as text; a column that no row fills is left out."""
+
+    def interval_column(value: str, ci: str, decimals: int, sign: str = "") -> list[str]:
+        return [
+            with_interval(row[value], row[f"{ci}_low"], row[f"{ci}_high"], decimals, sign)
+            for _, row in table.iterrows()
+        ]
+
+    scores = interval_column("avg_at_k", "ci", 3)
+    benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
+    shown = {
+        "algorithm": list(table["name"]),
+        "seeds": [plain(n, "d") for n in table["n_seeds"]],
+        f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
+        **{name: interval_column(f"avg_at_k_{name}", f"{name}_ci", 3) for name in benchmarks},
+        f"Δ to {table.set_index('algorithm')['name'].get(baseline, '')}": interval_column("diff", "diff_ci", 3, "+"),
+        "p (Holm)": [p_text(row) for _, row in table.iterrows()],
+        f"hard avg@{k}": interval_column("hard_avg_at_k", "hard_ci", 3),
+        "reward AUC": interval_column("auc", "auc_ci", 3),
+        "KL (nats)": interval_column("kl", "kl_ci", 2),
+        "length (tokens)": interval_column("mean_length", "length_ci", 1),
+        "collapsed": [plain(n, "d") for n in table["collapsed"]],
+        "failed": [plain(n, "d") for n in table["failed"]],
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
+def cost_columns(table: pd.DataFrame) -> TextTable:
+    """The columns of the second table as text."""
+    parameters = [
+        "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
+        for text in table["parameters"]
+    ]
+    shown = {
+        "algorithm": list(table["name"]),
+        "seconds a run": [plain(value, ".1f") for value in table["seconds"]],
+        "generated tokens": [tokens(value) for value in table["generated_tokens"]],
+        "trained tokens": [tokens(value) for value in table["trained_tokens"]],
+        "extra tokens": [tokens(value) for value in table["extra_tokens"]],
+        "tuning trials": [plain(n, "d") for n in table["tuning_trials"]],
+        "lr": [plain(value, ".3g") for value in table["lr"]],
+        "max-norm": [plain(value, ".3g") for value in table["max_norm"]],
+        "parameters": parameters,
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
+def marked_rows(
+    shown: TextTable, significant: list[bool], escape: Callable[[str], str], bold: str
+) -> Iterator[list[str]]:
+    """The rows of a table, escaped, with the difference in bold where it is significant."""
+    for row, is_bold in zip(zip(*shown.values(), strict=True), significant, strict=True):
+        yield [
+            bold.format(escape(text)) if is_bold and name.startswith("Δ") else escape(text)
+            for name, text in zip(shown, row, strict=True)
+        ]
+
+
+def to_markdown(shown: dict[str, TextTable], significant: list[bool], notes: list[str]) -> str:
+    parts = []
+    for table in shown.values():
+        lines = [list(table), ["---", *["---:"] * (len(table) - 1)]]
+        lines += marked_rows(table, significant, escape_markdown, "**{}**")
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "Δ": r"$\Delta$",
+    "Σ": r"$\Sigma$",
+    "π": r"$\pi$",
+    "β": r"$\beta$",
+    "×": r"$\times$",
+}
+
+
+def escape_latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def to_latex(suite: str, shown: dict[str, TextTable], significant: list[bool], notes: list[str]) -> str:
+    """A table environment (package booktabs), the notes below it as a footnote."""
+    lines = [r"\begin{table}", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"]
+    lines += [rf"\caption{{{escape_latex(suite)}: {' and '.join(shown)}.}}", rf"\label{{tab:{suite}}}"]
+    for table in shown.values():
+        lines += [rf"\begin{{tabular}}{{l{'r' * (len(table) - 1)}}}", r"\toprule"]
+        head, *body = [list(map(escape_latex, table)), *marked_rows(table, significant, escape_latex, r"\textbf{{{}}}")]
+        rows = [" & ".join(row) + r" \\" for row in body]
+        lines += [" & ".join(head) + r" \\", r"\midrule", *rows[:1], r"\midrule", *rows[1:]]
+        lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
+    lines += [r"\parbox{\linewidth}{\footnotesize", *(escape_latex(note) + r"\par" for note in notes), "}"]
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
+
+
+def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[str]:
+    """What a reader needs to judge the numbers, each note from the manifests."""
+    table, k, baseline = report.table, report.k, report.baseline
+    names = table.set_index("algorithm")["name"]
+    evaluation = agreed(cells, "evaluation")
+    decoding = {key: value for key, value in evaluation.items() if not key.endswith("benchmarks") and key != "samples"}
+    problems = ", ".join(f"{name} ({scores.problems.get(name, 0)} problems)" for name in scores.benchmarks)
+    notes = [
+        f"avg@{k}: mean score over {k} samples a problem of the last checkpoint on {problems}"
+        + (", the mean of the benchmarks' means" if len(scores.benchmarks) > 1 else "")
+        + (f"; decoding: {settings_text(decoding)}." if decoding else ".")
+    ]
+    if scores.hard_benchmarks:
+        hard = ", ".join(f"{name} ({scores.problems.get(name, 0)} problems)" for name in scores.hard_benchmarks)
+        notes.append(f"hard avg@{k}: the same on {hard}.")
+    trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]
+    single = [names[label] for label in trained.loc[trained["n_seeds"] == 1, "algorithm"]]
+    notes.append(
+        f"± is half of a 95% interval. Of avg@{k} and Δ: seeds and problems both taken as random and crossed (two-way "
+        "random effects, Satterthwaite's t). Of KL, length and reward AUC: Student's t over seeds. The base is "
+        "evaluated once: its interval is over problems only."
+        + (f" One seed only, hence over problems only: {', '.join(single)}." if single else "")
+    )
+    if baseline is not None:
+        tested = int(table["p_value"].notna().sum())
+        notes.append(
+            f"Δ to {names[baseline]}: paired on the same seeds and problems. "
+            + (
+                "p: two-sided sign-flip test of the seeds' mean differences on these problems, Holm-corrected over "
+                f"{tested} {'test' if tested == 1 else 'tests'}; bold where p is below {SIGNIFICANT}. "
+                if tested
+                else ""
+            )
+            + f"With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
+        )
+    else:
+        own = agreed(cells, "report", "baseline")
+        notes.append(
+            f"No differences: the suite's baseline, {own}, has no cell." if own else "No differences: no baseline."
+        )
+    notes += [
+        "Reward AUC: the mean height of the curve of mean training reward over steps (trapezoid rule over the range of "
+        "steps). KL: exact, from the base, nats per evaluated response. Length: tokens of an evaluated response.",
+        "collapsed: seeds whose score is below the base's"
+        + (" (not counted: there is no finished base). " if table["status"].iloc[0] != "finished" else ". ")
+        + "They stay in every mean. failed: cells that ended in an error and have no score.",
+    ]
+    notes += [f"failed: {cell.name}: {cell.error()[:300]}" for cell in cells if not cell.finished]
+    if report.unfinished:
+        notes.append(f"Not finished when this was written, hence not in the table: {', '.join(report.unfinished)}.")
+    notes += seed_notes(cells)
+    trials = trained["tuning_trials"].dropna().unique()
+    if len(trials) == 1 and trained["tuning_trials"].notna().all():
+        tuning = f"{trials[0]} trials for each algorithm"
+    elif len(trials):
+        tuning = ", ".join(
+            f"{names[row['algorithm']]} {plain(row['tuning_trials'], 'd') or 'none'}" for _, row in trained.iterrows()
+        )
+    else:
+        tuning = "none recorded for this suite; the settings are as given in it"
+    details: dict[str, Any] = next((cell.config("tuning") for cell in cells if cell.config("tuning")), {})
+    space = {key: value for key, value in details.items() if key != "trials"}
+    notes.append(f"Tuning: {tuning}" + (f" ({settings_text(space)})." if space else "."))
+    notes.append(
+        "Seconds and tokens are means a run. Generated: every token sampled for training, refills included. Trained: "
+        f"response tokens that the optimiser saw. Extra: tokens of the further passes ({', '.join(EXTRA_PASSES)}). "
+        "Evaluation is in the seconds, not in these tokens."
+    )
+    return notes
+
+
+def seed_notes(cells: Sequence[Cell]) -> list[str]:
+    seeds = sorted({cell.manifest["seed"] for cell in cells if cell.algorithm != "base"})
+    if not seeds:
+        return []
+    run = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+    listed = f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+    text = f"Seeds {listed}: each is one RL run from the same base."
+    train = next((cell.config("train") for cell in cells if cell.algorithm != "base" and cell.config("train")), None)
+    return [text + (f" Budget of a run: {settings_text(train)}." if train else "")]
+
+
+def settings_text(values: dict[str, Any]) -> str:
+    """Keys and values in one line; what is null is left out."""
+    texts = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items() if text is not None)
+
+
+def make_page(suite: str, markdown: str, drawings: Sequence[figures.Drawing], cells: Sequence[Cell]) -> str:
+    pictures = [
+        f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"
+        for drawing in drawings
+    ]
+    parts = [f"# {suite}", markdown.strip(), *pictures, "## How this was made"]
+    rows = [
+        ("command", distinct(cells, lambda manifest: shlex.join(shorten(manifest["command"])))),
+        ("suite hash", distinct(cells, lambda manifest: manifest["suite_hash"])),
+        ("git commit", distinct(cells, commit)),
+        ("versions", distinct(cells, lambda manifest: settings_text(manifest["versions"]))),
+        ("hardware", distinct(cells, lambda manifest: settings_text(manifest["hardware"]))),
+    ]
+    parts.append("\n".join(f"- {name}: {value}" for name, value in rows))
+    parts.append(
+        "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "
+        "seed, `table.tex` is the table for LaTeX (package booktabs); every figure is in `figures/` as SVG and PNG."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def shorten(command: Sequence[str]) -> list[str]:
+    """The command without the folder of the program, which is one machine's own."""
+    return [Path(command[0]).name, *command[1:]] if command else []
+
+
+def commit(manifest: dict[str, Any]) -> str:
+    git = manifest["git"] or {}
+    return f"{git.get('commit') or 'none'}{', with uncommitted changes' if git.get('dirty') else ''}"
+
+
+def distinct(cells: Sequence[Cell], get: Callable[[dict[str, Any]], Any]) -> str:
+    """The value that all cells share, or each value with the number of cells that have it."""
+    counts: dict[str, int] = {}
+    for cell in cells:
+        text = f"`{str(get(cell.manifest)).replace('`', '')}`"
+        counts[text] = counts.get(text, 0) + 1
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{text} ({count} cells)" for text, count in counts.items())

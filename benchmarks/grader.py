@@ -3,9 +3,10 @@
     with Grader(workers=2) as grader:
         grader.grade([("18", "… so she makes $18.\\n#### 18")])   # ["correct"]
 
-A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge`
-runs in processes of its own, which have a limit of memory, cannot write files or start processes, and are killed by
-SIGKILL when a case exceeds its time; only that case is lost. What a worker sends back is one word of a fixed list.
+A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge` runs
+in processes of its own (`benchmarks.grader_process`), which have a limit of memory, cannot write files or start
+processes, and are killed by SIGKILL when a case exceeds its time; only that case is lost. What a worker sends back is
+one word of a fixed list.
 
 Workers are started from nothing: they import neither the caller's `__main__` nor anything else of it, so a Grader works
 in any thread and in any kind of process, and its processes end with the one that made it, however that ends.
@@ -105,13 +106,13 @@ class Grader:
 
 
 class _Worker:
-    """One process that runs `benchmarks.judge`, ready for a case. Raises GraderError where it does not start."""
+    """One grading process, ready for a case. Raises GraderError where it does not start."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "benchmarks.judge", str(seconds)],
+            [sys.executable, "-P", "-m", "benchmarks.grader_process", str(seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -154,7 +155,7 @@ class _Worker:
         deadline = time.monotonic() + seconds
         received = b""
         while not received.endswith(b"\n"):
-            if not wait([self._process.stdout], max(0.0, deadline - time.monotonic())):
+            if not wait([self._process.stdout.fileno()], max(0.0, deadline - time.monotonic())):
                 return ""
             piece = os.read(self._process.stdout.fileno(), 4096)
             if not piece or len(received) > 4096:

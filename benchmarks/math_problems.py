@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.answers import boxed_expressions
 from benchmarks.base import DataError, Problem
-from benchmarks.boxed import boxed_expressions
 
 DATA_VARIABLE = "GVPO_BENCH_DATA"
 

@@ -48,7 +48,8 @@ TEMPLATES: dict[str, Template] = {
         Template(
             name="qwen-math",
             version=1,
-            text="<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
+            text="<|im_start|>system\n"
+            "Please reason step by step, and put your final answer within \\boxed{}.<|im_end|>\n"
             f"<|im_start|>user\n{_SLOT}<|im_end|>\n<|im_start|>assistant\n",
             stop=("<|im_end|>",),
         ),

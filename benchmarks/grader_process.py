@@ -1,0 +1,54 @@
+"""The process in which responses are graded: `python -m benchmarks.grader_process SECONDS`, started by a `Grader`.
+
+It answers each line of [gold, response] in JSON on stdin with a line of verdict on stdout, until stdin ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+
+from benchmarks.judge import judge
+
+MEMORY_BYTES = 2 * 1024**3
+"""Limit of the process's address space."""
+
+
+def _main(seconds: float) -> None:
+    """Answer each line of [gold, response] on stdin with a line of verdict on stdout, until stdin ends."""
+    verdicts = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing else can write where verdicts are read
+    try:
+        judge("1/2", r"\boxed{\frac{2}{4}}")  # imports math-verify and builds its parser
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}".replace("\n", " "), file=verdicts, flush=True)
+        return
+    _restrict()
+    print("ready", file=verdicts, flush=True)
+    for line in sys.stdin.buffer:
+        # The parent kills a case in time. If it is gone, the kernel does, which no computation can delay.
+        signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 1)
+        try:
+            verdict = judge(*json.loads(line))
+        except Exception:
+            verdict = "error"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(verdict, file=verdicts, flush=True)
+
+
+def _restrict() -> None:
+    """Limit what this process can use and do."""
+    with suppress(ValueError, OSError):  # macOS has no limit of the address space
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+
+
+if __name__ == "__main__":
+    _main(float(sys.argv[1]))

@@ -18,6 +18,7 @@ import pandas as pd
 from harness.statistics import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 
 EXTRA_PASSES = ("reference", "critic", "scored")  # token counts of the manifest that are neither drawn nor trained on
+TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
 SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "score", "tokens", "kl"]
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
@@ -58,7 +59,8 @@ class Cell:
 
     def metrics(self) -> pd.DataFrame:
         """A row per training step, in order."""
-        return pd.read_json(self.folder / "metrics.jsonl", lines=True).sort_values("step", ignore_index=True)
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines]).sort_values("step", ignore_index=True)
 
     def error(self) -> str:
         """The last line of a failed cell's traceback."""
@@ -194,7 +196,7 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
             "mean_length": scores.mean(cell, "tokens", scores.benchmarks),
             "auc": np.nan,
             "collapsed": None if base_score is None or cell is base else score < base_score,
-            "seconds": cell.manifest["seconds"]["wall"],
+            "seconds": sum(cell.manifest["seconds"][part] for part in TIMED),
             **token_columns(cell.manifest["tokens"]),
         }
         if cell is not base:
@@ -283,7 +285,10 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
 
 def display_names(cells: Sequence[Cell]) -> dict[str, str]:
     """What the table calls each label: the algorithm's name, with the label where two entries share that name."""
-    display = {cell.algorithm: str(cell.manifest["display"]) for cell in cells}
+    display = {
+        cell.algorithm: str(cell.manifest["display"])
+        for cell in sorted(cells, key=lambda cell: cell.finished)  # a cell that failed early may not know its name
+    }
     shared = list(display.values())
     return {label: name if shared.count(name) == 1 else f"{name} ({label})" for label, name in display.items()}
 

@@ -1,6 +1,6 @@
 """The table, figures and page of a suite, from its recorded cells.
 
-    runs/<suite>/<cell>/ → comparison.py: seeds and table → here: <suite>/{table.*, seeds.csv, figures/, README.md}
+    runs/<suite>/<cell>/ → comparison.py: seeds and table → here: <suite>/table.*, figures/, README.md
 
 Does not import torch.
 """
@@ -36,6 +36,7 @@ TextTable = dict[str, list[str]]
 class Report:
     """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
 
+    suite: str
     table: pd.DataFrame
     path: Path
     """The page."""
@@ -65,7 +66,7 @@ class Report:
             if name in shown:
                 shown[name] = [plain(number, spec) for number in self.table[value]]
         table = rich.table.Table(
-            title=self.path.parent.name,
+            title=self.suite,
             caption=rich.markup.escape("; ".join(caption)) or None,
             box=rich.box.SIMPLE_HEAD,
             collapse_padding=True,
@@ -79,11 +80,11 @@ class Report:
 
 
 def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Report:
-    """Writes out/<suite>/{table.md,table.csv,table.tex,seeds.csv,README.md,figures/} from the cells in runs.
+    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the cells in `runs`.
 
     Args:
         runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
-        out: the folder of published results.
+        out: the folder of the suite's published results: results/<suite>.
         baseline: the label that differences are taken from; by default the suite's own.
 
     Raises:
@@ -93,13 +94,12 @@ def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Repor
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
     if baseline is None:
-        own = agreed(cells, "report", "baseline")
+        own = suite_baseline(cells)
         baseline = own if own in labels else None
     elif baseline not in labels:
         raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
 
-    hard = agreed(cells, "report", "hard_benchmarks") or []
-    scores = Scores(cells, list(evaluation["benchmarks"]), list(hard))
+    scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, curves = seed_rows(scores)
     table = algorithm_rows(cells, scores, seeds, baseline)
 
@@ -109,10 +109,10 @@ def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Repor
     drawings = figures.draw(table=table, seeds=seeds, curves=curves, coefficients=coefficients, k=k, baseline=baseline)
 
     suite = str(cells[0].manifest["suite"])
-    folder = out / suite
     report = Report(
+        suite=suite,
         table=table,
-        path=folder / "README.md",
+        path=out / "README.md",
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
         k=k,
@@ -124,15 +124,23 @@ def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Repor
         "cost and settings": cost_columns(table),
     }
     markdown = to_markdown(shown, is_significant(table), notes)
-    write(folder / "table.csv", table.to_csv(index=False))
-    write(folder / "seeds.csv", seeds.to_csv(index=False))
-    write(folder / "table.md", markdown)
-    write(folder / "table.tex", to_latex(suite, shown, is_significant(table), notes))
+    write(out / "table.csv", table.to_csv(index=False))
+    write(out / "seeds.csv", seeds.to_csv(index=False))
+    write(out / "table.md", markdown)
+    write(out / "table.tex", to_latex(suite, shown, is_significant(table), notes))
     for drawing in drawings:
         for kind in ("svg", "png"):
-            write(folder / "figures" / f"{drawing.name}.{kind}", figures.encode(drawing.figure, kind))
+            write(out / "figures" / f"{drawing.name}.{kind}", figures.encode(drawing.figure, kind))
     write(report.path, make_page(suite, markdown, drawings, cells))
     return report
+
+
+def suite_baseline(cells: Sequence[Cell]) -> str | None:
+    """The baseline that the suite names, whether it has a cell or not."""
+    named = sorted({str(cell.config("report", "baseline")) for cell in cells})
+    if len(named) > 1:
+        raise ReportError(f"the cells were run with different baselines ({', '.join(named)}); choose one: --baseline")
+    return cells[0].config("report", "baseline")
 
 
 def write(path: Path, content: str | bytes) -> None:
@@ -347,9 +355,9 @@ def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[st
     space = {key: value for key, value in details.items() if key != "trials"}
     notes.append(f"Tuning: {tuning}" + (f" ({settings_text(space)})." if space else "."))
     notes.append(
-        "Seconds and tokens are means a run. Generated: every token sampled for training, refills included. Trained: "
-        f"response tokens that the optimiser saw. Extra: tokens of the further passes ({', '.join(EXTRA_PASSES)}). "
-        "Evaluation is in the seconds, not in these tokens."
+        "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every token sampled for "
+        "training, refills included. Trained: response tokens that the optimiser saw. Extra: tokens of the further "
+        f"passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the seconds, not in these tokens."
     )
     return notes
 

@@ -30,8 +30,14 @@ BASE = (0.275, 0.16, 4.3)
 def config(**changes: Any) -> dict[str, Any]:
     return {
         "train": {"benchmark": "arithmetic", "steps": 30, "prompts": 32, "samples": 8, "temperature": 1.0},
-        "evaluation": {"benchmarks": ["arithmetic"], "samples": 8, "temperature": 1.0, "max_new_tokens": 16},
-        "report": {"baseline": "grpo", "hard_benchmarks": ["arithmetic-hard"]},
+        "evaluation": {
+            "benchmarks": ["arithmetic"],
+            "hard_benchmarks": ["arithmetic-hard"],
+            "samples": 8,
+            "temperature": 1.0,
+            "max_new_tokens": 16,
+        },
+        "report": {"baseline": "grpo"},
         "tuning": {"trials": 16, "benchmark": "arithmetic-tune", "seeds": [1000, 1001]},
         **changes,
     }
@@ -59,7 +65,7 @@ def write_cell(
     steps = np.arange(1, len(curve) + 1)
     length_of_step = np.linspace(4.3, length, len(curve)) if len(curve) else np.zeros(0)
     generated = np.cumsum(np.round(256 * length_of_step)).astype(int)
-    manifest = {
+    manifest: dict[str, Any] = {
         "suite": suite.name,
         "cell": name,
         "algorithm": label,
@@ -82,12 +88,15 @@ def write_cell(
             "scored": 3 if len(curve) else 0,
             "evaluation": 5000,
         },
-        "seconds": {"wall": 7.0 + (seed or 0), "cpu": 6.5, "rollout": 2.0, "train": 3.0, "evaluation": 1.0},
+        "seconds": {"wall": 7.0, "cpu": 6.5, "rollout": 2.0, "train": 3.0 + (seed or 0), "evaluation": 1.0},
         "versions": {"gvpo-bench": "0.1.0", "python": "3.11.9", "torch": "2.13.0"},
         "hardware": {"cpu": "a made-up processor", "cores": 2, "gpu": None},
         "command": ["/somewhere/bin/gvpo-bench", "sweep", "synthetic.toml"],
         "git": {"commit": "0123abc", "dirty": False},
     }
+    if status == "failed":
+        del manifest["tokens"]
+        manifest |= {"display": label, "seconds": {"wall": 1.0}}
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     if len(curve):
         metrics = pd.DataFrame(
@@ -184,4 +193,4 @@ if __name__ == "__main__":
     from harness.report import write_report
 
     folder = Path(sys.argv[1])
-    rich.print(write_report(write_runs(folder), folder).render())
+    rich.print(write_report(write_runs(folder), folder / "synthetic").render())

@@ -1,0 +1,486 @@
+"""The report of synthetic cells: every number recomputed here by other means, and what must not be hidden."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import rich.console
+from matplotlib import pyplot
+from scipy import stats
+from synthetic_runs import coefficients, config, write_cell, write_runs
+
+from harness import figures
+from harness.comparison import ReportError
+from harness.report import Report, escape_latex, write_report
+
+PROBLEMS, SAMPLES = 6, 4
+
+
+def scores(seed: int, level: float, problems: int = PROBLEMS) -> dict[str, np.ndarray]:
+    """Scores of 0 and 1 that are the same wherever seed and level are."""
+    random = np.random.default_rng([seed, round(1000 * level)])
+    return {
+        "arithmetic": (random.random((problems, SAMPLES)) < level).astype(float),
+        "arithmetic-hard": (random.random((3, SAMPLES)) < level / 2).astype(float),
+    }
+
+
+def small_config(**changes: Any) -> dict[str, Any]:
+    settings = config()
+    settings["evaluation"] = settings["evaluation"] | {"samples": SAMPLES}
+    return settings | changes
+
+
+def write_small(
+    suite: Path, n_seeds: int = 3, levels: dict[str, float] | None = None, **changes: Any
+) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """The base and two algorithms; returns the scores of each cell."""
+    write_cell(suite, "base", None, scores(0, 0.3), length=4.0, settings=small_config(**changes))
+    written = {}
+    for label, level in (levels or {"grpo": 0.6, "gvpo": 0.8}).items():
+        for seed in range(n_seeds):
+            written[label, seed] = scores(seed, level)
+            write_cell(
+                suite,
+                label,
+                seed,
+                written[label, seed],
+                kl=level + seed,
+                length=6.0 + seed,
+                curve=[0.3, 0.5 + 0.1 * seed, level],
+                settings=small_config(**changes),
+            )
+    return written
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a suite's cells; figures are drawn but not rasterised, which takes most of a report's time."""
+    monkeypatch.setattr(figures, "encode", lambda figure, kind: kind.encode())
+    return tmp_path / "runs" / "small"
+
+
+def report_of(suite: Path, **options: Any) -> tuple[Report, pd.DataFrame]:
+    """The report, and its table.csv by algorithm."""
+    out = suite.parent.parent / suite.name
+    report = write_report(suite, out, **options)
+    return report, pd.read_csv(out / "table.csv", index_col="algorithm")
+
+
+def half_width(score_SP: np.ndarray) -> float:
+    """Of the crossed interval, from variance components rather than mean squares."""
+    n_seeds, n_problems = score_SP.shape
+    residual_SP = score_SP - score_SP.mean(1, keepdims=True) - score_SP.mean(0) + score_SP.mean()
+    noise = (residual_SP**2).sum() / (n_seeds - 1) / (n_problems - 1) / score_SP.size
+    of_seeds, of_problems = score_SP.mean(1).var(ddof=1) / n_seeds, score_SP.mean(0).var(ddof=1) / n_problems
+    variance = max(of_seeds + of_problems - noise, noise)
+    spread = (
+        of_seeds**2 / (n_seeds - 1) + of_problems**2 / (n_problems - 1) + noise**2 / ((n_seeds - 1) * (n_problems - 1))
+    )
+    return float(stats.t.ppf(0.975, max(variance**2 / spread, min(n_seeds, n_problems) - 1)) * np.sqrt(variance))
+
+
+def test_every_number_of_the_csv(suite: Path) -> None:
+    written = write_small(suite)
+    _, table = report_of(suite)
+
+    assert list(table.index) == ["base", "gvpo", "grpo"]
+    score_SP = {
+        (label, benchmark): np.array([written[label, seed][benchmark].mean(axis=1) for seed in range(3)])
+        for label in ("gvpo", "grpo")
+        for benchmark in ("arithmetic", "arithmetic-hard")
+    }
+    for label, level in (("grpo", 0.6), ("gvpo", 0.8)):
+        row = table.loc[label]
+        main_SP, hard_SP = score_SP[label, "arithmetic"], score_SP[label, "arithmetic-hard"]
+        assert row["avg_at_k"] == pytest.approx(main_SP.mean())
+        assert row["ci_high"] - row["avg_at_k"] == pytest.approx(half_width(main_SP))
+        assert row["avg_at_k"] - row["ci_low"] == pytest.approx(half_width(main_SP))
+        assert row["hard_avg_at_k"] == pytest.approx(hard_SP.mean())
+        assert row["hard_ci_high"] - row["hard_avg_at_k"] == pytest.approx(half_width(hard_SP))
+        # KL level + 0, 1, 2: mean level + 1, standard deviation 1
+        assert row["kl"] == pytest.approx(level + 1)
+        assert row["kl_ci_high"] - row["kl"] == pytest.approx(stats.t.ppf(0.975, 2) / np.sqrt(3))
+        # curve .3, .5 + .1s, level over steps 1 to 3: (.15 + .5 + .1s + level/2)/2, mean over s = 0, 1, 2
+        assert row["auc"] == pytest.approx((0.65 + 0.1 + level / 2) / 2)
+        # samples of a cell have 24 lengths of 6 + s, of which a third is one more and a third one less
+        assert row["mean_length"] == pytest.approx(7.0)
+        # rollout 2, training 3 + s, evaluation 1: mean 7
+        assert row["seconds"] == pytest.approx(7.0)
+        assert (row["n_seeds"], row["failed"], row["collapsed"]) == (3, 0, 0)
+        # 256 responses in each of three steps, of 4.3, halfway and 6 + s tokens, rounded
+        steps = [round(256 * length) for s in range(3) for length in (4.3, (4.3 + 6 + s) / 2, 6 + s)]
+        assert row["generated_tokens"] == pytest.approx(sum(steps) / 3)
+        assert row["trained_tokens"] == pytest.approx(sum(steps) / 3)
+        assert row["extra_tokens"] == 3
+        assert (row["tuning_trials"], row["lr"], row["max_norm"]) == (16, 1e-4, 1.0)
+        assert json.loads(row["parameters"]) == {"beta": 0.1, "anchor": "old"}
+
+    difference_SP = score_SP["gvpo", "arithmetic"] - score_SP["grpo", "arithmetic"]
+    row = table.loc["gvpo"]
+    assert row["diff"] == pytest.approx(difference_SP.mean())
+    assert row["diff_ci_high"] - row["diff"] == pytest.approx(half_width(difference_SP))
+    assert row["matched_seeds"] == 3
+    assert table.loc["grpo", ["diff", "p_value"]].isna().all()
+
+
+def test_the_base_has_a_row_with_an_interval_over_problems(suite: Path) -> None:
+    write_small(suite)
+    row = report_of(suite)[1].loc["base"]
+    score_P = scores(0, 0.3)["arithmetic"].mean(axis=1)
+    reference = stats.ttest_1samp(score_P, 0).confidence_interval(0.95)
+    assert (row["avg_at_k"], row["ci_low"], row["ci_high"]) == pytest.approx(
+        (score_P.mean(), reference.low, reference.high)
+    )
+    assert row["kl"] == 0.0
+    assert row[["auc", "collapsed", "diff", "p_holm", "lr", "parameters", "tuning_trials"]].isna().all()
+
+
+def test_twelve_seeds_are_tested_and_corrected(suite: Path) -> None:
+    written = write_small(suite, 12, {"grpo": 0.5, "gvpo": 0.9, "mine": 0.52})
+    report, table = report_of(suite)
+
+    expected = {}
+    for label in ("gvpo", "mine"):
+        difference_S = np.array(
+            [written[label, s]["arithmetic"].mean() - written["grpo", s]["arithmetic"].mean() for s in range(12)]
+        )
+        flipped = [abs(np.dot(signs, difference_S)) for signs in itertools.product((1, -1), repeat=12)]
+        expected[label] = np.mean(np.array(flipped) >= abs(difference_S.sum()) - 1e-9)
+        assert table.loc[label, "p_value"] == pytest.approx(expected[label])
+    assert expected["gvpo"] < 0.025 < expected["mine"]
+    assert table.loc["gvpo", "p_holm"] == pytest.approx(2 * expected["gvpo"])
+    assert table.loc["mine", "p_holm"] == pytest.approx(max(2 * expected["gvpo"], expected["mine"]))
+
+    # bold: the one significant difference and nothing else
+    markdown = (report.path.parent / "table.md").read_text()
+    assert re.findall(r"\*\*(.*?)\*\*", markdown) == [f"+{table.loc['gvpo', 'diff']:.3f} ± {spread(table, 'gvpo')}"]
+    assert (report.path.parent / "table.tex").read_text().count(r"\textbf{") == 1
+    assert "Holm-corrected over 2 tests" in markdown
+
+
+def spread(table: pd.DataFrame, label: str) -> str:
+    return f"{(table.loc[label, 'diff_ci_high'] - table.loc[label, 'diff_ci_low']) / 2:.3f}"
+
+
+def test_eleven_seeds_are_too_few_to_test(suite: Path) -> None:
+    write_small(suite, 11)
+    report, table = report_of(suite)
+    assert table["p_value"].isna().all()
+    markdown = (report.path.parent / "table.md").read_text()
+    row = next(line for line in markdown.splitlines() if line.startswith("| GVPO"))
+    assert "too few seeds to test" in row
+    assert "**" not in markdown
+    assert "too few seeds to test" in shown(report)
+
+
+def shown(report: Report, width: int = 80) -> str:
+    console = rich.console.Console(width=width)
+    with console.capture() as capture:
+        console.print(report.render())
+    return " ".join(capture.get().split())
+
+
+def test_one_seed_has_an_interval_over_problems_and_the_notes_say_so(suite: Path) -> None:
+    write_small(suite, 1)
+    report, table = report_of(suite)
+    score_P = scores(0, 0.8)["arithmetic"].mean(axis=1)
+    reference = stats.ttest_1samp(score_P, 0).confidence_interval(0.95)
+    assert (table.loc["gvpo", "ci_low"], table.loc["gvpo", "ci_high"]) == pytest.approx((reference.low, reference.high))
+    assert np.isnan(table.loc["gvpo", "kl_ci_low"])
+    assert "One seed only, hence over problems only: GVPO, GRPO" in report.path.read_text()
+
+
+def test_a_failed_seed_is_counted_and_named(suite: Path) -> None:
+    write_small(suite)
+    write_cell(suite, "gvpo", 3, {}, status="failed", curve=[0.3], settings=small_config())
+    report, table = report_of(suite)
+    assert (table.loc["gvpo", "n_seeds"], table.loc["gvpo", "failed"]) == (3, 1)
+    assert table.loc["gvpo", "status"] == "finished"
+    assert report.failed == ["gvpo-s3"]
+    assert "gvpo-s3: FloatingPointError: the loss is NaN at step 3" in report.path.read_text()
+    assert "failed: gvpo-s3" in shown(report)
+    # the difference is paired on the seeds that both have
+    assert table.loc["gvpo", "matched_seeds"] == 3
+
+
+def test_an_algorithm_that_failed_throughout_is_still_a_row(suite: Path) -> None:
+    write_small(suite)
+    for seed in range(3):
+        write_cell(suite, "broken", seed, {}, status="failed", settings=small_config())
+    report, table = report_of(suite)
+    assert list(table.index) == ["base", "gvpo", "grpo", "broken"]
+    assert table.loc["broken", "status"] == "failed"
+    assert (table.loc["broken", "n_seeds"], table.loc["broken", "failed"]) == (0, 3)
+    assert table.loc["broken", ["avg_at_k", "kl", "seconds", "diff"]].isna().all()
+    assert re.search(r"\| broken \| 0 \| failed \|", (report.path.parent / "table.md").read_text())
+
+
+def test_a_failed_baseline_leaves_no_differences_and_no_crash(suite: Path) -> None:
+    write_small(suite, levels={"gvpo": 0.8})
+    write_cell(suite, "grpo", 0, {}, status="failed", settings=small_config())
+    _, table = report_of(suite)
+    assert table["diff"].isna().all()
+    assert table.loc["gvpo", "matched_seeds"] == 0
+
+
+def test_everything_failed_still_reports(suite: Path) -> None:
+    write_cell(suite, "base", None, {}, status="failed", settings=small_config())
+    write_cell(suite, "grpo", 0, {}, status="failed", settings=small_config())
+    report, table = report_of(suite)
+    assert list(table["status"]) == ["failed", "failed"]
+    assert report.failed == ["base", "grpo-s0"]
+
+
+def test_a_collapsed_seed_stays_in_the_mean_and_is_counted(suite: Path) -> None:
+    write_small(suite)
+    nothing = {name: np.zeros_like(score) for name, score in scores(0, 0.5).items()}
+    write_cell(suite, "gvpo", 3, nothing, kl=9.0, curve=[0.3, 0.1, 0.0], settings=small_config())
+    report, table = report_of(suite)
+    own = [scores(seed, 0.8)["arithmetic"].mean() for seed in range(3)]
+    assert table.loc["gvpo", "avg_at_k"] == pytest.approx(sum(own) / 4)
+    assert table.loc["gvpo", "collapsed"] == 1
+    assert table.loc["grpo", "collapsed"] == 0
+    assert "collapsed seeds: GVPO 1" in shown(report)
+
+
+def test_an_equal_score_is_no_collapse(suite: Path) -> None:
+    write_small(suite, 1)
+    write_cell(suite, "same", 0, scores(0, 0.3), curve=[0.3, 0.3], settings=small_config())
+    assert report_of(suite)[1].loc["same", "collapsed"] == 0
+
+
+def test_without_a_base_collapse_is_unknown(suite: Path) -> None:
+    write_cell(suite, "grpo", 0, scores(0, 0.6), curve=[0.3, 0.6], settings=small_config())
+    report, table = report_of(suite)
+    assert table.loc["base", "status"] == "missing"
+    assert np.isnan(table.loc["grpo", "collapsed"])
+    assert "there is no finished base" in report.path.read_text()
+
+
+def test_unfinished_cells_are_named(suite: Path) -> None:
+    write_small(suite)
+    (suite / "gvpo-s7").mkdir()
+    report, table = report_of(suite)
+    assert report.unfinished == ["gvpo-s7"]
+    assert table.loc["gvpo", "n_seeds"] == 3
+    assert "not in the table: gvpo-s7" in report.path.read_text()
+
+
+def test_several_benchmarks_count_the_same(suite: Path) -> None:
+    evaluation = small_config()["evaluation"] | {"benchmarks": ["arithmetic", "arithmetic-hard"], "hard_benchmarks": []}
+    written = write_small(suite, evaluation=evaluation)
+    _, table = report_of(suite)
+    row = table.loc["gvpo"]
+    for benchmark in ("arithmetic", "arithmetic-hard"):
+        expected = np.mean([written["gvpo", seed][benchmark].mean() for seed in range(3)])
+        assert row[f"avg_at_k_{benchmark}"] == pytest.approx(expected)
+        assert row[f"{benchmark}_ci_low"] < expected < row[f"{benchmark}_ci_high"]
+    assert row["avg_at_k"] == pytest.approx((row["avg_at_k_arithmetic"] + row["avg_at_k_arithmetic-hard"]) / 2)
+    assert np.isnan(row["hard_avg_at_k"])
+
+
+def test_another_baseline(suite: Path) -> None:
+    write_small(suite)
+    table = report_of(suite, baseline="gvpo")[1]
+    assert table.loc["grpo", "diff"] < 0
+    assert np.isnan(table.loc["gvpo", "diff"])
+    with pytest.raises(ReportError, match=r"baseline 'ppo' has no cell .* choose one of: grpo, gvpo"):
+        report_of(suite, baseline="ppo")
+
+
+def test_the_suites_baseline_may_not_have_run_yet(suite: Path) -> None:
+    write_small(suite, levels={"gvpo": 0.8})
+    report, table = report_of(suite)
+    assert table["diff"].isna().all()
+    assert "the suite's baseline, grpo, has no cell" in report.path.read_text()
+
+
+def test_two_entries_of_one_algorithm_are_told_apart(suite: Path) -> None:
+    write_small(suite)
+    for seed in range(2):
+        write_cell(suite, "gvpo-b1", seed, scores(seed, 0.7), display="GVPO", curve=[0.3, 0.7], settings=small_config())
+    table = report_of(suite)[1]
+    assert table.loc["gvpo", "name"] == "GVPO (gvpo)"
+    assert table.loc["gvpo-b1", "name"] == "GVPO (gvpo-b1)"
+
+
+def other_hash(suite: Path) -> None:
+    write_cell(suite, "ppo", 0, scores(0, 0.6), curve=[0.3, 0.6], suite_hash="other", settings=small_config())
+
+
+def other_problems(suite: Path) -> None:
+    write_cell(suite, "ppo", 0, scores(0, 0.6, problems=5), curve=[0.3, 0.6], settings=small_config())
+
+
+def other_learning_rate(suite: Path) -> None:
+    write_cell(suite, "gvpo", 3, scores(3, 0.8), curve=[0.3, 0.6], lr=1e-3, settings=small_config())
+
+
+def no_hard_samples(suite: Path) -> None:
+    only = {"arithmetic": scores(0, 0.6)["arithmetic"]}
+    write_cell(suite, "ppo", 0, only, curve=[0.3, 0.6], settings=small_config())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (other_hash, r"mixes cells of different suites.*other: ppo-s0.*Move the cells"),
+        (other_problems, r"base and ppo-s0 were not evaluated on the same problems"),
+        (other_learning_rate, r"disagree on algorithm.optimizer \(gvpo-s.*gvpo-s3.*\)"),
+        (no_hard_samples, r"ppo-s0.samples.parquet has no sample of arithmetic-hard"),
+    ],
+)
+def test_cells_that_cannot_be_compared_are_refused_by_name(
+    suite: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    write_small(suite)
+    spoil(suite)
+    with pytest.raises(ReportError, match=message):
+        report_of(suite)
+    assert not (suite.parent.parent / suite.name).exists()
+
+
+def test_an_empty_or_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReportError, match="is not a folder"):
+        write_report(tmp_path / "none", tmp_path)
+    with pytest.raises(ReportError, match="no cell with a manifest"):
+        write_report(tmp_path, tmp_path)
+
+
+def test_the_page_says_how_it_was_made(suite: Path) -> None:
+    write_small(suite)
+    page = report_of(suite)[0].path.read_text()
+    assert "command: `gvpo-bench sweep synthetic.toml`" in page
+    assert "/somewhere/" not in page
+    assert "torch 2.13.0" in page
+    assert "a made-up processor" in page
+    assert "16 trials for each algorithm" in page
+    assert "temperature 1.0" in page
+    assert "Seeds 0 to 2" in page
+    for image in re.findall(r"\]\((figures/.*?)\)", page):
+        assert (suite.parent.parent / suite.name / image).is_file()
+
+
+def test_the_latex_table_is_well_formed_whatever_the_names(suite: Path) -> None:
+    write_small(suite)
+    name = r"50% of_\{x}&#1 ~^$"
+    write_cell(suite, "odd", 0, scores(0, 0.5), display=name, curve=[0.3, 0.4], settings=small_config())
+    report, _ = report_of(suite)
+    latex = (report.path.parent / "table.tex").read_text()
+    for body in re.findall(r"\\begin\{tabular\}\{(l r*|lr*)\}(.*?)\\end\{tabular\}", latex, re.DOTALL):
+        for line in body[1].splitlines():
+            if line.endswith(r"\\"):
+                assert len(re.findall(r"(?<!\\)&", line)) == len(body[0]) - 1
+    assert escape_latex(name) in latex
+    assert escape_latex("a_b & 5% ±") == r"a\_b \& 5\% $\pm$"
+    assert len(re.findall(r"(?<!\\)\{", latex)) == len(re.findall(r"(?<!\\)\}", latex))
+
+
+def test_a_hostile_name_stays_in_its_markdown_cell(suite: Path) -> None:
+    write_small(suite)
+    write_cell(suite, "odd", 0, scores(0, 0.5), display="a|b\n<b>", curve=[0.3, 0.4], settings=small_config())
+    report, _ = report_of(suite)
+    assert r"| a\|b \<b\> |" in (report.path.parent / "table.md").read_text()
+
+
+def test_the_terminal_table_fits_80_columns(suite: Path) -> None:
+    out = suite.parent.parent
+    report = write_report(write_runs(out, n_seeds=2, problems=10, steps=4), out)
+    console = rich.console.Console(width=80)
+    with console.capture() as capture:
+        console.print(report.render())
+    for label in ("GVPO", "Kimi k1.5", "PG + KL"):
+        assert any(line.strip().startswith(label) for line in capture.get().splitlines())
+    assert "…" not in capture.get()
+
+
+def test_figures_are_complete_deterministic_and_leave_pyplot_alone(tmp_path: Path) -> None:
+    suite = write_runs(tmp_path, n_seeds=3, problems=12, steps=5)
+    files = {}
+    for name in ("first", "second"):
+        write_report(suite, tmp_path / name)
+        files[name] = {p.relative_to(tmp_path / name): p.read_bytes() for p in sorted((tmp_path / name).rglob("*.*"))}
+    assert files["first"] == files["second"]
+    drawn = {path.stem for path in files["first"] if path.parts[0] == "figures"}
+    assert drawn == {
+        "learning_curves_steps",
+        "learning_curves_tokens",
+        "final_scores",
+        "score_against_kl",
+        "length",
+        "gradient_coefficients",
+    }
+    assert not [path for path in files["first"] if path.suffix == ".tmp"]
+    assert pyplot.get_fignums() == []
+
+
+def test_algorithms_differ_in_marker_colour_and_line() -> None:
+    style = figures.styles(["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"])
+    for part in ("color", "marker", "dashes"):
+        assert len({str(getattr(look, part)) for look in style.values()}) == 6
+    many = figures.styles([f"mine{i}" for i in range(40)])
+    assert len({str(look) for look in many.values()}) == 40
+    # the same in a suite with fewer algorithms
+    assert figures.styles(["ppo", "mine"])["ppo"] == style["ppo"]
+
+
+def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
+    curves = pd.DataFrame(
+        {
+            "algorithm": "gvpo",
+            "seed": [0, 0, 1, 1],
+            "step": [1, 2, 1, 2],
+            "generated_tokens": [10, 30, 20, 50],
+            "reward": [0.0, 1.0, 0.0, 1.0],
+        }
+    )
+    figure = figures.over_tokens(curves, ["gvpo"], {"gvpo": "GVPO"}, figures.styles(["gvpo"]))
+    x, y = figure.axes[0].lines[0].get_data()
+    assert x.min() >= 20
+    assert x.max() <= 30
+    # at 20 tokens: (20 − 10)/20 = .5 and 0, mean .25; at 30: 1 and (30 − 20)/30 = 1/3, mean 2/3; linear between
+    expected = 0.25 + (x - 20) / 10 * (2 / 3 - 0.25)
+    assert y == pytest.approx(expected)
+
+
+def test_coefficients_are_drawn_per_response_in_units_of_the_largest() -> None:
+    # one group, two responses of two tokens; means over tokens 2 and −1
+    table = pd.DataFrame(
+        {
+            "algorithm": "gvpo",
+            "display": "GVPO",
+            "prompt": 0,
+            "sample": [0, 0, 1, 1],
+            "token": [0, 1, 0, 1],
+            "reward": [1.0, 1.0, 0.0, 0.0],
+            "log_ratio": [0.5, 0.5, 0.1, 0.1],
+            "coefficient": [1.0, 3.0, -1.0, -1.0],
+        }
+    )
+    axes = figures.gradient_coefficients(table, {"gvpo": "GVPO"}).axes[0]
+    points = np.concatenate([drawn.get_offsets() for drawn in axes.collections])
+    # log-ratios less their mean of .3; coefficients over 2
+    assert sorted(points.tolist()) == [pytest.approx([-0.2, -0.5]), pytest.approx([0.2, 1.0])]
+    assert "2" in axes.get_title()
+
+
+def test_a_batch_whose_policy_has_not_moved_is_drawn_against_the_reward() -> None:
+    table = coefficients(np.random.default_rng(0), prompts=2, samples=4).assign(log_ratio=0.0)
+    figure = figures.gradient_coefficients(table, {})
+    assert "reward" in figure.get_supxlabel()
+
+
+def test_importing_the_report_does_not_import_torch() -> None:
+    code = "import sys, harness.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,8 @@ from benchmarks.math_problems import MATH_BENCHMARKS
 
 __all__ = ["BENCHMARKS", "Benchmark", "DataError", "Problem", "Verdict", "load_benchmark"]
 
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (*ARITHMETIC, *MATH_BENCHMARKS)}
+_ALL: tuple[Benchmark, ...] = (*ARITHMETIC, *MATH_BENCHMARKS)
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 
 def load_benchmark(name: str) -> Benchmark:

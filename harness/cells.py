@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,10 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
         raise ConfigError(f"{where}.{key}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def plan(suite: Suite) -> list[Cell]:
+def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
+
+    `seeds` are the suite's, 0 to seeds − 1, unless given.
 
     Raises ConfigError, or DataError where a benchmark's problems are not to be had.
     """
@@ -106,7 +108,7 @@ def plan(suite: Suite) -> list[Cell]:
         label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=first.optimizer, **settings
     )
     cells = [Cell(base, about)]
-    for seed in range(suite.seeds):
+    for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
             where = f"algorithms.{label}"
             spec = entry.algorithm or label
@@ -121,7 +123,7 @@ def plan(suite: Suite) -> list[Cell]:
                 optimizer=entry.optimizer,
                 **settings,
             )
-            cells.append(Cell(config, about))
+            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}))
     return cells
 
 

@@ -139,6 +139,8 @@ class AlgorithmEntry(_Section):
     optimizer: Optimizer
     parameters: dict[str, Any] = {}
     """Hyper-parameters that differ from the class's defaults."""
+    tuned: bool = True
+    """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
 
 
 class Suite(_Section):
@@ -205,8 +207,11 @@ def suite_files() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def load_suite(source: str, overrides: Sequence[str] = ()) -> Suite:
+def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[str] = ()) -> Suite:
     """Reads a suite from a TOML file, or one of the package's by name, and applies `key.sub=value` overrides.
+
+    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins the
+    suite's, with the optimizer of its baseline.
 
     Raises ConfigError, which lists every wrong key at once.
     """
@@ -221,6 +226,7 @@ def load_suite(source: str, overrides: Sequence[str] = ()) -> Suite:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    _choose_algorithms(raw, algorithms)
     for override in overrides:
         _apply_override(raw, override)
     try:
@@ -228,6 +234,25 @@ def load_suite(source: str, overrides: Sequence[str] = ()) -> Suite:
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
         raise ConfigError(f"{path}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
+    entries, report = raw.get("algorithms"), raw.get("report")
+    if not chosen or not isinstance(entries, dict) or not isinstance(report, dict):
+        return  # validation has more to say about a suite without them
+    if all(label in entries for label in chosen):
+        raw["algorithms"] = {label: entry for label, entry in entries.items() if label in chosen}
+        if report.get("baseline") not in chosen:
+            report["baseline"] = chosen[0]
+        return
+    baseline = entries.get(report.get("baseline"), {})
+    for spec in chosen:
+        label = spec.rpartition(":")[2].lower()
+        if spec in entries:
+            continue
+        if label in entries:
+            raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")
+        entries[label] = {"algorithm": spec, "optimizer": baseline.get("optimizer", {}), "tuned": False}
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

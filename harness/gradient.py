@@ -170,7 +170,7 @@ def _write(table: PolicyOutput, live: PolicyOutput, place_N: Tensor) -> None:
 def to_groups(output_N: PolicyOutput, valid_GK: Tensor) -> PolicyOutput:
     """Rows [N, T] in the order of `valid_GK.nonzero()` as groups [G, K, T], zero where there is no sample."""
     shape = (*valid_GK.shape, output_N.logp_GKT.shape[-1])
-    empty: dict[str, Tensor] = {f.name: None if (x := getattr(output_N, f.name)) is None else x.new_zeros(shape) for f in fields(output_N)}
+    empty = {f.name: x.new_zeros(shape) for f in fields(output_N) if (x := getattr(output_N, f.name)) is not None}
     table = PolicyOutput(**empty)
     _write(table, output_N, valid_GK.cpu().flatten().nonzero().flatten())
     return table

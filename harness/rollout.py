@@ -54,7 +54,9 @@ class CachedEngine:
     with `batch`, nor with what the other samples do.
     """
 
-    def __init__(self, model: PreTrainedModel, *, eos_ids: Sequence[int], batch: int, precision: str = "float32") -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, eos_ids: Sequence[int], batch: int, precision: str = "float32"
+    ) -> None:
         self.model, self.batch, self.precision = model, batch, precision
         self.eos_ids = torch.tensor(list(eos_ids))
 
@@ -200,7 +202,9 @@ class _PreallocatedLayer(DynamicLayer):
 class TransformersEngine:
     """transformers' own `generate`, for every model that it knows. Slower; one prefill for each sample."""
 
-    def __init__(self, model: PreTrainedModel, *, eos_ids: Sequence[int], batch: int, precision: str = "float32") -> None:
+    def __init__(
+        self, model: PreTrainedModel, *, eos_ids: Sequence[int], batch: int, precision: str = "float32"
+    ) -> None:
         self.model, self.batch, self.eos_ids, self.precision = model, batch, list(eos_ids), precision
 
     @torch.no_grad()

@@ -1,0 +1,43 @@
+# On a bare machine: Python 3.11+, make. No GPU, no hub.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install bench bench-full tune test lint clean
+
+install: .venv/installed
+
+# torch first and pinned: a range would fetch a newer build with gigabytes of CUDA packages.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "gvpo-bench needs Python 3.11 or newer; make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# Six algorithms, on-policy and with a stale sampling policy, 4 seeds each.
+bench: install
+	$(BIN)/gvpo-bench sweep embedded --seeds 4 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --out results/bench
+
+# What is published under results/: three suites, 12 seeds each.
+bench-full: install
+	$(BIN)/gvpo-bench sweep embedded
+	$(BIN)/gvpo-bench sweep embedded-reuse
+	$(BIN)/gvpo-bench sweep embedded-stale
+
+# The trials behind the suites' hyper-parameters.
+tune: install
+	$(BIN)/gvpo-bench tune embedded
+	$(BIN)/gvpo-bench tune embedded-reuse
+	$(BIN)/gvpo-bench tune embedded-stale
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: install
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,215 @@
+"""The command `gvpo-bench`. Everything heavy is imported inside the commands, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Head-to-head benchmarks of RL post-training algorithms in one harness.\n\n"
+    "Exit codes: 0 done; 1 a cell failed; 2 wrong input; 3 refused to mix or overwrite runs; 130 interrupted.",
+)
+
+SuiteArgument = Annotated[str, typer.Argument(help="A TOML file, or the name of a suite that comes with gvpo-bench.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set train.steps=3")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Runs go to OUT/runs/<suite>, the report to OUT/<suite>.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")]
+
+
+@app.command()
+def sweep(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A label of the suite, to run no others; or another name or path/to/file.py:Class, to run it beside "
+            "the suite's (with the baseline's optimizer, unless --set says otherwise)."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N−1; by default the suite's.")] = None,
+    workers: WorkersOption = None,
+    out: OutOption = Path("results"),
+) -> None:
+    """Run every algorithm of a suite at every seed, then write the table and the figures.
+
+    What is finished is not run again; what was interrupted goes on.
+    """
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    console = Console()
+    overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
+    loaded = load_suite(suite, overrides, algorithm or [])
+    from harness.run import run_sweep
+
+    failed = run_sweep(loaded, out, workers=workers or _cores(), command=_command(), console=console)
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def tune(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    workers: WorkersOption = None,
+    out: OutOption = Path("results"),
+) -> None:
+    """Try the same number of settings for each algorithm, on the seeds and problems of the suite's [tuning].
+
+    Writes OUT/tuning/<suite>/trials.csv, and best.toml to copy into the suite.
+    """
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.tuning import run_tuning
+
+    failed = run_tuning(loaded, out, workers=workers or _cores(), command=_command(), console=Console())
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    out: Annotated[Path | None, typer.Option("--out", help="By default OUT/<suite>, beside the runs.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="The label that differences are taken from.")] = None,
+) -> None:
+    """Write table and figures of finished runs anew."""
+    from rich.console import Console
+
+    from harness.report import write_report
+
+    written = write_report(folder, out or folder.parent.parent / folder.name, baseline=baseline)
+    console = Console()
+    console.print(written.render())
+    console.print(f"report: {written.path}")
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
+    benchmark: Annotated[list[str], typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")],
+    template: Annotated[str, typer.Option(help="Prompt template: none, plain, qwen-math, r1.")] = "plain",
+    samples: Annotated[int, typer.Option(min=1, help="k of avg@k.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
+    engine: Annotated[str, typer.Option(help="cached or transformers.")] = "cached",
+    batch: Annotated[int, typer.Option(min=1, help="Sequences generated side by side.")] = 64,
+    workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", help="A new folder for manifest and samples.")] = None,
+) -> None:
+    """Evaluate a checkpoint: avg@k with 95% intervals over problems, truncation and parse failures apart."""
+    from rich.console import Console
+
+    from harness.evaluation_run import run_evaluation
+
+    run_evaluation(
+        model,
+        benchmark,
+        template=template,
+        samples=samples,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        limit=limit,
+        seed=seed,
+        engine=engine,
+        batch=batch,
+        workers=workers,
+        out=out,
+        command=_command(),
+        console=Console(),
+    )
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(help="JSON lines: gold, response, and for agreement expected.")],
+    out: Annotated[Path | None, typer.Option("--out", help="A new JSON-lines file with a verdict a row.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Limit of one response before its worker is killed.")] = 5.0,
+) -> None:
+    """Grade recorded responses with math-verify, in worker processes that can be killed."""
+    from rich.console import Console
+
+    from harness.grade import grade_file, render
+
+    Console().print(render(grade_file(file, workers=workers, seconds=seconds, out=out)))
+
+
+@app.command()
+def algorithms() -> None:
+    """List the algorithms with their hyper-parameters, defaults and search spaces."""
+    import dataclasses
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from algorithms import ALGORITHMS
+
+    table = Table("name", "algorithm", "hyper-parameter", "default", "search space", "what it does", show_lines=False)
+    for name, cls in ALGORITHMS.items():
+        for i, f in enumerate(dataclasses.fields(cls)):  # type: ignore[arg-type]
+            space = f.metadata["search"]
+            shown = (name, cls.name) if i == 0 else ("", "")
+            table.add_row(*shown, f.name, str(f.default), "" if space is None else str(space), f.metadata["doc"])
+        table.add_section()
+    Console().print(table)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _command() -> list[str]:
+    return ["gvpo-bench", *sys.argv[1:]]
+
+
+def main() -> None:
+    """Entry point: turns the project's own errors into a message and an exit code."""
+    _check_packages()
+    try:
+        app()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        code = {"ConfigError": EXIT_INPUT, "DataError": EXIT_INPUT, "RecordError": EXIT_REFUSED}.get(
+            type(error).__name__
+        )
+        if code is None:
+            raise
+        print(f"gvpo-bench: {error}", file=sys.stderr)
+        raise SystemExit(code) from None
+
+
+def _check_packages() -> None:
+    """The packages' names are generic: says so where another project's shadow them."""
+    from importlib.util import find_spec
+
+    here = Path(__file__).resolve().parent.parent
+    for name in ("algorithms", "benchmarks", "harness"):
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve().parent.parent if spec and spec.origin else None
+        if found != here:
+            print(
+                f"gvpo-bench: the package {name!r} found first is {spec.origin if spec else None}, not "
+                f"gvpo-bench's own in {here}. Run from another folder, or take that one off PYTHONPATH",
+                file=sys.stderr,
+            )
+            raise SystemExit(EXIT_INPUT)

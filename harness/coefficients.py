@@ -1,0 +1,81 @@
+"""The gradient coefficients of every algorithm of a suite on one and the same batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from algorithms.base import sequence_log_ratio
+from benchmarks import load_benchmark
+from harness.cells import Cell, build_algorithm
+from harness.config import Suite
+from harness.gradient import differentiate, to_groups
+from harness.models import load_model
+from harness.policy import score
+from harness.record import CellFolder
+from harness.reward import judge_for
+from harness.train import Learner, Spent, assemble, draw, prompts_of_step
+
+
+def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> None:
+    """Writes `coefficients.parquet` into the runs folder: a row for each algorithm, response and token.
+
+    The batch is the first step's rollouts of the base at seed 0; π_θ is the baseline algorithm's trained policy at
+    seed 0, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base. Nothing is written
+    while that cell isn't finished.
+    """
+    trained = next((c for c in cells if c.config.label == suite.report.baseline and c.config.seed == 0), None)
+    if trained is None or not CellFolder(runs / trained.name).is_finished(trained.config.hash()):
+        return
+    checkpoint = CellFolder(runs / trained.name).checkpoint_path
+    config = trained.config
+    base = load_model(config.model)
+    policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
+    benchmark = load_benchmark(config.train.benchmark)
+    chosen = prompts_of_step(benchmark.problems(), config.seed, 0, config.train.prompts)
+    prompts = {problem.id: base.prompt_ids(problem) for problem in chosen}
+
+    frames = []
+    groups = None
+    for label, entry in suite.algorithms.items():
+        algorithm = build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}")
+        learner = Learner(base, algorithm, config)
+        if groups is None:
+            with judge_for([benchmark]) as judges:
+                groups = draw(learner, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
+        batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
+        batch = algorithm.prepare(batch)
+        # The critic, where there is one, is the base's; only the policy has moved.
+        moved = Learner(policy, algorithm, config).scorer
+        now = to_groups(
+            score(
+                moved,
+                rows,
+                response_length=batch.mask_GKT.shape[-1],
+                token_budget=config.train.token_budget,
+                entropy=algorithm.needs.entropy,
+            ),
+            batch.valid_GK,
+        )
+        coefficient_GKT = -differentiate(algorithm, now, batch).logp_GKT
+        log_ratio_GK = sequence_log_ratio(now, batch, "old")
+        g, k, t = batch.mask_GKT.nonzero(as_tuple=True)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "algorithm": label,
+                    "display": getattr(algorithm, "name", label),
+                    "prompt": g.cpu(),
+                    "sample": k.cpu(),
+                    "token": t.cpu(),
+                    "reward": batch.rewards_GK[g, k].cpu(),
+                    "log_ratio": log_ratio_GK[g, k].cpu(),
+                    "coefficient": coefficient_GKT[g, k, t].cpu(),
+                }
+            )
+        )
+    scratch = runs / ".coefficients.parquet"
+    pd.concat(frames, ignore_index=True).to_parquet(scratch, index=False)
+    scratch.rename(runs / "coefficients.parquet")

@@ -1,0 +1,43 @@
+"""A sweep from suite to report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from harness.cells import plan
+from harness.coefficients import write_coefficients
+from harness.config import Suite
+from harness.embedded import embedded_base
+from harness.report import write_report
+from harness.sweep import run_cells
+
+
+def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
+    """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
+
+    Raises ConfigError, DataError or RecordError before any work begins.
+    """
+    cells = plan(suite)
+    console.print(f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds, {workers} workers")
+    prepare_base(suite, console)
+    runs = out / "runs" / suite.name
+    outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
+    write_coefficients(suite, cells, runs)
+    report = write_report(runs, out / suite.name, baseline=suite.report.baseline)
+    console.print(report.render())
+    for name, where in outcome.failed.items():
+        console.print(f"[red]failed[/] {name}: {where}", highlight=False)
+    console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
+    return bool(outcome.failed)
+
+
+def prepare_base(suite: Suite, console: Console) -> None:
+    """Trains the embedded base, with progress, where the suite uses it and it isn't cached."""
+    if suite.model.path != "embedded":
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("training the embedded base", total=None)
+        embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))

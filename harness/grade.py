@@ -90,8 +90,8 @@ def read_responses(path: Path) -> list[RecordedResponse]:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
             raise ValueError(
-                f"{path}:{number}: {f'{field}: ' if field else ''}{first['msg']}. Each line must be a JSON object with the "
-                "strings gold and response, and optionally id, expected (true or false), label_kind and flag"
+                f"{path}:{number}: {f'{field}: ' if field else ''}{first['msg']}. Each line must be a JSON object with "
+                "the strings gold and response, and optionally id, expected (true or false), label_kind and flag"
             ) from None
         rows.append(row if row.id is not None else row.model_copy(update={"id": number}))
     return rows

@@ -117,7 +117,7 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
 def _as_toml(suite: Suite, entries: dict[str, Any], best: pd.DataFrame, command: list[str]) -> str:
     lines = [f"# The best of {suite.tuning.trials if suite.tuning else 0} trials each: {' '.join(command)}"]
     for label, row in best.iterrows():
-        entry = entries[f"{label}-t{row['trial']}"]
+        entry = entries[f"{label}-t{int(row['trial'])}"]
         optimizer = entry.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}, exclude_none=True)
         lines += ["", f"[algorithms.{label}]", f"optimizer = {_inline(optimizer)}"]
         if entry.parameters:

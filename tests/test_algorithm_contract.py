@@ -278,6 +278,14 @@ def test_a_declared_reference_that_is_missing_is_named(algorithm):
 
 
 @every_algorithm
+def test_critic_and_entropy_get_a_gradient_exactly_if_declared(algorithm):
+    policy, batch = prepared(algorithm)
+    for variable, declared in (("value_GKT", algorithm.needs.critic), ("entropy_GKT", algorithm.needs.entropy)):
+        used = bool(coefficients(algorithm, policy, batch, of=variable).any())
+        assert used == declared, f"needs says {declared} of {variable}, the gradient says {used}"
+
+
+@every_algorithm
 def test_prepare_adds_extras_by_group_and_touches_nothing_else(algorithm):
     _, batch = random_batch(0)
     once = algorithm.prepare(batch)

@@ -20,10 +20,15 @@ LAST_LINES = 1500
 
 _END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
-_STATEMENT = re.compile(r"####|\b(?i:answer)\b\W{0,6}?(?:\s(?i:is|are)\b:?|[:=])\W{0,2}?|^A:", re.MULTILINE)
+_STATEMENT = re.compile(
+    r"####|^A:"
+    r"|\b(?i:answer(?:\s+[\w']+){0,6}?\s+(?:is|are)\b:?)"
+    r"|(?:^\W*|(?i:\bfinal\s+))(?i:answer)\W{0,6}?[:=]",  # "To check our answer: …" states none
+    re.MULTILINE,
+)
 _DISPLAY = re.compile(r"\s*(?:\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?]['\")\]]*\s|\bI hope it is correct")
-_BOX_SEPARATOR = re.compile(r"[,;&]|\b(?:and|or)\b")
+_BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:(?![.!?]\s).){0,70}", re.DOTALL)
 
 
 def find_answer(response: str) -> tuple[str, bool]:
@@ -44,7 +49,7 @@ def explicit_answer(text: str) -> str | None:
         rest = text[statement.end() : statement.end() + 5 * SHORT_ANSWER]
         display = _DISPLAY.match(rest)
         line = display.group() if display else rest.strip().partition("\n")[0]
-        answer = _SENTENCE_END.split(line + " ")[0].strip(" .:*\"'")
+        answer = _SENTENCE_END.split(line + " ")[0].strip(" \n.:*\"'")
         # "The answer is the sum of the two" states none, nor does "Our answer is correct" behind a box.
         is_answer = re.search(r"[\d\\$]", answer) or (not boxes and 0 < len(answer.split()) <= 4)
         if is_answer and len(answer) <= SHORT_ANSWER:
@@ -54,7 +59,7 @@ def explicit_answer(text: str) -> str | None:
     contents = [boxes[-1].content.strip()]
     for earlier, later in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[earlier.end : later.start]
-        if not (len(between) < 10 or (len(between) < 70 and _BOX_SEPARATOR.search(between))):
+        if not (len(between) < 10 or _BOX_SEPARATOR.fullmatch(between)):
             break
         if earlier.content.strip() not in contents:
             contents.insert(0, earlier.content.strip())

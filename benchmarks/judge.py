@@ -127,7 +127,7 @@ def _number(text: str) -> Decimal | None:
     match = _QUANTITY.fullmatch(_strip_delimiters(text))
     if match is None or _NOT_UNITS.search(match["unit"] or ""):
         return None
-    return Decimal(re.sub(r"[\s,]", "", match["number"])).scaleb(int(match["exponent"] or match["digit"] or 0))
+    return Decimal(re.sub(r"[\s,]", "", match["number"]) + "e" + (match["exponent"] or match["digit"] or "0"))
 
 
 def _numbers_agree(a: Decimal, b: Decimal) -> bool:

@@ -1,0 +1,390 @@
+"""The grader: right on answers as models write them, unharmed by hostile ones, and gone when its parent is."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from benchmarks.answers import boxed_expressions, explicit_answer, find_answer
+from benchmarks.grader import MAX_CHARACTERS, Grader, GraderError
+from benchmarks.judge import judge
+from harness.grade import grade_file, render
+
+needs_data = pytest.mark.skipif(
+    not os.environ.get("GVPO_BENCH_DATA"), reason="needs graders/cases.jsonl; set GVPO_BENCH_DATA to the data folder"
+)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"So \boxed{1}. Wait, no, it is \boxed{\frac{1}{2}} m.", r"\frac{1}{2}"),
+        (r"\boxed{1} and \boxed{2}", "1, 2"),
+        (r"It is \boxed 2.", "2"),
+        ("8 - 3 = 5\n#### 5", "5"),
+        ("Step 6: #### 5\nStep 7: The answer is: 5 apples.", "5 apples"),
+        (r"Final Answer: The final answer is $\frac{1}{2}$. I hope it is correct.", r"$\frac{1}{2}$"),
+        (r"**Answer:** 42", "42"),
+        ("The answer is\n\\[\n x^2 \n\\]\nas shown.", "\\[\n x^2 \n\\]"),
+        (r"It is \boxed{44}. We check our answer: 17 is prime, so our answer is correct.", "44"),
+        ("The answer to this question is 5.", "5"),
+        ("<think>The answer is 3.</think> The answer is 4.", "4"),
+        ("<think>3?</think><answer>\\boxed{4}</answer>", "4"),
+        ("#### 5<|im_end|>\n<|im_start|>user\nThe answer is 6", "5"),
+    ],
+)
+def test_the_answer_is_the_last_one_stated(response: str, answer: str) -> None:
+    assert find_answer(response) == (answer, True)
+
+
+def test_no_statement_is_no_explicit_answer() -> None:
+    assert explicit_answer("The answer is the sum of both of the numbers that we found above.") is None
+    assert find_answer("x = 5") == ("x = 5", False)
+
+
+@given(st.text(alphabet="{}\\bx ", max_size=60))
+def test_a_box_is_found_exactly_if_its_braces_close(text: str) -> None:
+    for box in boxed_expressions("\\boxed{" + text):
+        inner = box.content.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
+        assert inner.count("{") == inner.count("}")
+    assert boxed_expressions(r"\boxed{a{b}\}c}")[0].content == r"a{b}\}c"
+
+
+CORRECT = [
+    ("18", "She makes 9 * 2 = <<9*2=18>>18 dollars.\n#### 18"),
+    ("1234", "1,234"),
+    ("12000023", r"The final answer is 12,\!000,\!023. I hope it is correct."),
+    (r"\$36", r"\boxed{36}"),
+    ("36", r"\boxed{\$36.00}"),
+    ("18", "The answer is 18 dollars per day."),
+    ("5", r"\boxed{5\text{ cm}^2}"),
+    (r"28\%", r"\boxed{28}"),
+    (r"90^\circ", r"\boxed{90}"),
+    (r"\frac{1}{2}", r"\boxed{0.5}"),
+    (r"\frac{14}{3}", r"\boxed{4\frac{2}{3}}"),
+    (r"\sqrt{50}", "The answer is 5√2."),
+    ("x^2-4", r"$(x-2)(x+2)$"),
+    (r"\left(3, \frac{\pi}{2}\right)", r"\boxed{(3,\pi/2)}"),
+    ("1,-2", r"\boxed{-2} and \boxed{1}"),
+    (r"x \in [-2,7]", r"\boxed{[-2,7]}"),
+    ("5", r"\boxed{x = 5}"),
+    (r"\text{Evelyn}", "The final answer is Evelyn. I hope it is correct."),
+    (r"\text{(C)}", r"\boxed{C}"),
+    (r"\text{4:30 p.m.}", r"\boxed{4:30\text{ PM}}"),
+    (r"1-\frac{1}{e}", r"\boxed{1-\frac{1}{\mathrm{e}}}"),
+    # Minerva's golds, in Python's notation.
+    ("3.83e35", r"\boxed{3.83 \times 10^{35}}"),
+    ("2.7778e-6", r"The answer is $2.7778 \cdot 10^{-6}$."),
+    ("1e-3", r"\boxed{0.001}"),
+    ("np.arcsin(10/13)", r"\boxed{\arcsin\left(\frac{10}{13}\right)}"),
+    ("-3./2", r"\boxed{-1.5}"),
+    ("1000.5", "1000,5"),  # a decimal comma
+]
+
+WRONG = [
+    ("18", "#### 19"),
+    ("1000000", r"\boxed{1000001}"),
+    ("12345678901234567890", r"\boxed{12345678901234567891}"),  # equal as floats
+    ("1e-9", r"\boxed{2 \times 10^{-9}}"),  # equal when rounded to 6 decimals
+    (r"10^{-9}", r"\boxed{\frac{1}{10^{12}}}"),
+    ("3.83e35", r"\boxed{3.83}"),
+    ("32349", r"\boxed{32, 349}"),  # two numbers
+    (r"1-\frac{1}{e}", r"\boxed{1+\frac{1}{\mathrm{e}}}"),
+    (r"\text{Evelyn}", "The final answer is Carla."),
+    ("x", r"\boxed{-x}"),
+    ("105", r"\boxed{10.5\text{ cm}}"),
+    ("5000000", r"\boxed{5}"),
+    (r"\{1,2\}", r"\boxed{1}"),
+    ("[0,1)", r"\boxed{(0,1)}"),
+    ("2", r"\hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}"),  # is not LaTeX that math-verify parses
+]
+
+
+@pytest.mark.parametrize(("gold", "response"), CORRECT)
+def test_right_answers_are_correct(gold: str, response: str) -> None:
+    assert judge(gold, response) == "correct"
+
+
+@pytest.mark.parametrize(("gold", "response"), WRONG)
+def test_wrong_answers_are_wrong(gold: str, response: str) -> None:
+    assert judge(gold, response) == "wrong"
+
+
+@pytest.mark.parametrize("response", ["", "   \n", r"so \boxed{}", "I do not know how to go on with this"])
+def test_a_response_without_answer_is_its_own_verdict(response: str) -> None:
+    assert judge("5", response) == "no_answer"
+
+
+@given(st.integers(-(10**15), 10**15), st.integers(-(10**15), 10**15))
+def test_integers_are_equal_only_to_themselves(gold: int, other: int) -> None:
+    assert judge(str(gold), f"Thus \\boxed{{{gold:,}}}.") == "correct"
+    assert judge(str(gold), f"#### {other}") == ("correct" if gold == other else "wrong")
+
+
+@given(st.decimals("0.1", "9.9", places=3), st.integers(-30, 30))
+def test_all_notations_of_a_number_are_equal(mantissa: Decimal, exponent: int) -> None:
+    notations = [
+        f"{mantissa}e{exponent}",
+        f"{mantissa} \\times 10^{{{exponent}}}",
+        f"{Decimal(f'{mantissa}e{exponent}'):f}",
+    ]
+    for gold in notations:
+        for answer in notations:
+            assert judge(gold, f"\\boxed{{{answer}}}") == "correct"
+        assert judge(gold, f"\\boxed{{{mantissa}1e{exponent - 1}}}") == "wrong"
+
+
+@pytest.fixture(scope="module")
+def grader() -> Iterator[Grader]:
+    with Grader(workers=2, seconds=2.0) as grader:
+        yield grader
+
+
+POWER_TOWER = r"\boxed{9^{9^{9^{9}}}}"
+
+
+def test_a_hanging_case_is_a_timeout_and_costs_no_other(grader: Grader) -> None:
+    grader.grade([("1", "#### 1")] * 2)  # the processes have started
+    start = time.monotonic()
+    cases = [("1", "#### 1"), ("5", POWER_TOWER), ("1", "#### 2"), ("3", ""), ("1/2", r"\boxed{\frac{1}{2}}")]
+    assert grader.grade(cases) == ["correct", "timeout", "wrong", "no_answer", "correct"]
+    assert time.monotonic() - start < 10  # 2 s for the tower, and one process that starts again
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "{" * 10_000 + "}" * 10_000,
+        r"\boxed{" * 10_000 + "}" * 10_000,
+        r"\boxed{" + "(" * 9_000 + ")" * 9_000 + "}",
+        r"\boxed{" + r"\frac{1}{" * 1_500 + "1" + "}" * 1_500 + "}",
+        "a" * 2_000_000,
+        "9" * 1_000_000,
+        "$" * 20_000,
+        "#### " * 4_000,
+        "answer is " * 2_000,
+        r"\boxed{5 " + "ab " * 60 + "!}",
+        r"\boxed{" + "a" * 5_000 + "!}",
+        r"\boxed{100000000!}",
+        r"\boxed{\sum_{k=1}^{10^{10}} k^{-2}}",
+        "\ud800\x00\u2028",
+    ],
+)
+def test_no_response_is_correct_by_being_hostile_or_exceeds_the_limit(grader: Grader, response: str) -> None:
+    grader.grade([("1", "#### 1")] * 2)
+    start = time.monotonic()
+    (verdict,) = grader.grade([("7", response)])
+    assert verdict != "correct"
+    assert time.monotonic() - start < 6
+    assert grader.grade([("7", r"\boxed{7}")]) == ["correct"]
+
+
+def test_code_in_a_response_is_not_executed(grader: Grader, tmp_path: Path) -> None:
+    witness = tmp_path / "executed"
+    code = f"__import__('os').system('touch {witness}')"
+    wrappers = ["{}", r"\boxed{{{}}}", "The answer is {}", "${}$", r"\boxed{{\operatorname{{{}}}}}", "1+{}", "np.{}"]
+    verdicts = grader.grade([("7", wrapper.format(code)) for wrapper in wrappers])
+    assert "correct" not in verdicts
+    assert not witness.exists()
+
+
+def test_memory_is_limited(grader: Grader) -> None:
+    # 10^(10^10) has 4 GB, twice the limit; whether memory or time ends first, the case ends and the next one is graded.
+    first, second = grader.grade([("7", r"\boxed{10^{10^{10}}+1}"), ("7", "#### 7")])
+    assert first in ("timeout", "error", "wrong")
+    assert second == "correct"
+
+
+def test_the_end_of_a_very_long_response_is_graded(grader: Grader) -> None:
+    assert grader.grade([("5", "x" * 2_000_000 + "\n#### 5")]) == ["correct"]
+    assert grader.grade([("5", r"\boxed{5}" + " x" * MAX_CHARACTERS)]) != ["correct"]
+
+
+def test_verdicts_keep_the_order_and_progress_counts_up(grader: Grader) -> None:
+    counted: list[int] = []
+    golds = [str(n % 3) for n in range(100)]
+    assert grader.grade([(gold, "#### 1") for gold in golds], counted.append) == [
+        "correct" if gold == "1" else "wrong" for gold in golds
+    ]
+    assert counted == list(range(1, 101))
+    assert grader.grade([]) == []
+
+
+def test_it_works_outside_the_main_thread(grader: Grader) -> None:
+    verdicts: list[object] = []
+    thread = threading.Thread(target=lambda: verdicts.extend(grader.grade([("1/2", r"\boxed{0.5}"), ("1", "#### 2")])))
+    thread.start()
+    thread.join()
+    assert verdicts == ["correct", "wrong"]
+
+
+def grade_in_child(results: "multiprocessing.Queue[list[str]]") -> None:
+    with Grader() as grader:
+        results.put(list(grader.grade([("1/2", r"\boxed{0.5}")])))
+
+
+def test_it_works_inside_a_spawned_process() -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    child = context.Process(target=grade_in_child, args=(results,))
+    child.start()
+    assert results.get(timeout=60) == ["correct"]
+    child.join()
+
+
+@pytest.mark.parametrize("response", ["#### 1", POWER_TOWER])
+def test_the_processes_end_when_their_parent_is_killed(response: str) -> None:
+    # Idle, they see the end of their input; in the middle of a case, the kernel's timer ends them.
+    code = (
+        "import sys, threading, time; from benchmarks.grader import Grader; grader = Grader(seconds=1.0);"
+        "grader.grade([('1', '#### 1')]); worker = grader._workers.get(); grader._workers.put(worker);"
+        "print(worker._process.pid, flush=True);"
+        f"threading.Thread(target=grader.grade, args=([('7', {response!r})],), daemon=True).start(); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    worker = int(parent.stdout.readline())
+    time.sleep(0.3)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 10
+    while running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(worker)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_closed_grader_grades_no_more() -> None:
+    grader = Grader()
+    grader.close()
+    with pytest.raises(RuntimeError):
+        grader.grade([("1", "1")])
+
+
+def test_a_process_that_does_not_start_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Grader() as grader, pytest.raises(GraderError, match="ImportError: broken installation"):
+        grader.grade([("1/2", r"\boxed{0.5}")])
+
+
+def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
+        Grader(workers=0)
+    with pytest.raises(ValueError, match="seconds must be positive"):
+        Grader(seconds=0)
+
+
+def write_rows(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_file_is_graded_and_its_agreement_reported(tmp_path: Path) -> None:
+    file = write_rows(
+        tmp_path / "rows.jsonl",
+        {"id": "a", "gold": "1", "response": "#### 1", "expected": True, "label_kind": "human"},
+        {"id": "b", "gold": "1", "response": "#### 1", "expected": False, "label_kind": "human", "flag": "doubtful"},
+        {"id": "c", "gold": "1", "response": "", "expected": False, "label_kind": "rule", "source": "ignored"},
+        {"gold": "1", "response": "#### 2"},
+    )
+    out = tmp_path / "verdicts.jsonl"
+    report = grade_file(file, workers=1, seconds=5.0, out=out)
+    assert report.counts == {"correct": 2, "wrong": 1, "no_answer": 1, "timeout": 0, "error": 0}
+    assert report.agreement is not None
+    assert (report.agreement.agreeing, report.agreement.total) == (2, 3)
+    assert report.unflagged is not None
+    assert report.unflagged.share == 1.0
+    assert {kind: agreement.share for kind, agreement in report.by_label_kind.items()} == {"human": 0.5, "rule": 1.0}
+    assert [disagreement.id for disagreement in report.disagreements] == ["b"]
+    assert [json.loads(line) for line in out.read_text().splitlines()] == [
+        {"id": "a", "verdict": "correct"},
+        {"id": "b", "verdict": "correct"},
+        {"id": "c", "verdict": "no_answer"},
+        {"id": 4, "verdict": "wrong"},
+    ]
+    console = Console(record=True, width=150, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(render(report))
+    assert "66.67%" in console.export_text()
+    with pytest.raises(FileExistsError, match=r"verdicts\.jsonl exists already"):
+        grade_file(file, out=out)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"gold": "1"}, r"rows\.jsonl:2: response: Field required"),
+        ({"gold": 1, "response": "1"}, r"rows\.jsonl:2: gold: Input should be a valid string"),
+        (
+            {"gold": "1", "response": "1", "expected": "yes"},
+            r"rows\.jsonl:2: expected: Input should be a valid boolean",
+        ),
+        ([], r"rows\.jsonl:2: Input should be an object"),
+    ],
+)
+def test_an_invalid_row_is_named_before_any_grading(
+    row: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Grader, "grade", lambda *_: pytest.fail("graded"))
+    file = write_rows(tmp_path / "rows.jsonl", {"gold": "1", "response": "1"}, row)
+    with pytest.raises(ValueError, match=message):
+        grade_file(file)
+
+
+RESIDUALS = {
+    "dev-0227": "the label takes 1 - 1/e for 1 + 1/e",
+    "dev-0239": "the label takes 0.33 for 1/3",
+    "dev-0245": "the label takes 2.6667 for 8/3",
+    "dev-0248": "several boxes in a gold answer: which ones count?",
+    "dev-0249": "several boxes in a gold answer: which ones count?",
+    "dev-0251": "a list in another order: here a set, there a tuple",
+    "dev-0258": "a list in another order: here a set, there a tuple",
+    "dev-0348": "the label takes 4:30 p.m. for wrong, where the gold answer is 4:30 p.m.",
+    "dev-0353": "the label takes 10000 for wrong, where the gold answer is 10,000",
+    "dev-0424": "the label takes 864 for wrong, where the gold answer is 864 square inches",
+    "dev-0443": "the label takes even for wrong, where the gold answer is even",
+    "dev-0527": "the label is of the reasoning; the answer equals the gold one",
+}
+"""Every case on which the grader and the recorded verdict differ, and why."""
+
+
+@needs_data
+def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
+    report = grade_file(Path(os.environ["GVPO_BENCH_DATA"]) / "graders" / "cases.jsonl", workers=2, seconds=20.0)
+    assert report.agreement is not None
+    assert report.unflagged is not None
+    assert report.agreement.total == 614
+    assert report.agreement.share >= 0.98
+    assert report.unflagged.share >= 0.99
+    assert {disagreement.id for disagreement in report.disagreements} <= set(RESIDUALS)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("file", "count"), [("math500.jsonl", 500), ("minerva_math.jsonl", 272), ("gsm8k_test.jsonl", 1319)]
+)
+def test_the_reference_solutions_are_correct(file: str, count: int) -> None:
+    lines = (Path(os.environ["GVPO_BENCH_DATA"]) / "benchmarks" / file).read_text().rstrip("\n").split("\n")
+    verdicts = [judge(row["answer"], row["solution"]) for row in map(json.loads, lines)]
+    assert verdicts == ["correct"] * count

@@ -24,7 +24,7 @@ from algorithms.base import (
 )
 
 VARIANCE_EPSILON = 1e-8
-"""Added to the variance before whitening, as in TRL and verl, so that equal advantages stay near zero in float32 too."""
+"""Added to the variance before whitening, as in TRL and verl: equal advantages stay near zero in float32 too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,7 @@ class LossOutput:
     """Scalars to log, detached on construction."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", {name: x.detach() for name, x in self.metrics.items()})
+        object.__setattr__(self, "metrics", {name: torch.as_tensor(x).detach() for name, x in self.metrics.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

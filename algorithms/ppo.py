@@ -116,14 +116,11 @@ class PPO(Algorithm):
                 raise ValueError("ppo with entropy_coefficient needs PolicyOutput.entropy_GKT, which is None")
             loss = loss - self.entropy_coefficient * token_mean(policy.entropy_GKT, mask_GKT)
 
-        residual_GKT = value_GKT - return_GKT
-        return_variance = token_mean((return_GKT - token_mean(return_GKT, mask_GKT)).square(), mask_GKT)
         return LossOutput(
             loss=loss,
             metrics={
                 "clipped_share": token_mean((objective_GKT < ratio_GKT * advantage_GKT).to(ratio_GKT.dtype), mask_GKT),
                 "clamped_share": clamped,
                 "value_error": token_mean(value_error_GKT, mask_GKT),
-                "value_unexplained": token_mean(residual_GKT.square(), mask_GKT) / return_variance.clamp(min=1e-12),
             },
         )

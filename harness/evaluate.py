@@ -37,8 +37,8 @@ def evaluate(
     """`samples` responses to each problem, graded: one row each, with SAMPLE_COLUMNS.
 
     `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN without `base`. `tokens` counts the response,
-    EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. The responses do not
-    depend on `chunk`, the number of problems sampled at a time.
+    EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. `chunk` problems are
+    sampled at a time; it does not decide the responses.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
@@ -57,7 +57,7 @@ def evaluate(
                 [samples] * len(part),
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
-                seed=seed_of("evaluate", benchmark.name, seed, start),
+                seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem in part],
             )
             flat = [response for group in groups for response in group]
             owners = [problem for problem in part for _ in range(samples)]

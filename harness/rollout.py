@@ -41,17 +41,20 @@ class Engine(Protocol):
         *,
         temperature: float,
         max_new_tokens: int,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[list[Response]]:
-        """`counts[i]` responses to `prompts[i]`. Temperature 0 is greedy. The same seed gives the same responses."""
+        """`counts[i]` responses to `prompts[i]`, drawn with `seeds[i]`. Temperature 0 is greedy.
+
+        The same call gives the same responses.
+        """
         ...
 
 
 class CachedEngine:
     """Decodes with a preallocated KV cache, prefills each prompt once a group, and drops finished rows.
 
-    A sample's random numbers depend on the seed and on its place among the samples alone, so the result does not change
-    with `batch`, nor with what the other samples do.
+    A sample's random numbers depend on its prompt's seed and its place in the group alone, so the result changes
+    neither with `batch` nor with the other prompts, but for the rounding of matrix products of another size.
     """
 
     def __init__(
@@ -68,9 +71,14 @@ class CachedEngine:
         *,
         temperature: float,
         max_new_tokens: int,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[list[Response]]:
-        uniform_NT = torch.rand(sum(counts), max_new_tokens, generator=generator("engine", seed), dtype=torch.float64)
+        uniform_NT = torch.cat(
+            [
+                torch.rand(count, max_new_tokens, generator=generator("engine", seed), dtype=torch.float64)
+                for count, seed in zip(counts, seeds, strict=True)
+            ]
+        )
         groups: list[list[Response]] = [[] for _ in prompts]
         owner_N = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts))
         for rows in torch.arange(len(owner_N)).split(self.batch):
@@ -215,14 +223,14 @@ class TransformersEngine:
         *,
         temperature: float,
         max_new_tokens: int,
-        seed: int,
+        seeds: Sequence[int],
     ) -> list[list[Response]]:
         groups: list[list[Response]] = [[] for _ in prompts]
         owners = [i for i, count in enumerate(counts) for _ in range(count)]
         device = next(self.model.parameters()).device
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed_of("engine", seed))
+            torch.manual_seed(seed_of("engine", *seeds))
             for start in range(0, len(owners), self.batch):
                 chunk = owners[start : start + self.batch]
                 for owner, response in zip(

@@ -236,7 +236,7 @@ def draw(
         counts,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
-        seed=seed_of("rollout", config.seed, step),
+        seeds=[seed_of("rollout", config.seed, step, place) for place in range(len(chosen))],
     )
     flat = [(problem, response) for problem, group in zip(chosen, drawn, strict=True) for response in group]
     verdicts = iter(judge([p for p, _ in flat], [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]))

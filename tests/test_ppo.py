@@ -91,7 +91,7 @@ def test_ratio_is_clipped_above_for_good_and_below_for_bad_tokens():
     close(out.loss, -0.5 / 5)
     close(coefficients(algorithm, policy, batch), [[[1.1 / 5, 0.0, 0.5 / 5], [0.0, -1.5 / 5]]])
     close(out.metrics["clipped_share"], 2 / 5)
-    close(out.metrics["value_unexplained"], 0.0)
+    close(out.metrics["value_error"], 0.0)
 
 
 def test_importance_ratio_is_against_the_behaviour_policy():
@@ -115,13 +115,6 @@ def test_value_error_takes_the_worse_of_the_clipped_and_the_free_value():
     close(out.loss, 2.11 / 3 - 1.0)  # the surrogate is the mean advantage, 1
     # −∂L/∂V = (G − V)/3 where the free value is the worse
     close(coefficients(algorithm, policy, batch, of="value_GKT"), [[[0.0, 0.6 / 3, 1.9 / 3]]])
-
-
-def test_unexplained_value_is_the_squared_error_relative_to_the_variance_of_the_returns():
-    algorithm = PPO(whiten=False)
-    policy, batch = loss_example(value=[[[0.0] * 3, [0.0] * 2]])
-    # returns (1, 1, 1, −1, −1): mean .2, variance 1 − .04; error 1
-    close(algorithm.loss(policy, algorithm.prepare(batch)).metrics["value_unexplained"], 1 / 0.96)
 
 
 def test_entropy_bonus_is_the_mean_over_tokens():

@@ -30,7 +30,7 @@ Coupling = Literal["batch", "group", "sequence"]
 """The unit between which coefficients are independent: one unit's do not change with the log-probs of another."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """What is known of a batch of groups before the update. Everything under the mask is set to zero on construction.
 
@@ -98,7 +98,7 @@ class Batch:
         return self.old_logp_GKT if anchor == "old" else self.behaviour_logp_GKT
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PolicyOutput:
     """What the model says of the batch now: the variables that the harness differentiates with respect to."""
 

@@ -96,7 +96,6 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
 
     shared = {"report": suite.report, "tuning": suite.tuning, "evaluation": suite.evaluation}
     about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
-    first = next(iter(suite.algorithms.values()))
     settings: dict[str, Any] = {
         "suite": suite.name,
         "model": suite.model,
@@ -104,9 +103,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         "rollout": suite.rollout,
         "evaluation": suite.evaluation,
     }
-    base = CellConfig(
-        label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=first.optimizer, **settings
-    )
+    base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
     cells = [Cell(base, about)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():

@@ -186,14 +186,19 @@ class CellConfig(_Section):
     """Of the user's file, where the algorithm comes from one."""
     parameters: dict[str, Any]
     """All hyper-parameters, defaults included."""
-    optimizer: Optimizer
+    optimizer: Optimizer | None
+    """None for the base, which is not trained."""
     model: Model
     train: Train
     rollout: Rollout
     evaluation: Evaluation
 
     def hash(self) -> str:
-        return hash_of(self.model_dump(mode="json"))
+        """Of all of it, but for the folder that a user's file lies in: its content counts."""
+        values = self.model_dump(mode="json")
+        if self.source_sha256 is not None:
+            values["algorithm"] = Path(self.algorithm).name
+        return hash_of(values)
 
 
 def hash_of(value: Any) -> str:

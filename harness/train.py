@@ -62,18 +62,18 @@ class Learner:
     """The policy being trained and the models beside it that the algorithm needs."""
 
     def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig) -> None:
-        train, needs = config.train, algorithm.needs
-        self.max_norms = (config.optimizer.max_norm, config.optimizer.critic_max_norm)
+        train, needs, settings = config.train, algorithm.needs, config.optimizer
+        if settings is None:
+            raise ValueError("a cell without an optimizer cannot be trained")
+        self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.policy = lm.model
         self.critic = new_critic(lm.model) if needs.critic else None
         reference = frozen_copy(lm.model) if needs.reference else None
         # Rollouts of a stale policy come from a copy; otherwise from the policy itself.
         self.sampler = frozen_copy(lm.model) if train.refresh_every > 1 else lm.model
-        self.optimizer = adamw(self.policy, config.optimizer.lr, config.optimizer)
+        self.optimizer = adamw(self.policy, settings.lr, settings)
         self.critic_optimizer = (
-            adamw(self.critic, config.optimizer.critic_lr or config.optimizer.lr, config.optimizer)
-            if self.critic is not None
-            else None
+            adamw(self.critic, settings.critic_lr or settings.lr, settings) if self.critic is not None else None
         )
         precision = config.model.precision
         self.scorer = Scorer(self.policy, self.critic, train.temperature, precision)

@@ -95,7 +95,7 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
             {
                 "algorithm": label,
                 "trial": int(trial),
-                **cell.config.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}),
+                **entries[cell.config.label].optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}),
                 **{f"parameters.{k}": v for k, v in entries[cell.config.label].parameters.items()},
                 "score": 0.0,
             },

@@ -5,8 +5,11 @@
 
 A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge` runs
 in processes of its own (`benchmarks.grader_process`), which have a limit of memory, cannot write files or start
-processes, and are killed by SIGKILL when a case exceeds its time; only that case is lost. What a worker sends back is
-one word of a fixed list.
+processes, and are killed when a case exceeds its time; only that case is lost. What a worker sends back is one word of
+a fixed list.
+
+The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This
+side enforces a limit of wall-clock time, a few times as long, by SIGKILL.
 
 Workers are started from nothing: they import neither the caller's `__main__` nor anything else of it, so a Grader works
 in any thread and in any kind of process, and its processes end with the one that made it, however that ends.
@@ -18,6 +21,7 @@ import contextlib
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +36,9 @@ from benchmarks.base import Verdict
 MAX_CHARACTERS = 20_000
 """Only the end of a longer response is graded: the last this many characters, which is where its answer stands."""
 
+WALL_FACTOR = 4.0
+"""The limit of wall-clock time as a multiple of the limit of CPU time: for a machine that is busy with other things."""
+
 START_SECONDS = 120.0
 """How long a worker may take to start. Importing math-verify takes 1 s on an idle machine."""
 
@@ -45,7 +52,8 @@ class GraderError(RuntimeError):
 class Grader:
     """Grades responses in `workers` processes, which start when they are first needed and persist until `close`.
 
-    seconds: the wall-clock limit of one case. Time to start a process does not count.
+    seconds: the limit of one case, of CPU time; of wall-clock time, WALL_FACTOR times as much. Time to start a process
+    does not count.
     """
 
     def __init__(self, *, workers: int = 1, seconds: float = 5.0) -> None:
@@ -109,7 +117,7 @@ class _Worker:
     """One grading process, ready for a case. Raises GraderError where it does not start."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._wall_seconds = WALL_FACTOR * seconds
         root = str(Path(__file__).resolve().parent.parent)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "benchmarks.grader_process", str(seconds)],
@@ -135,11 +143,12 @@ class _Worker:
         start = time.monotonic()
         with contextlib.suppress(BrokenPipeError):  # it died in between: the end of its output says so below
             self._process.stdin.write(json.dumps([gold, response]).encode() + b"\n")
-        word = self._receive(self._seconds)
+        word = self._receive(self._wall_seconds)
         if word in _VERDICTS:
             return cast(Verdict, word)
         self.kill()
-        return "timeout" if time.monotonic() - start >= self._seconds else "error"
+        out_of_time = self._process.returncode == -signal.SIGPROF or time.monotonic() - start >= self._wall_seconds
+        return "timeout" if out_of_time else "error"
 
     def kill(self) -> None:
         self.alive = False

@@ -30,13 +30,13 @@ def _main(seconds: float) -> None:
     _restrict()
     print("ready", file=verdicts, flush=True)
     for line in sys.stdin.buffer:
-        # The parent kills a case in time. If it is gone, the kernel does, which no computation can delay.
-        signal.setitimer(signal.ITIMER_REAL, 2 * seconds + 1)
+        # When this much CPU time is used, the kernel ends the process by SIGPROF, which no computation can delay.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             verdict = judge(*json.loads(line))
         except Exception:
             verdict = "error"
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(verdict, file=verdicts, flush=True)
 
 

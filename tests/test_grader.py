@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from benchmarks.answers import boxed_expressions, explicit_answer, find_answer
-from benchmarks.grader import MAX_CHARACTERS, Grader, GraderError
+from benchmarks.grader import MAX_CHARACTERS, WALL_FACTOR, Grader, GraderError
 from benchmarks.judge import judge
 from harness.grade import grade_file, render
 
@@ -148,10 +148,11 @@ def test_all_notations_of_a_number_are_equal(mantissa: Decimal, exponent: int) -
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(workers=2, seconds=2.0) as grader:
+    with Grader(workers=2, seconds=SECONDS) as grader:
         yield grader
 
 
+SECONDS = 1.5
 POWER_TOWER = r"\boxed{9^{9^{9^{9}}}}"
 
 
@@ -160,7 +161,7 @@ def test_a_hanging_case_is_a_timeout_and_costs_no_other(grader: Grader) -> None:
     start = time.monotonic()
     cases = [("1", "#### 1"), ("5", POWER_TOWER), ("1", "#### 2"), ("3", ""), ("1/2", r"\boxed{\frac{1}{2}}")]
     assert grader.grade(cases) == ["correct", "timeout", "wrong", "no_answer", "correct"]
-    assert time.monotonic() - start < 10  # 2 s for the tower, and one process that starts again
+    assert time.monotonic() - start < WALL_FACTOR * SECONDS + 10  # and one process that starts again
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,7 @@ def test_no_response_is_correct_by_being_hostile_or_exceeds_the_limit(grader: Gr
     start = time.monotonic()
     (verdict,) = grader.grade([("7", response)])
     assert verdict != "correct"
-    assert time.monotonic() - start < 6
+    assert time.monotonic() - start < WALL_FACTOR * SECONDS + 1
     assert grader.grade([("7", r"\boxed{7}")]) == ["correct"]
 
 
@@ -246,7 +247,7 @@ def test_it_works_inside_a_spawned_process() -> None:
 
 @pytest.mark.parametrize("response", ["#### 1", POWER_TOWER])
 def test_the_processes_end_when_their_parent_is_killed(response: str) -> None:
-    # Idle, they see the end of their input; in the middle of a case, the kernel's timer ends them.
+    # Idle, they see the end of their input; in the middle of a case, the kernel ends them by CPU time.
     code = (
         "import sys, threading, time; from benchmarks.grader import Grader; grader = Grader(seconds=1.0);"
         "grader.grade([('1', '#### 1')]); worker = grader._workers.get(); grader._workers.put(worker);"
@@ -260,7 +261,7 @@ def test_the_processes_end_when_their_parent_is_killed(response: str) -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running(worker)
@@ -371,7 +372,7 @@ RESIDUALS = {
 
 @needs_data
 def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
-    report = grade_file(Path(os.environ["GVPO_BENCH_DATA"]) / "graders" / "cases.jsonl", workers=2, seconds=20.0)
+    report = grade_file(Path(os.environ["GVPO_BENCH_DATA"]) / "graders" / "cases.jsonl", workers=2)
     assert report.agreement is not None
     assert report.unflagged is not None
     assert report.agreement.total == 614

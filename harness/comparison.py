@@ -296,12 +296,18 @@ def display_names(cells: Sequence[Cell]) -> dict[str, str]:
 def settings(cells: Sequence[Cell]) -> dict[str, Any]:
     """The hyper-parameters of one algorithm; its seeds must agree on them."""
     optimizer = agreed(cells, "algorithm", "optimizer") or {}
+    trials = trials_of(cells)
     return {
-        "tuning_trials": (agreed(cells, "tuning") or {}).get("trials"),
+        "tuning_trials": trials[0] if len(trials) == 1 else None,
         "lr": optimizer.get("lr"),
         "max_norm": optimizer.get("max_norm"),
         "parameters": json.dumps(agreed(cells, "algorithm", "parameters") or {}, ensure_ascii=False),
     }
+
+
+def trials_of(cells: Sequence[Cell]) -> list[int | None]:
+    """The numbers of tuning trials that these cells record: more than one where they were run at different times."""
+    return sorted({cell.config("tuning", "trials") for cell in cells}, key=lambda trials: trials or 0)
 
 
 def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:

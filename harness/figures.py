@@ -365,7 +365,10 @@ def score_against_kl(
         high = float(np.nanmax(limits[[value, f"{ci}_high"]]))
         margin = 0.12 * (high - low) or 0.01
         set_limits(low - margin, high + margin)
-    (left, right), (bottom, top) = zoom.get_xlim(), zoom.get_ylim()
+    # Set as they are: drawing the box would widen them.
+    everything.set(xlim=everything.get_xlim(), ylim=everything.get_ylim())
+    left, right = np.clip(zoom.get_xlim(), *everything.get_xlim())
+    bottom, top = np.clip(zoom.get_ylim(), *everything.get_ylim())
     everything.indicate_inset((left, bottom, right - left, top - bottom), edgecolor="0.3", linewidth=0.8)
     everything.set(ylabel=f"avg@{k}", title="all")
     zoom.set_title(

@@ -22,7 +22,17 @@ import rich.markup
 import rich.table
 
 from harness import figures
-from harness.comparison import EXTRA_PASSES, Cell, ReportError, Scores, agreed, algorithm_rows, load_cells, seed_rows
+from harness.comparison import (
+    EXTRA_PASSES,
+    Cell,
+    ReportError,
+    Scores,
+    agreed,
+    algorithm_rows,
+    load_cells,
+    seed_rows,
+    trials_of,
+)
 from harness.statistics import MIN_SEEDS_TO_TEST
 
 SIGNIFICANT = 0.05
@@ -342,24 +352,34 @@ def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[st
     if report.unfinished:
         notes.append(f"Not finished when this was written, hence not in the table: {', '.join(report.unfinished)}.")
     notes += seed_notes(cells)
-    trials = trained["tuning_trials"].dropna().unique()
-    if len(trials) == 1 and trained["tuning_trials"].notna().all():
-        tuning = f"{trials[0]} trials for each algorithm"
-    elif len(trials):
-        tuning = ", ".join(
-            f"{names[row['algorithm']]} {plain(row['tuning_trials'], 'd') or 'none'}" for _, row in trained.iterrows()
-        )
-    else:
-        tuning = "none recorded for this suite; the settings are as given in it"
-    details: dict[str, Any] = next((cell.config("tuning") for cell in cells if cell.config("tuning")), {})
-    space = {key: value for key, value in details.items() if key != "trials"}
-    notes.append(f"Tuning: {tuning}" + (f" ({settings_text(space)})." if space else "."))
+    notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
     notes.append(
-        "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every token sampled for "
-        "training, refills included. Trained: response tokens that the optimiser saw. Extra: tokens of the further "
-        f"passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the seconds, not in these tokens."
+        "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every response token sampled "
+        "for training, refills included. Trained: tokens of prompts and responses that went forward and backward "
+        f"through the policy. Extra: those of the further passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the "
+        "seconds, not in these tokens."
     )
     return notes
+
+
+def tuning_note(cells: Sequence[Cell], names: dict[str, str]) -> str:
+    """How many settings were tried for each algorithm, and over which space."""
+    trials = {label: trials_of([cell for cell in cells if cell.algorithm == label]) for label in names}
+    texts = {label: " or ".join(str(n or "none") for n in found) for label, found in trials.items()}
+    if set(texts.values()) <= {"none"}:
+        return "Tuning: none recorded for this suite; the settings are as given in it."
+    if len(set(texts.values())) == 1:
+        text = f"{next(iter(texts.values()))} trials for each algorithm"
+    else:
+        text = "trials: " + ", ".join(f"{names[label]} {text}" for label, text in texts.items())
+    if any(len(found) > 1 for found in trials.values()):
+        text += ", as recorded by cells run at different times"
+    spaces = [cell.config("tuning") for cell in cells if cell.config("tuning")]
+    space = {key: value for key, value in spaces[0].items() if key != "trials"}
+    shared = all({**other, "trials": None} == {**spaces[0], "trials": None} for other in spaces)
+    return (
+        f"Tuning: {text} ({settings_text(space)})." if shared else f"Tuning: {text}; its space differs between cells."
+    )
 
 
 def seed_notes(cells: Sequence[Cell]) -> list[str]:

@@ -315,6 +315,19 @@ def test_two_entries_of_one_algorithm_are_told_apart(suite: Path) -> None:
     assert table.loc["gvpo-b1", "name"] == "GVPO (gvpo-b1)"
 
 
+def test_tuning_recorded_differently_is_said_and_not_refused(suite: Path) -> None:
+    write_small(suite)
+    more = small_config(tuning={"trials": 32, "benchmark": "arithmetic-tune"})
+    write_cell(suite, "gvpo", 3, scores(3, 0.8), curve=[0.3, 0.6], settings=more)
+    write_cell(suite, "mine", 0, scores(3, 0.8), curve=[0.3, 0.6], settings=small_config(tuning=None))
+    report, table = report_of(suite)
+    assert np.isnan(table.loc["gvpo", "tuning_trials"])
+    assert table.loc["grpo", "tuning_trials"] == 16
+    page = report.path.read_text()
+    assert re.search(r"Tuning: trials: .*GVPO 16 or 32.*GRPO 16, .*its space differs", page)
+    assert "MINE none" in page
+
+
 def other_hash(suite: Path) -> None:
     write_cell(suite, "ppo", 0, scores(0, 0.6), curve=[0.3, 0.6], suite_hash="other", settings=small_config())
 

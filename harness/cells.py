@@ -160,31 +160,45 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if folder.is_finished(cell_hash):
             return "finished"
         started = time.perf_counter()
-        manifest: dict[str, Any] = {
-            "suite": cell.config.suite,
-            "cell": cell.name,
-            "algorithm": cell.config.label,
-            "display": cell.config.label,
-            "seed": None if cell.is_base else cell.config.seed,
-            "hash": cell_hash,
-            "suite_hash": settings_hash(cell.config),
-            "command": command,
-            "config": _manifest_config(cell),
-            **environment(),
-        }
+        result: dict[str, Any] = {"seconds": {}}
         try:
-            manifest |= _work(cell, folder, on_progress)
+            result = _work(cell, folder, on_progress)
             status = "finished"
         except Exception:
-            (folder.path / "traceback.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            folder.write_traceback(traceback.format_exc())
             status = "failed"
-        manifest["status"] = status
-        manifest.setdefault("seconds", {})["wall"] = time.perf_counter() - started
-        folder.finish(manifest)
+        result["seconds"]["wall"] = time.perf_counter() - started
+        folder.finish({**_about(cell, command), **result, "status": status})
         return status
 
 
-def _manifest_config(cell: Cell) -> dict[str, Any]:
+def bury_cell(cell: Cell, runs: Path, command: list[str], reason: str, seconds: float) -> str:
+    """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over."""
+    folder = CellFolder(runs / cell.name)
+    if folder.is_finished(cell.config.hash()):
+        return "finished"
+    folder.write_traceback(reason)
+    folder.finish({**_about(cell, command), "seconds": {"wall": seconds}, "status": "failed"})
+    return "failed"
+
+
+def _about(cell: Cell, command: list[str]) -> dict[str, Any]:
+    """What the manifest says of a cell before its results."""
+    return {
+        "suite": cell.config.suite,
+        "cell": cell.name,
+        "algorithm": cell.config.label,
+        "display": cell.config.label,
+        "seed": None if cell.is_base else cell.config.seed,
+        "hash": cell.config.hash(),
+        "suite_hash": settings_hash(cell.config),
+        "command": command,
+        "config": _resolved(cell),
+        **environment(),
+    }
+
+
+def _resolved(cell: Cell) -> dict[str, Any]:
     resolved = cell.config.model_dump(mode="json")
     entry = {
         "name": resolved.pop("algorithm"),

@@ -10,6 +10,13 @@ from typing import Annotated
 import typer
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_CODES = {
+    "ConfigError": EXIT_INPUT,
+    "DataError": EXIT_INPUT,
+    "ReportError": EXIT_INPUT,
+    "RecordError": EXIT_REFUSED,
+}
+"""By the name of the exception, so that nothing heavy is imported for it."""
 
 app = typer.Typer(
     add_completion=False,
@@ -67,7 +74,7 @@ def tune(
     workers: WorkersOption = None,
     out: OutOption = Path("results"),
 ) -> None:
-    """Try the same number of settings for each algorithm, on the seeds and problems of the suite's [tuning].
+    """Try the same number of settings for each algorithm, on its tuning seeds and problems.
 
     Writes OUT/tuning/<suite>/trials.csv, and best.toml to copy into the suite.
     """
@@ -147,9 +154,17 @@ def grade(
     """Grade recorded responses with math-verify, in worker processes that can be killed."""
     from rich.console import Console
 
+    from harness.config import ConfigError
     from harness.grade import grade_file, render
+    from harness.record import RecordError
 
-    Console().print(render(grade_file(file, workers=workers, seconds=seconds, out=out)))
+    try:
+        graded = grade_file(file, workers=workers, seconds=seconds, out=out)
+    except FileExistsError as error:
+        raise RecordError(str(error)) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    Console().print(render(graded))
 
 
 @app.command()
@@ -185,13 +200,12 @@ def main() -> None:
     _check_packages()
     try:
         app()
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(EXIT_INTERRUPTED) from None
+    except SystemExit as done:
+        if done.code == EXIT_INTERRUPTED:  # typer's own word for Ctrl-C
+            print("interrupted; the same command goes on from here", file=sys.stderr)
+        raise
     except Exception as error:
-        code = {"ConfigError": EXIT_INPUT, "DataError": EXIT_INPUT, "RecordError": EXIT_REFUSED}.get(
-            type(error).__name__
-        )
+        code = EXIT_CODES.get(type(error).__name__)
         if code is None:
             raise
         print(f"gvpo-bench: {error}", file=sys.stderr)

@@ -19,16 +19,23 @@ from harness.reward import judge_for
 from harness.train import Learner, Spent, assemble, draw, prompts_of_step
 
 
-def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> None:
+def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[str, str]:
     """Writes `coefficients.parquet` into the runs folder: a row for each algorithm, response and token.
 
     The batch is the first step's rollouts of the base at seed 0; π_θ is the baseline algorithm's trained policy at
     seed 0, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base. Nothing is written
     while that cell isn't finished.
+
+    Returns the algorithms that are left out, by label, and why: their run at seed 0 failed, or their loss does here.
     """
-    trained = next((c for c in cells if c.config.label == suite.report.baseline and c.config.seed == 0), None)
-    if trained is None or not CellFolder(runs / trained.name).is_finished(trained.config.hash()):
-        return
+    finished = {
+        cell.config.label: cell
+        for cell in cells
+        if cell.config.seed == 0 and CellFolder(runs / cell.name).is_finished(cell.config.hash())
+    }
+    trained = finished.get(suite.report.baseline)
+    if trained is None:
+        return dict.fromkeys(suite.algorithms, f"{suite.report.baseline} at seed 0 isn't finished")
     checkpoint = CellFolder(runs / trained.name).checkpoint_path
     config = trained.config
     base = load_model(config.model)
@@ -37,16 +44,18 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> None:
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, config.train.prompts)
     prompts = {problem.id: base.prompt_ids(problem) for problem in chosen}
 
-    frames = []
+    frames, left_out = [], {}
     groups = None
     for label, entry in suite.algorithms.items():
+        if label not in finished:
+            left_out[label] = "its run at seed 0 isn't finished"
+            continue
         algorithm = build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}")
         learner = Learner(base, algorithm, config)
         if groups is None:
             with judge_for([benchmark]) as judges:
                 groups = draw(learner, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
         batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
-        batch = algorithm.prepare(batch)
         # The critic, where there is one, is the base's; only the policy has moved.
         moved = Learner(policy, algorithm, config).scorer
         now = to_groups(
@@ -59,7 +68,12 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> None:
             ),
             batch.valid_GK,
         )
-        coefficient_GKT = -differentiate(algorithm, now, batch).logp_GKT
+        try:
+            batch = algorithm.prepare(batch)
+            coefficient_GKT = -differentiate(algorithm, now, batch).logp_GKT
+        except Exception as error:  # a user's loss that is fine near the base may not be fine here
+            left_out[label] = f"{type(error).__name__}: {error}"
+            continue
         log_ratio_GK = sequence_log_ratio(now, batch, "old")
         g, k, t = batch.mask_GKT.nonzero(as_tuple=True)
         frames.append(
@@ -77,5 +91,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> None:
             )
         )
     scratch = runs / ".coefficients.parquet"
-    pd.concat(frames, ignore_index=True).to_parquet(scratch, index=False)
-    scratch.rename(runs / "coefficients.parquet")
+    if frames:
+        pd.concat(frames, ignore_index=True).to_parquet(scratch, index=False)
+        scratch.rename(runs / "coefficients.parquet")
+    return left_out

@@ -21,7 +21,9 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class Model(_Section):
@@ -131,6 +133,14 @@ class Tuning(_Section):
     """Log-uniform range of the clipping norm."""
     critic_lr: tuple[float, float]
     """Log-uniform range of the critic's learning rate."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Tuning:
+        for name in ("lr", "max_norm", "critic_lr"):
+            low, high = getattr(self, name)
+            if not 0 < low < high:
+                raise ValueError(f"{name} = [{low}, {high}] is no range; it needs 0 < low < high")
+        return self
 
 
 class AlgorithmEntry(_Section):
@@ -257,7 +267,7 @@ def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
             continue
         if label in entries:
             raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")
-        entries[label] = {"algorithm": spec, "optimizer": baseline.get("optimizer", {}), "tuned": False}
+        entries[label] = {"algorithm": spec, "optimizer": dict(baseline.get("optimizer", {})), "tuned": False}
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:

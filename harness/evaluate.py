@@ -42,7 +42,7 @@ def evaluate(
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
-    frames = []
+    work = []
     for benchmark in benchmarks:
         problems = benchmark.problems()[:limit]
         prompts = [lm.prompt_ids(problem) for problem in problems]
@@ -50,6 +50,10 @@ def evaluate(
             lm.check_length(prompts, max_new_tokens)
         except ConfigError as error:
             raise ConfigError(f"benchmark {benchmark.name}: {error}") from None
+        work.append((benchmark, problems, prompts))
+
+    frames = []
+    for benchmark, problems, prompts in work:
         for start in range(0, len(problems), chunk):
             part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
             groups = engine.generate(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import Problem
@@ -35,11 +43,7 @@ class LanguageModel:
 
     def prompt_ids(self, problem: Problem) -> list[int]:
         """The rendered prompt, tokenised once; a template that spells out its BOS does not get a second one."""
-        ids: list[int] = self.tokenizer(self.template.render(problem), add_special_tokens=True)["input_ids"]
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            ids = ids[1:]
-        return ids
+        return tokenise(problem, self.tokenizer, self.template)
 
     def text(self, tokens: Sequence[int]) -> str:
         """A response as text, cut at the first of the template's stops."""
@@ -49,13 +53,27 @@ class LanguageModel:
 
     def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Raises ConfigError where prompt and response may exceed the model's positions."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(map(len, prompts), default=0)
-        if positions is not None and longest + max_new_tokens > positions:
-            raise ConfigError(
-                f"max_new_tokens = {max_new_tokens} does not fit: the longest prompt has {longest} tokens and "
-                f"{self.source} has {positions} positions; at most {positions - longest} are left for the response"
-            )
+        check_length(prompts, max_new_tokens, self.model.config, self.source)
+
+
+def tokenise(problem: Problem, tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:
+    """The rendered prompt as token ids; a template that spells out its BOS does not get a second one."""
+    ids: list[int] = tokenizer(template.render(problem), add_special_tokens=True)["input_ids"]
+    bos = tokenizer.bos_token_id
+    if bos is not None and ids[:2] == [bos, bos]:
+        ids = ids[1:]
+    return ids
+
+
+def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: PreTrainedConfig, source: str) -> None:
+    """Raises ConfigError where prompt and response may exceed the positions of the model that `source` names."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if positions is not None and longest + max_new_tokens > positions:
+        raise ConfigError(
+            f"max_new_tokens = {max_new_tokens} does not fit: the longest prompt has {longest} tokens and "
+            f"{source} has {positions} positions; at most {max(0, positions - longest)} are left for the response"
+        )
 
 
 def resolve_path(settings: Model) -> str:
@@ -70,6 +88,38 @@ def device_of(settings: Model) -> torch.device:
     return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int]]) -> None:
+    """Refuses what would fail in every cell, from the tokenizer and the config alone: no weights are loaded.
+
+    Args:
+        uses: the problems and the response's limit in tokens, by what they are for, such as "train.benchmark".
+
+    Raises ConfigError where the checkpoint or the device is not to be had, or prompt and response don't fit.
+    """
+    device_of(settings)
+    template = load_template(settings.template)
+    tokenizer = _from_pretrained(AutoTokenizer, settings)
+    config = _from_pretrained(AutoConfig, settings)
+    for use, (problems, max_new_tokens) in uses.items():
+        prompts = [tokenise(problem, tokenizer, template) for problem in problems]
+        try:
+            check_length(prompts, max_new_tokens, config, f"model.path = {settings.path!r}")
+        except ConfigError as error:
+            raise ConfigError(f"{use}: {error}") from None
+
+
+def _from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
+    """Part of a checkpoint. Raises ConfigError where it is not to be had."""
+    path = resolve_path(settings)
+    if settings.revision:
+        options["revision"] = settings.revision
+    try:
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        what = "folder" if Path(path).exists() else "hub id (or a folder that does not exist)"
+        raise ConfigError(f"model.path = {path!r}: cannot load this {what}: {error}") from error
+
+
 def load_model(settings: Model) -> LanguageModel:
     """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only.
 
@@ -77,15 +127,8 @@ def load_model(settings: Model) -> LanguageModel:
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
-    where = {"revision": settings.revision} if settings.revision else {}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **where)
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, **where
-        )
-    except (OSError, ValueError) as error:
-        kind = "folder" if Path(path).exists() else "hub id (or a folder that does not exist)"
-        raise ConfigError(f"model.path = {path!r}: cannot load this {kind}: {error}") from error
+    tokenizer = _from_pretrained(AutoTokenizer, settings)
+    model = _from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
     model = model.to(device_of(settings)).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}

@@ -122,12 +122,21 @@ class CellFolder:
             if not self.is_finished(cell_hash):
                 for name in ("manifest.json", "traceback.txt", "samples.parquet"):
                     (self.path / name).unlink(missing_ok=True)
+                for scratch in self.path.glob(".*"):  # of an attempt that was killed while it wrote
+                    if scratch.is_dir():
+                        shutil.rmtree(scratch)
+                    elif scratch.name != ".lock":
+                        scratch.unlink()
                 if started != cell_hash:
                     (self.path / "metrics.jsonl").unlink(missing_ok=True)
                     for folder in (self.resume_path, self.checkpoint_path):
                         shutil.rmtree(folder, ignore_errors=True)
                     write_text(hash_file, cell_hash)
             yield
+
+    def write_traceback(self, text: str) -> None:
+        """Why the cell failed."""
+        write_text(self.path / "traceback.txt", text)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows so far; a last line that a kill cut short is left out."""

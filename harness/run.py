@@ -7,10 +7,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks import load_benchmark
 from harness.cells import plan
 from harness.coefficients import write_coefficients
 from harness.config import Suite
 from harness.embedded import embedded_base
+from harness.models import check_model
 from harness.report import write_report
 from harness.sweep import run_cells
 
@@ -22,10 +24,11 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     """
     cells = plan(suite)
     console.print(f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds, {workers} workers")
-    prepare_base(suite, console)
+    prepare_model(suite, console)
     runs = out / "runs" / suite.name
     outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
-    write_coefficients(suite, cells, runs)
+    for label, reason in write_coefficients(suite, cells, runs).items():
+        console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
     report = write_report(runs, out / suite.name, baseline=suite.report.baseline)
     console.print(report.render())
     for name, where in outcome.failed.items():
@@ -34,10 +37,18 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     return bool(outcome.failed)
 
 
-def prepare_base(suite: Suite, console: Console) -> None:
-    """Trains the embedded base, with progress, where the suite uses it and it isn't cached."""
-    if suite.model.path != "embedded":
-        return
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("training the embedded base", total=None)
-        embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
+def prepare_model(suite: Suite, console: Console) -> None:
+    """Trains the embedded base, with progress, where the suite uses it and it isn't cached.
+
+    Raises ConfigError where the model is not to be had or has too few positions, before any cell starts.
+    """
+    if suite.model.path == "embedded":
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("training the embedded base", total=None)
+            embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
+    train, evaluation = suite.train, suite.evaluation
+    uses = {f"train.benchmark {train.benchmark}": (load_benchmark(train.benchmark).problems(), train.max_new_tokens)}
+    for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
+        problems = load_benchmark(name).problems()[: evaluation.limit]
+        uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
+    check_model(suite.model, uses)

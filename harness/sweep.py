@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
-from harness.cells import Cell, run_cell
+from harness.cells import Cell, bury_cell, run_cell
 from harness.record import CellFolder
 
 EVALUATION_STEPS = 4
@@ -168,14 +168,12 @@ class _Pool:
                 cell, started = self.busy[ready]
                 try:
                     kind, *message = ready.recv()
-                except EOFError:
-                    self._bury(ready, cell, outcome)
-                    display.finish(cell.name, "died", time.monotonic() - started)
-                    continue
+                except (EOFError, OSError):  # it died, before it took the cell or after
+                    kind, message = "done", [self._bury(ready, cell, time.monotonic() - started)]
                 if kind == "progress":
                     display.update(cell.name, *message)
                     continue
-                del self.busy[ready]
+                self.busy.pop(ready, None)
                 (status,) = message
                 display.finish(cell.name, status, time.monotonic() - started)
                 if status == "finished":
@@ -183,18 +181,19 @@ class _Pool:
                 else:
                     outcome.failed[cell.name] = str(self.runs / cell.name / "traceback.txt")
 
-    def _bury(self, connection: Connection, cell: Cell, outcome: Outcome) -> None:
-        """A worker died without a word, killed from outside or by a crash: its cell failed, another worker comes."""
+    def _bury(self, connection: Connection, cell: Cell, seconds: float) -> str:
+        """A worker died without a word, killed from outside or by a crash: another one takes its place.
+
+        Returns what became of its cell.
+        """
         process = self.workers.pop(connection)
         del self.busy[connection]
         process.join()
         code = process.exitcode or 0
         reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         text = f"The process that ran {cell.name} died: {reason} (SIGKILL often means out of memory).\n"
-        (self.runs / cell.name).mkdir(parents=True, exist_ok=True)
-        (self.runs / cell.name / "traceback.txt").write_text(text, encoding="utf-8")
-        outcome.failed[cell.name] = str(self.runs / cell.name / "traceback.txt")
         self._start()
+        return bury_cell(cell, self.runs, self.command, text, seconds)
 
 
 def _serve(connection: Connection, runs: Path, command: list[str]) -> None:

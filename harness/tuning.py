@@ -19,7 +19,7 @@ from algorithms.base import LogUniform
 from harness.cells import plan
 from harness.config import ConfigError, Suite
 from harness.record import CellFolder, write_text
-from harness.run import prepare_base
+from harness.run import prepare_model
 from harness.sweep import run_cells
 
 SOBOL_SEED = 0
@@ -82,8 +82,8 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
             ),
         }
     )
-    prepare_base(suite, console)
     cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
+    prepare_model(tuning_suite, console)
     runs = out / "runs" / tuning_suite.name
     outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
 

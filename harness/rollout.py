@@ -248,19 +248,24 @@ class TransformersEngine:
             ids_NL[n, length - len(prompt) :] = torch.tensor(prompt)
             mask_NL[n, length - len(prompt) :] = 1
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-        with autocast(device, self.precision):
-            out = self.model.generate(
-                ids_NL.to(device),
-                attention_mask=mask_NL.to(device),
-                generation_config=GenerationConfig(
-                    max_new_tokens=max_new_tokens,
-                    eos_token_id=self.eos_ids,
-                    pad_token_id=self.eos_ids[0],
-                    output_logits=True,
-                    return_dict_in_generate=True,
-                    **sampling,
-                ),
-            )
+        # `generate` fills whatever its argument leaves open from the model's own generation_config.
+        own, self.model.generation_config = self.model.generation_config, GenerationConfig()
+        try:
+            with autocast(device, self.precision):
+                out = self.model.generate(
+                    ids_NL.to(device),
+                    attention_mask=mask_NL.to(device),
+                    generation_config=GenerationConfig(
+                        max_new_tokens=max_new_tokens,
+                        eos_token_id=self.eos_ids,
+                        pad_token_id=self.eos_ids[0],
+                        output_logits=True,
+                        return_dict_in_generate=True,
+                        **sampling,
+                    ),
+                )
+        finally:
+            self.model.generation_config = own
         tokens_NT = out.sequences[:, length:]
         logits_NTV = widen(torch.stack(out.logits, 1)) / (temperature or 1.0)
         logp_NT = logits_NTV.log_softmax(-1).gather(-1, tokens_NT[..., None])[..., 0]

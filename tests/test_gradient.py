@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,8 +16,8 @@ from tiny import full_logits, gradients, random_critic, tiny_model
 from algorithms import ALGORITHMS, Algorithm, Batch, LossOutput, Needs, PolicyOutput
 from algorithms.base import sequence_sum
 from algorithms.dpo import DPO
-from algorithms.gvpo import GVPO
 from algorithms.grpo import GRPO
+from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
@@ -304,16 +306,13 @@ def test_coefficients_of_a_worked_example():
     assert found.value_GKT is None
 
 
-class counted_passes:
+@contextmanager
+def counted_passes() -> Iterator[list[int]]:
     """The number of rows in each forward pass of the policy."""
-
-    def __enter__(self) -> list[int]:
-        passes: list[int] = []
-        model, _ = policy_and_critic()
-        self.hook = model.register_forward_hook(
-            lambda module, args, kwargs, output: passes.append(len(kwargs["input_ids"])), with_kwargs=True
-        )
-        return passes
-
-    def __exit__(self, *error: object) -> None:
-        self.hook.remove()
+    passes: list[int] = []
+    model, _ = policy_and_critic()
+    hook = model.register_forward_hook(
+        lambda module, args, kwargs, output: passes.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    yield passes
+    hook.remove()

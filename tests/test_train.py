@@ -1,0 +1,422 @@
+"""The training loop: the same numbers for the same seed, undisturbed or resumed, and just what the settings say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_lm, tiny_model, token_logp
+
+from algorithms import ALGORITHMS, Algorithm, Batch, LossOutput
+from algorithms.dpo import DPO
+from algorithms.grpo import GRPO
+from algorithms.gvpo import GVPO
+from algorithms.kimi import Kimi
+from algorithms.pg import PolicyGradient
+from algorithms.ppo import PPO
+from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
+from harness.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
+from harness.record import CellFolder
+from harness.train import Learner, mini_batches, prompts_of_step, train
+
+TIMES = ("seconds",)
+PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
+
+
+def is_correct(response: str) -> bool:
+    return sum(map(ord, response)) % 2 == 0
+
+
+@dataclass
+class Judge:
+    """About half of all responses are correct. Keeps what it was shown, call by call."""
+
+    shown: list[list[tuple[str, str]]] = field(default_factory=list)
+
+    def __call__(self, problems, responses, truncated):
+        self.shown.append([(p.id, r) for p, r in zip(problems, responses, strict=True)])
+        return ["correct" if is_correct(response) else "wrong" for response in responses]
+
+
+@dataclass(frozen=True)
+class Spy(Algorithm):
+    """Another algorithm, with every batch that it prepared and every mini-batch that it had a loss of."""
+
+    inner: Algorithm
+    prepared: list[Batch] = field(default_factory=list)
+    updates: list[tuple[torch.Tensor, Batch]] = field(default_factory=list)
+
+    @property
+    def needs(self):
+        return self.inner.needs
+
+    def prepare(self, batch):
+        self.prepared.append(batch)
+        return self.inner.prepare(batch)
+
+    def loss(self, policy, batch) -> LossOutput:
+        self.updates.append((policy.logp_GKT.detach().clone(), batch))
+        return self.inner.loss(policy, batch)
+
+
+class Interrupted(Exception):
+    pass
+
+
+@dataclass
+class Run:
+    """A training run of a few steps on the tiny model, with all that came of it."""
+
+    rows: list[dict[str, float]]
+    weights: dict[str, torch.Tensor]
+    spent: object
+    judge: Judge
+
+
+def config_of(*, seed=0, engine="cached", lr=3e-3, **train_settings) -> CellConfig:
+    defaults = {"benchmark": "few", "steps": 4, "prompts": 2, "samples": 4, "max_new_tokens": 6}
+    return CellConfig(
+        suite="test",
+        label="x",
+        seed=seed,
+        algorithm="x",
+        source_sha256=None,
+        parameters={},
+        optimizer=Optimizer(lr=lr, max_norm=1.0, critic_lr=1e-2),
+        model=Model(device="cpu"),
+        train=Train(**(defaults | train_settings)),
+        rollout=Rollout(engine=engine),
+        evaluation=Evaluation(benchmarks=["few"]),
+    )
+
+
+def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, eos_ids=(1,), **settings) -> Run:
+    path.mkdir(exist_ok=True)
+    lm, judge, folder = tiny_lm(eos_ids), Judge(), CellFolder(path)
+
+    def on_step(step, row):
+        if step == interrupt_at:
+            raise Interrupted
+
+    spent = train(config_of(**settings), algorithm, lm, problems, judge, folder, on_step)
+    weights = {name: x.clone() for name, x in lm.model.state_dict().items()}
+    return Run(folder.metrics(), weights, spent, judge)
+
+
+def without_times(rows):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+
+
+def assert_same_run(a: Run, b: Run) -> None:
+    assert without_times(a.rows) == without_times(b.rows)
+    for name, weight in a.weights.items():
+        assert torch.equal(weight, b.weights[name]), name
+
+
+SETTINGS = {
+    "gvpo": (GVPO(), {"mini_batches": 2}),
+    "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "epochs": 2}),
+    "kimi-with-history": (Kimi(), {"history_share": 0.5, "prompts": 3, "steps": 5}),
+    "dpo-with-reference-from-both": (DPO(), {"history_share": 0.25, "prompts": 3, "refresh_every": 4, "steps": 5}),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_same_seed_gives_the_same_run_bit_for_bit(name, tmp_path):
+    algorithm, train_settings = SETTINGS[name]
+    first = run(tmp_path / "a", algorithm, **train_settings)
+    assert_same_run(first, run(tmp_path / "b", algorithm, **train_settings))
+    start = tiny_model().state_dict()
+    assert any(not torch.equal(weight, start[name]) for name, weight in first.weights.items())
+    other = run(tmp_path / "c", algorithm, seed=1, **train_settings)
+    assert without_times(other.rows) != without_times(first.rows)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("interrupt_at", [1, 3])
+def test_an_interrupted_run_continues_with_the_numbers_of_an_undisturbed_one(name, interrupt_at, tmp_path):
+    algorithm, train_settings = SETTINGS[name]
+    undisturbed = run(tmp_path / "a", algorithm, checkpoint_every=2, **train_settings)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "b", algorithm, checkpoint_every=2, interrupt_at=interrupt_at, **train_settings)
+    with (tmp_path / "b" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')  # a kill in the middle of a line
+    resumed = run(tmp_path / "b", algorithm, checkpoint_every=2, **train_settings)
+    assert_same_run(undisturbed, resumed)
+    # From step 3 the last checkpoint is that of step 2; from step 1 there is none.
+    steps = len(undisturbed.rows)
+    assert len(resumed.judge.shown) == (steps if interrupt_at == 1 else steps - 2)
+    for count in ("generated", "trained", "scored", "reference", "critic"):
+        assert getattr(resumed.spent, count) == getattr(undisturbed.spent, count)
+
+
+def test_all_algorithms_see_the_same_prompts_and_begin_with_the_same_rollouts(tmp_path):
+    runs = {}
+    for name, algorithm in ALGORITHMS.items():
+        runs[name] = run(tmp_path / name, algorithm(), steps=3)
+    gvpo = runs["gvpo"]
+    assert len({tuple(r) for _, r in gvpo.judge.shown[0]}) > 2
+    for other in runs.values():
+        assert other.judge.shown[0] == gvpo.judge.shown[0]
+        prompts = [[problem for problem, _ in step] for step in other.judge.shown]
+        assert prompts == [[problem for problem, _ in step] for step in gvpo.judge.shown]
+        for column in ("reward", "length", "sampled_entropy", "generated_tokens"):
+            assert other.rows[0][column] == gvpo.rows[0][column]
+    # Afterwards they go their own ways.
+    assert len({str(other.judge.shown[2]) for other in runs.values()}) > 1
+
+
+def test_a_reward_is_the_verdict_on_the_text_and_the_row_of_a_step_says_so(tmp_path):
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, steps=1)
+    batch, shown = spy.prepared[0], found.judge.shown[0]
+    expected = [[float(is_correct(response)) for _, response in shown[4 * g : 4 * g + 4]] for g in (0, 1)]
+    assert batch.rewards_GK.tolist() == expected
+    assert found.rows[0]["reward"] == sum(map(sum, expected)) / 8
+    assert found.rows[0]["length"] == float(batch.mask_GKT.sum()) / 8
+    assert found.rows[0]["truncated"] == float(batch.truncated_GK.float().mean())
+    mask = batch.mask_GKT
+    assert found.rows[0]["sampled_entropy"] == pytest.approx(-float(batch.sampler_logp_GKT[mask].mean()), abs=1e-6)
+
+
+def test_verdicts_that_the_grader_failed_to_reach_are_counted(tmp_path):
+    class Failing(Judge):
+        def __call__(self, problems, responses, truncated):
+            return ["timeout", "error", "correct", "no_answer"] * (len(responses) // 4)
+
+    spy = Spy(GRPO())
+    tmp_path.mkdir(exist_ok=True)
+    folder = CellFolder(tmp_path)
+    train(config_of(steps=1), spy, tiny_lm(), PROBLEMS, Failing(), folder, lambda step, row: None)
+    assert folder.metrics()[0]["grader_failures"] == 0.5
+    assert spy.prepared[0].rewards_GK.tolist() == [[0.0, 0.0, 1.0, 0.0]] * 2
+
+
+@pytest.mark.parametrize("engine", ["cached", "transformers"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_on_policy_the_old_the_behaviour_and_the_samplers_log_probs_are_one(engine, temperature, tmp_path):
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, steps=2, engine=engine, temperature=temperature)
+    for batch, row in zip(spy.prepared, found.rows, strict=True):
+        assert torch.equal(batch.behaviour_logp_GKT, batch.old_logp_GKT)
+        torch.testing.assert_close(batch.sampler_logp_GKT, batch.old_logp_GKT, atol=1e-5, rtol=0)
+        assert row["behaviour_kl"] == 0
+        assert 0 <= row["sampler_mismatch_mean"] <= row["sampler_mismatch_max"] < 1e-5
+
+
+def test_a_stale_sampler_draws_from_the_snapshot_and_the_batch_says_so(tmp_path):
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, steps=4, refresh_every=2)
+    base = tiny_model()
+    for step, (batch, row) in enumerate(zip(spy.prepared, found.rows, strict=True)):
+        # Whoever drew them, the trainer's log-probs under its weights are the sampler's.
+        torch.testing.assert_close(batch.sampler_logp_GKT, batch.behaviour_logp_GKT, atol=1e-5, rtol=0)
+        assert row["sampler_mismatch_max"] < 1e-5
+        if step % 2 == 0:
+            assert torch.equal(batch.behaviour_logp_GKT, batch.old_logp_GKT)
+            assert row["behaviour_kl"] == 0
+        else:
+            stale_GK = (batch.behaviour_logp_GKT - batch.old_logp_GKT).sum(-1)
+            assert float(stale_GK.abs().max()) > 1e-3
+            assert row["behaviour_kl"] == pytest.approx(float(stale_GK.mean()), abs=1e-6)
+    # In step 1 the snapshot is the base.
+    for n, (prompt, tokens) in enumerate(responses_of(found, 1)):
+        expected = token_logp(base, prompt, tokens).tolist()
+        found_logp = spy.prepared[1].behaviour_logp_GKT.flatten(0, 1)[n][: len(tokens)].tolist()
+        assert found_logp == pytest.approx(expected, abs=1e-5)
+
+
+def responses_of(found: Run, step: int):
+    """Prompts and responses of a step as token ids, EOS left out."""
+    lm = tiny_lm()
+    by_id = {problem.id: problem for problem in PROBLEMS}
+    code = re.compile("<unused[0-9]+>|.")
+    return [
+        (lm.prompt_ids(by_id[problem]), lm.tokenizer.convert_tokens_to_ids(code.findall(text)))
+        for problem, text in found.judge.shown[step]
+    ]
+
+
+def test_the_reference_stays_the_base_while_the_policy_moves(tmp_path):
+    spy = Spy(GVPO(anchor="reference"))
+    run(tmp_path, spy, steps=3)
+    assert torch.allclose(spy.prepared[0].ref_logp_GKT, spy.prepared[0].old_logp_GKT, atol=1e-6)
+    assert float((spy.prepared[2].ref_logp_GKT - spy.prepared[2].old_logp_GKT).abs().max()) > 1e-3
+
+
+def test_history_fills_its_share_of_a_group_with_the_most_recent_samples(tmp_path):
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, problems=PROBLEMS[:1], prompts=1, steps=4, history_share=0.5)
+    # The first visit has no history: 4 fresh samples. From then on 2 fresh and the last 2 of the latest 4.
+    assert [len(step) for step in found.judge.shown] == [4, 2, 2, 2]
+    assert [row["history_share"] for row in found.rows] == [0.0, 0.5, 0.5, 0.5]
+    for before, now in zip(spy.prepared, spy.prepared[1:], strict=False):
+        assert now.valid_GK.tolist() == [[True] * 4]
+        # Step 1 takes samples 2 and 3 of step 0; later steps the two fresh ones, 0 and 1, of the step before.
+        kept = slice(2, 4) if before is spy.prepared[0] else slice(0, 2)
+        T = min(before.mask_GKT.shape[-1], now.mask_GKT.shape[-1])
+        for name in ("mask_GKT", "behaviour_logp_GKT", "sampler_logp_GKT"):
+            assert torch.equal(getattr(now, name)[0, 2:, :T], getattr(before, name)[0, kept, :T])
+        assert torch.equal(now.rewards_GK[0, 2:], before.rewards_GK[0, kept])
+        # The weights have moved since they were drawn, and old log-probs are those of now.
+        moved = (now.old_logp_GKT - now.behaviour_logp_GKT)[0].abs().amax(-1)
+        assert (moved[:2] == 0).all()
+        assert float(moved[2:].max()) > 1e-4
+    # Rewards of the row are those of fresh samples alone.
+    assert found.rows[1]["reward"] == float(spy.prepared[1].rewards_GK[0, :2].mean())
+
+
+def test_each_epoch_makes_as_many_updates_as_mini_batches_and_the_old_log_probs_stay(tmp_path, monkeypatch):
+    updates = []
+    update = Learner.update
+    monkeypatch.setattr(Learner, "update", lambda self: updates.append(1) or update(self))
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, steps=1, prompts=4, mini_batches=2, epochs=3)
+    assert len(updates) == len(spy.updates) == 2 * 3
+    rewards = spy.prepared[0].rewards_GK
+    for i, (logp_GKT, mini) in enumerate(spy.updates):
+        assert mini.mask_GKT.shape[0] == 2
+        # The old log-probs are those of the batch, whichever update it is; only the policy moves away from them.
+        difference = float((logp_GKT - mini.old_logp_GKT).abs().max())
+        assert difference < 1e-5 if i == 0 else difference > 1e-4
+    for epoch in range(3):
+        seen = torch.cat([mini.rewards_GK for _, mini in spy.updates[2 * epoch : 2 * epoch + 2]])
+        assert sorted(seen.tolist()) == sorted(rewards.tolist())
+    assert len(found.rows) == 1
+
+
+def test_metrics_of_a_step_are_means_over_its_updates(tmp_path):
+    losses = []
+
+    @dataclass(frozen=True)
+    class Counting(Algorithm):
+        def loss(self, policy, batch):
+            losses.append(float(len(losses)))
+            return LossOutput(loss=policy.logp_GKT.sum(), metrics={"count": torch.tensor(losses[-1])})
+
+    found = run(tmp_path, Counting(), steps=2, mini_batches=2)
+    assert [row["algorithm/count"] for row in found.rows] == [0.5, 2.5]
+
+
+@given(prompts_per=st.integers(1, 4), mini=st.integers(1, 5), epochs=st.integers(1, 3), step=st.integers(0, 9))
+@settings(deadline=None, max_examples=30)
+def test_mini_batches_hold_each_group_once_an_epoch(prompts_per, mini, epochs, step):
+    config = config_of(prompts=prompts_per * mini, mini_batches=mini, epochs=epochs)
+    found = list(mini_batches(config, step))
+    assert [len(index) for index in found] == [prompts_per] * (mini * epochs)
+    for epoch in range(epochs):
+        seen = torch.cat(found[mini * epoch : mini * (epoch + 1)])
+        assert sorted(seen.tolist()) == list(range(prompts_per * mini))
+    assert all(torch.equal(a, b) for a, b in zip(found, mini_batches(config, step), strict=True))
+
+
+def test_the_order_of_mini_batches_changes_with_seed_step_and_epoch():
+    def order(seed, step):
+        return [
+            index.tolist() for index in mini_batches(config_of(seed=seed, prompts=8, mini_batches=8, epochs=2), step)
+        ]
+
+    first = order(0, 0)
+    assert first[:8] != first[8:]
+    assert order(0, 1) != first
+    assert order(1, 0) != first
+
+
+@given(problems=st.integers(1, 30), count=st.integers(1, 12), seed=st.integers(0, 5))
+@settings(deadline=None, max_examples=40)
+def test_each_pass_over_the_problems_meets_every_one_once(problems, count, seed):
+    names = [replace(PROBLEMS[0], id=str(i)) for i in range(problems)]
+    steps = -(-3 * problems // count)  # three passes
+    met = [p.id for step in range(steps) for p in prompts_of_step(names, seed, step, count)]
+    for i in range(3):
+        assert sorted(met[i * problems : (i + 1) * problems]) == sorted(p.id for p in names)
+
+
+def test_the_order_of_prompts_differs_from_pass_to_pass_and_from_seed_to_seed():
+    names = [replace(PROBLEMS[0], id=str(i)) for i in range(12)]
+    orders = [[p.id for p in prompts_of_step(names, seed, step, 12)] for seed in (0, 1) for step in (0, 1)]
+    assert len({tuple(order) for order in orders}) == 4
+
+
+NEVER = (99,)
+"""An EOS outside of the vocabulary: every response has max_new_tokens tokens."""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "train_settings", "expected"),
+    [
+        # 2 steps of 2 × 4 responses of 3 tokens: 48 generated. A row is 13 + 3 tokens, a step's eight 128.
+        # Two epochs a step are trained on: 2 × 2 × 128. The old log-probs are one pass a step: 2 × 128.
+        (GRPO(), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 0}),
+        (GRPO(beta=0.1), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 256, "critic": 0}),
+        # The critic: old values, final values and two epochs, 4 × 128 a step.
+        (PPO(), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 1024}),
+        # Groups of 4 × 16 = 64 tokens do not fit into 40: the second epoch of each step has an extra pass, while in the
+        # first update the old log-probs are the first pass. 256 + 2 × 128.
+        (GVPO(), {"token_budget": 40}, {"generated": 48, "trained": 512, "scored": 512, "reference": 0, "critic": 0}),
+        (GVPO(), {"token_budget": 64}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 0}),
+        # The second step's samples are stale: one more pass, through the snapshot.
+        (GRPO(), {"refresh_every": 2}, {"generated": 48, "trained": 512, "scored": 384, "reference": 0, "critic": 0}),
+    ],
+)
+def test_tokens_are_counted_as_in_the_worked_example(algorithm, train_settings, expected, tmp_path):
+    shape = {"steps": 2, "epochs": 2, "max_new_tokens": 3}
+    found = run(tmp_path, algorithm, eos_ids=NEVER, **shape, **train_settings)
+    assert {name: getattr(found.spent, name) for name in expected} == expected
+    assert [row["generated_tokens"] for row in found.rows] == [24, 48]
+    assert [row["trained_tokens"] for row in found.rows] == [256, 512]
+    assert all(row["truncated"] == 1 and row["length"] == 3 for row in found.rows)
+
+
+@pytest.mark.parametrize("algorithm", [GVPO(), PPO(), PolicyGradient()])
+def test_the_token_budget_changes_memory_and_not_the_result(algorithm, tmp_path):
+    a = run(tmp_path / "a", algorithm, steps=2, epochs=2)
+    b = run(tmp_path / "b", algorithm, steps=2, epochs=2, token_budget=20)
+    assert a.judge.shown == b.judge.shown
+    for name, weight in a.weights.items():
+        torch.testing.assert_close(weight, b.weights[name], atol=1e-4, rtol=0)
+
+
+def test_gradients_are_clipped_to_the_norm_and_their_full_norm_is_recorded(tmp_path):
+    @dataclass(frozen=True)
+    class Steep(Algorithm):
+        def loss(self, policy, batch):
+            return LossOutput(loss=1e4 * policy.logp_GKT.sum())
+
+    found = run(tmp_path, Steep(), steps=1, lr=1e-3)
+    assert found.rows[0]["grad_norm"] > 100
+    # AdamW's first step moves a weight by at most lr.
+    start = tiny_model().state_dict()
+    assert max(float((w - start[name]).abs().max()) for name, w in found.weights.items()) <= 1.001e-3
+
+
+def test_a_loss_of_nan_stops_the_run_and_the_steps_before_it_are_kept(tmp_path):
+    calls = []
+
+    @dataclass(frozen=True)
+    class Breaking(Algorithm):
+        def loss(self, policy, batch):
+            calls.append(1)
+            return LossOutput(loss=policy.logp_GKT.sum() * (float("nan") if len(calls) == 3 else 1.0))
+
+    with pytest.raises(FloatingPointError, match="Breaking"):
+        run(tmp_path, Breaking(), steps=5)
+    assert [row["step"] for row in CellFolder(tmp_path).metrics()] == [1, 2]
+
+
+def test_a_response_longer_than_the_positions_is_refused_before_any_rollout(tmp_path):
+    judge = Judge()
+    config = config_of(max_new_tokens=64 - PROMPT_WIDTH + 1)
+    with pytest.raises(ConfigError, match="at most 51 are left for the response"):
+        train(config, GRPO(), tiny_lm(), PROBLEMS, judge, CellFolder(tmp_path), lambda step, row: None)
+    assert judge.shown == []
+
+
+def test_training_raises_the_reward_that_the_judge_gives(tmp_path):
+    found = run(tmp_path, GRPO(), steps=12, prompts=4, samples=8, lr=1e-2)
+    assert found.rows[0]["reward"] < 0.8
+    assert sum(row["reward"] for row in found.rows[-3:]) / 3 > 0.9

@@ -9,6 +9,7 @@ Shape suffixes: N rows (responses), L tokens of the longest row, T tokens of the
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,21 +63,18 @@ def micro_batches(length_N: Tensor, token_budget: int, unit_N: Tensor | None = N
     With `unit_N`, rows of the same unit stay together. A single row (or unit) above the budget is a micro-batch of its
     own.
     """
-    if unit_N is None:
-        unit_N = torch.arange(len(length_N))
-    units = [(unit_N == u).nonzero().flatten() for u in unit_N.unique()] if len(length_N) else []
-    units.sort(key=lambda rows: int(length_N[rows].max()))
-    batches: list[list[Tensor]] = []
-    count = 0
-    for rows in units:
-        longest = int(length_N[rows].max())
-        if batches and (count + len(rows)) * longest <= token_budget:
-            batches[-1].append(rows)
-            count += len(rows)
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, unit in enumerate(range(len(length_N)) if unit_N is None else unit_N.tolist()):
+        rows_of[unit].append(row)
+    lengths = length_N.tolist()
+    units = sorted((max(lengths[row] for row in rows), rows) for rows in rows_of.values())
+    batches: list[list[int]] = []
+    for longest, rows in units:
+        if batches and (len(batches[-1]) + len(rows)) * longest <= token_budget:
+            batches[-1] += rows
         else:
-            batches.append([rows])
-            count = len(rows)
-    return [torch.cat(rows) for rows in batches]
+            batches.append([*rows])
+    return [torch.tensor(rows) for rows in batches]
 
 
 class Critic(nn.Module):

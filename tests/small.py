@@ -1,0 +1,131 @@
+"""A suite that takes seconds, an in-process command line, and what two runs must have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.cli import main
+
+SUITE = """
+name = "small"
+seeds = 2
+
+[model]
+path = "{model}"
+
+[train]
+benchmark = "arithmetic-train"
+steps = 6
+prompts = 8
+samples = 8
+mini_batches = 2
+max_new_tokens = 4
+checkpoint_every = 2
+
+[evaluation]
+benchmarks = ["arithmetic"]
+hard_benchmarks = ["arithmetic-hard"]
+samples = 2
+limit = 12
+
+[report]
+baseline = "gvpo"
+
+[tuning]
+trials = 3
+benchmark = "arithmetic-tune"
+seeds = [1000]
+lr = [1e-4, 1e-2]
+max_norm = [0.1, 10.0]
+critic_lr = [1e-4, 1e-2]
+
+[algorithms.gvpo]
+optimizer = {{ lr = 3e-3, max_norm = 1.0 }}
+
+[algorithms.ppo]
+optimizer = {{ lr = 3e-3, max_norm = 1.0, critic_lr = 1e-2 }}
+"""
+
+
+def write_suite(folder: Path, base: Path) -> Path:
+    path = folder / "small.toml"
+    path.write_text(SUITE.format(model=base), encoding="utf-8")
+    return path
+
+
+def command(*arguments: object) -> int:
+    """Runs `gvpo-bench …` in this process; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["gvpo-bench", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as done:
+            main()
+    return done.value.code or 0
+
+
+def installed_command() -> str:
+    """The entry point that pip put beside this Python."""
+    return str(Path(sys.executable).with_name("gvpo-bench"))
+
+
+def lean_environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **more}
+
+
+def manifest(cell: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((cell / "manifest.json").read_text(encoding="utf-8"))
+    return found
+
+
+def metrics(cell: Path) -> list[dict[str, float]]:
+    """The rows of a cell, without the seconds."""
+    rows = [json.loads(line) for line in (cell / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def table(out: Path, suite: str = "small") -> pd.DataFrame:
+    return pd.read_csv(out / suite / "table.csv").set_index("algorithm")
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file below, with its time of change and inode: equal means that nothing was touched."""
+    found = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {str(path.relative_to(folder)): (stat.st_mtime_ns, stat.st_ino) for path, stat in found.items()}
+
+
+def assert_same_cell(left: Path, right: Path) -> None:
+    """Two runs of one cell agree to the last digit; only times, dates and the command may differ."""
+    a, b = manifest(left), manifest(right)
+    assert a["status"] == b["status"] == "finished"
+    for key in ("cell", "algorithm", "display", "seed", "hash", "suite_hash", "tokens"):
+        assert a[key] == b[key], key
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(left / "samples.parquet"), pd.read_parquet(right / "samples.parquet"), check_exact=True
+    )
+    if a["algorithm"] == "base":
+        return
+    assert metrics(left) == metrics(right)
+    weights = [load_file(cell / "checkpoint" / "model.safetensors") for cell in (left, right)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def assert_same_sweep(left: Path, right: Path, suite: str = "small") -> None:
+    """Two result folders hold the same cells and the same table, seconds aside."""
+    cells = [sorted(path.name for path in (out / "runs" / suite).iterdir() if path.is_dir()) for out in (left, right)]
+    assert cells[0] == cells[1]
+    for name in cells[0]:
+        assert_same_cell(left / "runs" / suite / name, right / "runs" / suite / name)
+    pd.testing.assert_frame_equal(
+        table(left, suite).drop(columns="seconds"), table(right, suite).drop(columns="seconds"), check_exact=True
+    )

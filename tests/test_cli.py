@@ -1,0 +1,137 @@
+"""The command line: quick help, exit codes that mean something, messages instead of tracebacks."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small import command, installed_command, lean_environment
+
+from algorithms import ALGORITHMS
+from harness import cli
+
+pytest_plugins = ["small_fixtures"]
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [installed_command(), *arguments],
+        capture_output=True,
+        text=True,
+        env=lean_environment(**environment),
+        cwd=ROOT,
+        timeout=300,
+        check=False,
+    )
+
+
+def children_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_lists_the_commands_and_exit_codes_in_under_half_a_second_of_a_quiet_core():
+    before = children_seconds()
+    done = run("--help")
+    seconds = children_seconds() - before
+    assert done.returncode == 0
+    for name in ("sweep", "tune", "report", "eval", "grade", "algorithms", "Exit codes"):
+        assert name in done.stdout
+    assert seconds < 1.0  # CPU time, twice the promise: a shared core is slower than a quiet one
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["eval", "--help"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\n"
+        "from harness.cli import main\n"
+        f"sys.argv = ['gvpo-bench', *{arguments}]\n"
+        "try:\n    main()\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'numpy', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert command() == 2
+    assert "sweep" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("arguments", [["swep"], ["sweep"], ["sweep", "embedded", "--sed", "3"], ["eval", "embedded"]])
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    assert command(*arguments) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+def test_algorithms_lists_every_one_with_its_hyperparameters(capsys):
+    assert command("algorithms") == 0
+    shown = capsys.readouterr().out
+    for name, cls in ALGORITHMS.items():
+        assert f" {name} " in shown
+        for parameter in cls.__dataclass_fields__:
+            assert parameter in shown
+
+
+def test_report_on_a_folder_without_runs_is_exit_code_2_without_a_traceback(tmp_path, capsys):
+    assert command("report", tmp_path / "nowhere") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("gvpo-bench: ")
+    assert "is not a folder" in message
+
+
+def test_grade_says_what_is_wrong_with_its_file(tmp_path, capsys):
+    assert command("grade", tmp_path / "nowhere.jsonl") == 2
+    assert "nowhere.jsonl" in capsys.readouterr().err
+    (tmp_path / "broken.jsonl").write_text('{"gold": "1", "response": "1"}\n{"gold": 2}\n')
+    assert command("grade", tmp_path / "broken.jsonl") == 2
+    assert "broken.jsonl" in (message := capsys.readouterr().err)
+    assert "2" in message
+
+
+def test_grade_does_not_overwrite(tmp_path, capsys):
+    (tmp_path / "rows.jsonl").write_text('{"gold": "1", "response": "1"}\n')
+    (tmp_path / "verdicts.jsonl").write_text("mine\n")
+    assert command("grade", tmp_path / "rows.jsonl", "--out", tmp_path / "verdicts.jsonl") == 3
+    assert "exists already" in capsys.readouterr().err
+    assert (tmp_path / "verdicts.jsonl").read_text() == "mine\n"
+
+
+def test_interruption_is_exit_code_130_and_says_how_to_go_on(suite_file, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.run_sweep", interrupt)
+    assert command("sweep", suite_file) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_error_of_our_own_making_keeps_its_traceback(suite_file, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("harness.run.run_sweep", fail)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.app(["sweep", str(suite_file)], standalone_mode=False)
+
+
+@pytest.mark.parametrize("name", ["algorithms", "benchmarks"])
+def test_another_package_of_that_name_is_pointed_out(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise RuntimeError('imported')")
+    done = subprocess.run(
+        [sys.executable, "-c", "from harness.cli import main; main()", "algorithms"],
+        capture_output=True,
+        text=True,
+        env=lean_environment(PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])),
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"the package {name!r} found first is {tmp_path / name / '__init__.py'}" in done.stderr
+    assert "take that one off PYTHONPATH" in done.stderr
+    assert "Traceback" not in done.stderr

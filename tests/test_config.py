@@ -1,0 +1,299 @@
+"""Suites: what is refused, with file, key and what would be right, and always before any work begins."""
+
+import pytest
+from pydantic import ValidationError
+from small import command, write_suite
+
+from harness.cells import build_algorithm, plan
+from harness.config import Model, Suite, Train, load_suite, suite_files
+
+
+@pytest.fixture(scope="module")
+def suite_toml(tmp_path_factory):
+    """A suite whose model is never loaded."""
+    folder = tmp_path_factory.mktemp("suite")
+    return write_suite(folder, folder / "no-model")
+
+
+@pytest.fixture
+def refused(suite_toml, tmp_path, capsys):
+    """Sweeps with these settings; returns the message of the refusal, before which nothing was written."""
+
+    def refused(*settings, arguments=(), file=suite_toml):
+        options = [part for setting in settings for part in ("--set", setting)]
+        code = command("sweep", file, *options, *arguments, "--out", tmp_path / "out")
+        shown = capsys.readouterr()
+        assert code == 2, shown
+        assert shown.out == ""
+        assert not (tmp_path / "out").exists()
+        return shown.err
+
+    return refused
+
+
+def test_small_suite_is_read_as_written(suite_toml):
+    suite = load_suite(str(suite_toml))
+    assert (suite.name, suite.seeds, suite.train.prompts, suite.train.mini_batches) == ("small", 2, 8, 2)
+    assert suite.algorithms["ppo"].optimizer.critic_lr == 1e-2
+    assert suite.train.temperature == 1.0  # by default
+    assert [cell.name for cell in plan(suite)] == ["base", "gvpo-s0", "ppo-s0", "gvpo-s1", "ppo-s1"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "key", "known"),
+    [
+        ("train.stepz=3", "train.stepz", "steps, prompts, samples"),
+        ("sedes=3", "sedes", "name, seeds, model"),
+        ("algorithms.gvpo.optimizer.learning_rate=1", "algorithms.gvpo.optimizer.learning_rate", "lr, max_norm"),
+        ("algorithms.gvpo.optimiser.lr=1", "algorithms.gvpo.optimiser", "algorithm, optimizer, parameters"),
+        ("train.top_p=0.9", "train.top_p", "temperature"),
+        ("evaluation.top_k=20", "evaluation.top_k", "benchmarks, hard_benchmarks"),
+        ("tuning.budget=20", "tuning.budget", "trials, benchmark"),
+    ],
+)
+def test_unknown_key_is_named_with_its_file_and_the_known_ones(refused, suite_toml, setting, key, known):
+    message = refused(setting)
+    assert str(suite_toml) in message
+    assert f"{key}: unknown key; known here: " in message
+    assert known in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        ("train.steps=three", "train.steps = 'three'"),
+        ("train.steps=2.5", "train.steps = 2.5"),
+        ("train.steps=true", "train.steps = True"),
+        ('seeds="2"', "seeds = '2'"),
+        ("evaluation.benchmarks=gsm8k", "evaluation.benchmarks = 'gsm8k'"),
+        ("algorithms.gvpo.optimizer=0.1", "algorithms.gvpo.optimizer = 0.1"),
+        ("algorithms.gvpo.tuned=no", "algorithms.gvpo.tuned = 'no'"),
+    ],
+)
+def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting, shown):
+    message = refused(setting)
+    assert str(suite_toml) in message
+    assert shown in message
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seeds=0",
+        "train.steps=0",
+        "train.prompts=-1",
+        "train.temperature=0",
+        "train.temperature=inf",
+        "train.temperature=nan",
+        "train.history_share=1.0",
+        "train.checkpoint_every=-1",
+        "evaluation.samples=0",
+        "evaluation.temperature=-0.1",
+        "evaluation.limit=0",
+        "algorithms.gvpo.optimizer.lr=0",
+        "algorithms.gvpo.optimizer.lr=inf",
+        "algorithms.gvpo.optimizer.max_norm=-1",
+        "model.device=tpu",
+        "model.precision=float16",
+        "rollout.engine=vllm2",
+        "tuning.trials=0",
+    ],
+)
+def test_value_out_of_range_is_refused_with_its_key(refused, setting):
+    assert setting.partition("=")[0] in refused(setting)
+
+
+def test_all_mistakes_are_listed_at_once(refused):
+    message = refused("train.stepz=3", "seeds=0", "model.device=tpu")
+    assert all(key in message for key in ("train.stepz", "seeds", "model.device"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.samples=1"], "algorithms.gvpo: GVPO needs groups of at least 2 samples; train.samples is 1"),
+        (["train.mini_batches=3"], "mini_batches = 3 does not divide prompts = 8"),
+        (["train.history_share=0.01"], "leaves 0 historical samples"),  # round(0.01 · 8)
+        (["train.history_share=0.99"], "leaves 8 historical samples"),
+        # 6 steps of 8 prompts are 48 of 4,096 problems
+        (["train.history_share=0.5"], "meet none of the 4096 problems of arithmetic-train twice"),
+        (
+            [
+                "train.history_share=0.5",
+                "train.benchmark=arithmetic-tune",
+                "train.prompts=64",
+                'algorithms.gvpo.parameters.anchor="behaviour"',
+            ],
+            "algorithms.gvpo: anchor 'behaviour' has no single anchor policy in a group of mixed age",
+        ),
+        (["train.prompts=5000", "train.mini_batches=1"], "arithmetic-train has only 4096 problems"),
+        (["report.baseline=grpo"], "report.baseline = 'grpo' is not one of the algorithms: gvpo, ppo"),
+        (["tuning.benchmark=arithmetic"], "tuning.benchmark = 'arithmetic' is also evaluated on"),
+        (["tuning.benchmark=arithmetic-hard"], "tuning.benchmark = 'arithmetic-hard' is also evaluated on"),
+        (["tuning.seeds=[1]"], "tuning.seeds = [1] overlap the table's seeds 0 to 1"),
+        (["tuning.lr=[1e-2, 1e-4]"], "lr = [0.01, 0.0001] is no range"),
+        (["tuning.max_norm=[0.0, 1.0]"], "max_norm = [0.0, 1.0] is no range"),
+        (["train.benchmark=arithmetics"], "no benchmark is called 'arithmetics'; choose from aime24"),
+        (['evaluation.benchmarks=["gsm9k"]'], "no benchmark is called 'gsm9k'"),
+        (["model.template=qwen"], "no template is called 'qwen'; choose from none, plain"),
+        (["algorithms.gvpo.algorithm=gpvo"], "algorithms.gvpo: unknown algorithm 'gpvo': use one of gvpo, grpo"),
+        (["algorithms.gvpo.algorithm=no/file.py:Mine"], "there is no file"),
+        (["algorithms.gvpo.parameters.bata=0.3"], "GVPO has no such hyper-parameter; it has ['beta', 'anchor'"),
+        (["algorithms.gvpo.parameters.beta=small"], "algorithms.gvpo.parameters.beta: "),
+        (["algorithms.gvpo.parameters.beta=true"], "algorithms.gvpo.parameters.beta: "),
+        (["algorithms.gvpo.parameters.beta=-1.0"], "algorithms.gvpo.parameters: gvpo: beta is -1.0; it must be"),
+        (["algorithms.gvpo.parameters.anchor=newest"], "algorithms.gvpo.parameters.anchor: "),
+        (["name=../elsewhere"], "name = '../elsewhere'"),
+        (["algorithms.base.optimizer={ lr = 1e-3, max_norm = 1.0 }"], "algorithms.base: a label has letters"),
+    ],
+)
+def test_impossible_combination_is_refused_with_what_would_be_right(refused, settings, message):
+    assert message in refused(*settings)
+
+
+def test_missing_key_is_named(suite_toml, tmp_path, refused):
+    broken = tmp_path / "broken.toml"
+    broken.write_text(suite_toml.read_text().replace("steps = 6\n", ""), encoding="utf-8")
+    assert f"{broken}:\n  train.steps: missing; it has no default" in refused(file=broken)
+
+
+def test_file_that_is_not_toml_is_refused_with_the_line(tmp_path, refused):
+    broken = tmp_path / "broken.toml"
+    broken.write_text("name = 'x'\nseeds = = 3\n", encoding="utf-8")
+    message = refused(file=broken)
+    assert f"{broken}: not valid TOML" in message
+    assert "line 2" in message
+
+
+def test_file_that_does_not_exist_is_refused_with_the_suites_there_are(refused):
+    assert f"the suites that come with gvpo-bench: {', '.join(suite_files())}" in refused(file="nowhere.toml")
+
+
+def test_suite_may_be_named_without_its_folder_and_ending():
+    assert load_suite("embedded") == load_suite("embedded.toml") == load_suite(str(suite_files()["embedded"]))
+
+
+@pytest.mark.parametrize(
+    ("setting", "read"),
+    [
+        ("train.steps=3", lambda suite: suite.train.steps == 3),
+        ("train.temperature=2", lambda suite: suite.train.temperature == 2.0),
+        ("algorithms.ppo.optimizer.lr=1e-4", lambda suite: suite.algorithms["ppo"].optimizer.lr == 1e-4),
+        ("model.path=some/folder", lambda suite: suite.model.path == "some/folder"),
+        ('model.path="some=folder"', lambda suite: suite.model.path == "some=folder"),
+        ("model.path=some=folder", lambda suite: suite.model.path == "some=folder"),
+        ("tuning.seeds=[7, 8]", lambda suite: suite.tuning.seeds == [7, 8]),
+        ("rollout.batch=16", lambda suite: suite.rollout.batch == 16),  # a section that the file does not have
+        (
+            "algorithms.gvpo.parameters.anchor=reference",
+            lambda suite: suite.algorithms["gvpo"].parameters == {"anchor": "reference"},
+        ),
+    ],
+)
+def test_override_takes_numbers_lists_and_bare_text(suite_toml, setting, read):
+    assert read(load_suite(str(suite_toml), [setting]))
+
+
+def test_later_override_wins(suite_toml):
+    assert load_suite(str(suite_toml), ["seeds=3", "seeds=4"]).seeds == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("train.steps", "write it as key=value"), ("seeds.first=1", "seeds is not a section")],
+)
+def test_override_that_is_none_is_refused(refused, setting, message):
+    assert message in refused(setting)
+
+
+def test_choosing_labels_leaves_out_the_others_and_keeps_the_baseline_if_it_can(suite_toml):
+    assert list(load_suite(str(suite_toml), algorithms=["gvpo"]).algorithms) == ["gvpo"]
+    chosen = load_suite(str(suite_toml), algorithms=["ppo"])
+    assert (list(chosen.algorithms), chosen.report.baseline) == (["ppo"], "ppo")
+    both = load_suite(str(suite_toml), algorithms=["ppo", "gvpo"])
+    assert (list(both.algorithms), both.report.baseline) == (["gvpo", "ppo"], "gvpo")
+
+
+def test_another_algorithm_joins_with_the_baselines_optimizer_as_untuned(suite_toml):
+    suite = load_suite(str(suite_toml), algorithms=["kimi"])
+    assert list(suite.algorithms) == ["gvpo", "ppo", "kimi"]
+    assert suite.algorithms["kimi"].optimizer == suite.algorithms["gvpo"].optimizer
+    assert not suite.algorithms["kimi"].tuned
+
+
+def test_setting_the_new_algorithms_optimizer_leaves_the_baselines_alone(suite_toml):
+    suite = load_suite(str(suite_toml), ["algorithms.kimi.optimizer.lr=0.5"], ["kimi"])
+    assert suite.algorithms["kimi"].optimizer.lr == 0.5
+    assert suite.algorithms["gvpo"].optimizer.lr == 3e-3
+
+
+def test_class_of_a_file_is_labelled_by_its_lower_case_name(suite_toml):
+    suite = load_suite(str(suite_toml), algorithms=["some/mine.py:Mine"])
+    assert suite.algorithms["mine"].algorithm == "some/mine.py:Mine"
+
+
+def test_class_whose_label_is_taken_is_refused(refused):
+    message = refused(arguments=["--algorithm", "mine.py:PPO"])
+    assert "the suite already has one labelled 'ppo'; rename the class" in message
+
+
+def test_history_is_accepted_where_prompts_recur(suite_toml):
+    # 6 steps of 64 prompts meet 192 problems twice
+    recurring = ["train.history_share=0.5", "train.benchmark=arithmetic-tune", "train.prompts=64"]
+    assert len(plan(load_suite(str(suite_toml), recurring))) == 5
+
+
+def test_hash_counts_every_setting_that_decides_the_numbers_and_no_other(suite_toml):
+    def hashes(*settings):
+        return [cell.config.hash() for cell in plan(load_suite(str(suite_toml), settings))]
+
+    same = hashes()
+    assert len(set(same)) == len(same)
+    assert hashes("report.baseline=ppo", "tuning.trials=7") == same
+    changed = hashes("algorithms.ppo.optimizer.lr=1e-5")  # base, gvpo-s0, ppo-s0, gvpo-s1, ppo-s1
+    assert [a == b for a, b in zip(changed, same, strict=True)] == [True, True, False, True, False]
+    for setting in ("train.temperature=0.9", "model.path=other", "evaluation.samples=3", "name=other"):
+        assert not set(hashes(setting)) & set(same)
+
+
+def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, tmp_path):
+    from test_load_algorithm import MINE
+
+    def hash_in(folder, content):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "mine.py").write_text(content, encoding="utf-8")
+        suite = load_suite(str(suite_toml), algorithms=[f"{tmp_path / folder / 'mine.py'}:Mine"])
+        return next(cell.config.hash() for cell in plan(suite) if cell.name == "mine-s0")
+
+    assert hash_in("one", MINE) == hash_in("two", MINE)
+    assert hash_in("one", MINE) != hash_in("one", MINE + "# changed\n")
+
+
+def test_defaults_are_part_of_the_hash(suite_toml):
+    """A default that changes in a later version must not pass for the same run."""
+    config = plan(load_suite(str(suite_toml)))[1].config
+    assert config.parameters["beta"] == 0.1
+    explicit = load_suite(str(suite_toml), ["algorithms.gvpo.parameters.beta=0.1"])
+    assert plan(explicit)[1].config.hash() == config.hash()
+
+
+def test_users_own_check_of_a_hyperparameter_names_the_entry():
+    with pytest.raises(ValueError, match=r"^here\.parameters: gvpo: beta is 0\.0; it must be positive"):
+        build_algorithm("gvpo", {"beta": 0.0}, where="here")
+
+
+def test_sections_cannot_be_changed_after_validation(suite_toml):
+    suite = load_suite(str(suite_toml))
+    with pytest.raises(ValidationError, match="frozen"):
+        suite.train.steps = 4
+
+
+SECTIONS = {"model", "train", "rollout", "evaluation", "report", "tuning"}
+
+
+@pytest.mark.parametrize("section", [Suite, Train, Model])
+def test_every_key_of_a_suite_is_documented(section):
+    undocumented = [
+        name for name, field in section.model_fields.items() if not field.description and name not in SECTIONS
+    ]
+    assert undocumented == []

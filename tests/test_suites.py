@@ -1,0 +1,57 @@
+"""The suites that come with gvpo-bench."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from harness.cells import plan
+from harness.config import load_suite, suite_files
+from harness.tuning import trials
+
+RESULTS = Path(__file__).parent.parent / "results"
+SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
+
+each = pytest.mark.parametrize("name", list(suite_files()))
+
+
+def test_the_three_embedded_suites_are_there():
+    assert {"embedded", "embedded-reuse", "embedded-stale"} <= set(suite_files())
+
+
+@each
+def test_suite_plans_six_algorithms_at_twelve_seeds_or_more_and_the_base(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    assert list(suite.algorithms) == SIX
+    assert suite.seeds >= 12  # fewer cannot be tested
+    assert len(plan(suite)) == 1 + 6 * suite.seeds
+
+
+@each
+def test_no_two_labels_run_the_same_algorithm_with_the_same_parameters(name):
+    trained = [cell for cell in plan(load_suite(name)) if not cell.is_base and cell.config.seed == 0]
+    assert len({(c.config.algorithm, str(c.config.parameters)) for c in trained}) == len(trained)
+
+
+def test_the_suites_differ_in_what_their_names_say():
+    on_policy, reuse, stale = (load_suite(n).train for n in ("embedded", "embedded-reuse", "embedded-stale"))
+    assert (on_policy.refresh_every, on_policy.epochs) == (1, 1)
+    assert (reuse.refresh_every, reuse.epochs * reuse.mini_batches) == (1, 64)  # updates a batch
+    assert (stale.refresh_every, stale.epochs) == (16, 1)
+
+
+@each
+def test_hyperparameters_are_the_best_of_the_recorded_trials(name):
+    path = RESULTS / "tuning" / name / "best.toml"
+    if not path.is_file():
+        pytest.skip(f"{path.relative_to(RESULTS.parent)} is not recorded")
+    suite = load_suite(name)
+    best = tomllib.loads(path.read_text(encoding="utf-8"))["algorithms"]
+    assert sorted(best) == sorted(suite.algorithms)
+    for label, entry in best.items():
+        own = suite.algorithms[label]
+        assert {key: getattr(own.optimizer, key) for key in entry["optimizer"]} == entry["optimizer"], label
+        assert own.parameters == entry.get("parameters", {}), label
+        tried = [(trial["optimizer"]["lr"], trial["optimizer"]["max_norm"]) for trial in trials(suite, label)]
+        assert (own.optimizer.lr, own.optimizer.max_norm) in tried, label

@@ -1,0 +1,300 @@
+"""A sweep from one command: what it leaves, what it does not run again, what it survives."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from small import (
+    assert_same_cell,
+    assert_same_sweep,
+    command,
+    files,
+    installed_command,
+    lean_environment,
+    manifest,
+    metrics,
+    table,
+    write_suite,
+)
+
+import harness.figures
+import harness.sweep
+from harness.cells import plan, run_cell
+from harness.config import load_suite
+
+pytest_plugins = ["small_fixtures"]
+
+CELLS = ["base", "gvpo-s0", "gvpo-s1", "ppo-s0", "ppo-s1"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
+    """The results of the small suite on two workers."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert command("sweep", write_suite(folder, base), "--workers", 2, "--out", folder) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """They take seconds; the undisturbed sweep, which comes before, has drawn them."""
+    monkeypatch.setattr(harness.figures, "draw", lambda **_: [])
+
+
+@pytest.fixture
+def no_workers(monkeypatch):
+    """Starting a worker is an error."""
+
+    def refuse(*_):
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(harness.sweep, "_Pool", refuse)
+
+
+def test_every_cell_leaves_manifest_metrics_samples_and_a_checkpoint_that_has_moved(undisturbed, base):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    runs = undisturbed / "runs" / "small"
+    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == CELLS
+    start = AutoModelForCausalLM.from_pretrained(base).state_dict()
+    for cell in (runs / name for name in CELLS[1:]):
+        assert [row["step"] for row in metrics(cell)] == [1, 2, 3, 4, 5, 6]
+        assert max(row["reward"] for row in metrics(cell)) > 0  # or there would be nothing to learn from
+        end = AutoModelForCausalLM.from_pretrained(cell / "checkpoint").state_dict()
+        assert any(not torch.equal(start[name], end[name]) for name in start)
+        assert not (cell / "resume").exists()  # only while the cell can still be resumed
+
+
+def test_first_rollouts_are_the_same_for_two_algorithms_of_a_seed_and_differ_between_seeds(undisturbed):
+    first = {name: metrics(undisturbed / "runs" / "small" / name)[0] for name in CELLS[1:]}
+    shown = {name: (row["reward"], row["length"], row["sampled_entropy"]) for name, row in first.items()}
+    assert shown["gvpo-s0"] == shown["ppo-s0"]
+    assert shown["gvpo-s1"] == shown["ppo-s1"]
+    assert shown["gvpo-s0"] != shown["gvpo-s1"]
+
+
+def test_table_has_a_row_for_the_base_and_each_algorithm_with_the_promised_columns(undisturbed):
+    found = table(undisturbed)
+    assert found.index[0] == "base"
+    assert sorted(found.index) == ["base", "gvpo", "ppo"]
+    assert {"n_seeds", "avg_at_k", "ci_low", "ci_high", "hard_avg_at_k", "kl", "seconds"} <= set(found.columns)
+    assert found.loc[["gvpo", "ppo"], "n_seeds"].tolist() == [2, 2]
+    for name in ("table.md", "table.tex", "README.md", "figures"):
+        assert (undisturbed / "small" / name).exists()
+
+
+def test_manifest_says_what_was_run(undisturbed):
+    found = manifest(undisturbed / "runs" / "small" / "ppo-s1")
+    assert (found["algorithm"], found["seed"], found["status"]) == ("ppo", 1, "finished")
+    assert found["command"][:2] == ["gvpo-bench", "sweep"]
+    assert found["config"]["algorithm"]["optimizer"]["critic_lr"] == 1e-2
+    assert found["versions"]["torch"]
+    assert found["tokens"]["critic"] > 0
+
+
+def test_second_sweep_starts_nothing_and_touches_no_cell(undisturbed, no_workers):
+    before = {name: files(undisturbed / "runs" / "small" / name) for name in CELLS}
+    assert command("sweep", undisturbed / "small.toml", "--out", undisturbed) == 0
+    assert {name: files(undisturbed / "runs" / "small" / name) for name in CELLS} == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_before_anything_starts(undisturbed, no_workers, capsys):
+    before = files(undisturbed)
+    code = command("sweep", undisturbed / "small.toml", "--set", "train.temperature=0.5", "--out", undisturbed)
+    assert code == 3
+    assert "was finished with other settings" in capsys.readouterr().err
+    assert files(undisturbed) == before
+
+
+def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker_gives_the_numbers_of_two(
+    undisturbed, suite_file, tmp_path, quick_workers
+):
+    assert command("sweep", suite_file, "--algorithm", "ppo", "--seeds", 1, "--workers", 1, "--out", tmp_path) == 0
+    runs = tmp_path / "runs" / "small"
+    before = {name: files(runs / name) for name in ("base", "ppo-s0")}
+    assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
+    assert {name: files(runs / name) for name in ("base", "ppo-s0")} == before
+    assert_same_sweep(undisturbed, tmp_path)
+
+
+FAULTY = """
+import os, signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+from algorithms import Algorithm, LossOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raises(Algorithm):
+    name: ClassVar[str] = "Raises"
+
+    def loss(self, policy, batch):
+        raise ArithmeticError("the moon is in the wrong house")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumber(Algorithm):
+    name: ClassVar[str] = "NotANumber"
+
+    def loss(self, policy, batch):
+        return LossOutput(loss=policy.logp_GKT.sum() * float("nan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dies(Algorithm):
+    name: ClassVar[str] = "Dies"
+
+    def loss(self, policy, batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late(Algorithm):
+    '''Fine near the base, where all log-ratios are small.'''
+
+    name: ClassVar[str] = "Late"
+
+    def loss(self, policy, batch):
+        if (policy.logp_GKT - batch.old_logp_GKT).abs().max() > 1e-4:
+            raise ArithmeticError("too far from the base")
+        return LossOutput(loss=policy.logp_GKT.sum() * 0)
+"""
+
+
+def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):
+    (tmp_path / "faulty.py").write_text(FAULTY, encoding="utf-8")
+    wanted = [("--algorithm", f"{tmp_path / 'faulty.py'}:{name}") for name in ("Raises", "NotANumber", "Dies", "Late")]
+    code = command(
+        "sweep", suite_file, *sum(wanted, ()), "--seeds", 1, "--workers", 1, "--out", tmp_path, "--set", "train.steps=6"
+    )
+    assert code == 1
+    runs = tmp_path / "runs" / "small"
+    for label, reason in (
+        ("raises", "ArithmeticError: the moon is in the wrong house"),
+        ("notanumber", "not finite"),
+        ("dies", "killed by SIGKILL"),
+    ):
+        assert manifest(runs / f"{label}-s0")["status"] == "failed"
+        assert reason in (runs / f"{label}-s0" / "traceback.txt").read_text()
+    for name in ("base", "gvpo-s0", "ppo-s0"):
+        assert_same_cell(undisturbed / "runs" / "small" / name, runs / name)
+    found = table(tmp_path)
+    assert found.loc[["raises", "notanumber", "dies"], "status"].tolist() == ["failed"] * 3
+    assert found.loc[["gvpo", "ppo", "late"], "status"].tolist() == ["finished"] * 3
+    shown = capfd.readouterr().out
+    assert "raises-s0" in shown
+    assert "no gradient coefficients of late: ArithmeticError: too far from the base" in shown
+
+
+class Killed(BaseException):
+    """Leaves a cell as SIGKILL would: nothing catches it on the way."""
+
+
+@pytest.mark.parametrize(
+    ("label", "settings"),
+    [
+        ("ppo", ["train.refresh_every=3", "train.epochs=2"]),
+        (
+            "gvpo",
+            ["train.benchmark=arithmetic-tune", "train.prompts=48", "train.samples=4", "train.history_share=0.5"],
+        ),
+    ],
+    ids=["critic-and-stale-sampler", "history"],
+)
+def test_cell_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one(
+    label, settings, suite_file, tmp_path, one_thread
+):
+    cell = next(c for c in plan(load_suite(str(suite_file), settings)) if c.name == f"{label}-s0")
+    assert run_cell(cell, tmp_path / "straight", [], lambda *_: None) == "finished"
+
+    def attempt(stage=None):
+        """Runs until a stage; returns the steps that it trained."""
+        trained = []
+
+        def on_progress(name, done, total, reward):
+            if name == "train":
+                trained.append(done)
+            if (name, done) == stage:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            assert run_cell(cell, tmp_path / "killed", [], on_progress) == "finished"
+            assert stage is None
+        return trained
+
+    # Checkpoints come after steps 2, 4 and 6, once the step's row is written and told.
+    assert attempt(("train", 3)) == [1, 2, 3]
+    assert attempt(("train", 6)) == [3, 4, 5, 6]
+    assert attempt(("evaluate arithmetic-hard", 12)) == [5, 6]
+    assert attempt() == []
+    assert_same_cell(tmp_path / "straight" / cell.name, tmp_path / "killed" / cell.name)
+
+
+def start(suite: Path, out: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [installed_command(), "sweep", str(suite), "--workers", "1", "--out", str(out)],
+        env=lean_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_for(happened, process: subprocess.Popen, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_same_numbers(
+    undisturbed, suite_file, tmp_path, quick_workers
+):
+    out, runs = tmp_path, tmp_path / "runs" / "small"
+
+    # The sweep alone is killed, some moment after training began; its worker is left behind and notices.
+    delay = random.uniform(0, 0.3)
+    sweep = start(suite_file, out)
+    wait_for(lambda: list(runs.glob("*/metrics.jsonl")), sweep)
+    time.sleep(delay)
+    sweep.kill()
+    sweep.wait()
+    left = sorted(path.parent.name for path in runs.glob("*/manifest.json"))
+    assert left != CELLS, f"all was over {delay:.3f} s after training began"
+
+    # The sweep that goes on is killed with its worker the moment that a new checkpoint is there.
+    before = {path: path.stat().st_ino for path in runs.glob("*/resume")}
+    sweep = start(suite_file, out)
+    wait_for(lambda: any(before.get(p) != p.stat().st_ino for p in runs.glob("*/resume") if p.exists()), sweep)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+
+    assert command("sweep", suite_file, "--workers", 1, "--out", out) == 0
+    assert_same_sweep(undisturbed, out)
+    leftovers = [path.name for path in runs.glob("*/.*") if path.name != ".lock"]
+    assert leftovers == []
+
+
+def test_response_longer_than_the_models_positions_is_refused_before_any_cell(suite_file, tmp_path, no_workers, capsys):
+    code = command("sweep", suite_file, "--set", "train.max_new_tokens=52", "--out", tmp_path / "out")
+    assert code == 2
+    # 64 positions less 13 tokens of the longest prompt
+    assert "52 does not fit" in (message := capsys.readouterr().err)
+    assert "at most 51 are left" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_path, no_workers, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code = command("sweep", suite_file, "--set", f"model.path={tmp_path / 'nowhere'}", "--out", tmp_path / "out")
+    assert code == 2
+    assert "model.path" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

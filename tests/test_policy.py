@@ -70,6 +70,7 @@ def test_kl_from_itself_is_zero(model64):
     close(Scorer(model64).kl_from(Scorer(model64), rows_of()), torch.zeros(4, dtype=torch.float64), atol=0)
 
 
+@torch.no_grad()
 def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_state_after_the_last(model64, critic64):
     scorer = Scorer(model64, critic64)
     value_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_GKT

@@ -18,6 +18,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from harness.statistics import t_band
 
@@ -221,6 +222,7 @@ def over_steps(
         value = curves[curves["algorithm"] == label].pivot(index="seed", columns="step", values=column)
         band(axes, value.columns.to_numpy(), value.to_numpy(), style[label], index, len(order))
     axes.set(xlabel="training step", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(figure, order, names, style, lines=True)
     return figure
 

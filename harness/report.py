@@ -355,7 +355,7 @@ def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[st
     notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
     notes.append(
         "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every response token sampled "
-        "for training, refills included. Trained: tokens of prompts and responses that went forward and backward "
+        "for training. Trained: tokens of prompts and responses that went forward and backward "
         f"through the policy. Extra: those of the further passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the "
         "seconds, not in these tokens."
     )

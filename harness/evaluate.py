@@ -38,7 +38,7 @@ def evaluate(
 
     `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN without `base`. `tokens` counts the response,
     EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. `chunk` problems are
-    sampled at a time; it does not decide the responses.
+    sampled at a time; with the cached engine it does not decide the responses.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """

@@ -62,6 +62,8 @@ def tokenise(problem: Problem, tokenizer: PreTrainedTokenizerBase, template: Tem
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
         ids = ids[1:]
+    if not ids:
+        raise ConfigError(f"problem {problem.id!r} renders to no tokens under the template {template.name!r}")
     return ids
 
 

@@ -25,6 +25,16 @@ from harness.record import CellFolder
 EVALUATION_STEPS = 4
 """An evaluation counts as this many training steps in the estimate of the time left."""
 
+WORKER_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # glibc would give every large tensor's memory back to the kernel and fault it in anew: half of a scoring pass.
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+"""Of every worker process."""
+
 
 @dataclass
 class Outcome:
@@ -141,10 +151,9 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = self.context.Pipe()
-        # Thread counts are read when the libraries load, before the worker's own code runs.
-        single = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        before = {key: os.environ.get(key) for key in single}
-        os.environ.update(single)
+        # All of it is read when the process or its libraries start, before the worker's own code runs.
+        before = {key: os.environ.get(key) for key in WORKER_ENVIRONMENT}
+        os.environ.update(WORKER_ENVIRONMENT)
         process = self.context.Process(target=_serve, args=(theirs, self.runs, self.command))
         process.start()
         for key, value in before.items():

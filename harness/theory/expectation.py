@@ -40,87 +40,144 @@ def ordered_groups(responses: int | Sequence[int], k: int) -> Tensor:
     return torch.cartesian_prod(*[pool] * k).reshape(-1, k)
 
 
-def group_probability(sampling_logp_KN: Tensor, index_GK: Tensor) -> Tensor:
-    """Π_i π_s,i(y_i) of each group, [G]; slot i has a sampling policy of its own, log-probs [K, N] or one for all, [N]."""
-    k = index_GK.shape[1]
-    per_slot_KN = sampling_logp_KN.expand(k, sampling_logp_KN.shape[-1])
-    return per_slot_KN[torch.arange(k), index_GK].sum(-1).exp()
-
-
-def batch_loss(
-    algorithm: Algorithm,
-    logp_GK: Tensor,
-    *,
-    reward_GK: Tensor,
-    anchor_logp_GK: Tensor,
-    behaviour_logp_GK: Tensor,
-    old_logp_GK: Tensor | None = None,
-    value: Tensor | float = 0.0,
-    valid_GK: Tensor | None = None,
-) -> Tensor:
+def batch_loss(algorithm: Algorithm, logp_GK: Tensor, **known_GK: Tensor) -> Tensor:
     """The algorithm's loss, as training calls it (`prepare`, then `loss`), on one batch of one-token responses, scalar.
 
-    `old_logp_GK` is π_θ at the start of the iteration, the behaviour policy where it is not given. `value` is the
-    critic's estimate for the prompt.
+    `known_GK` holds `reward`, `anchor_logp`, `behaviour_logp` and, where they differ from a default, `old_logp` (π_θ at
+    the start of the iteration; the behaviour policy), `value` (the critic's; 0) and `valid` (all), each [G, K].
     """
-    everyone_GK = torch.ones(logp_GK.shape, dtype=torch.bool) if valid_GK is None else valid_GK
-    value_GK1 = torch.zeros_like(reward_GK[..., None]) + value
-    old_logp_GK = behaviour_logp_GK if old_logp_GK is None else old_logp_GK
+    reward_GK, behaviour_logp_GK = known_GK["reward"], known_GK["behaviour_logp"]
+    everyone_GK = torch.ones(logp_GK.shape, dtype=torch.bool)
+    valid_GK = known_GK.get("valid", everyone_GK)
+    value_GK1 = known_GK.get("value", torch.zeros_like(reward_GK))[..., None]
     batch = UncheckedBatch(
-        mask_GKT=everyone_GK[..., None],
-        valid_GK=everyone_GK,
+        mask_GKT=valid_GK[..., None],
+        valid_GK=valid_GK,
         rewards_GK=reward_GK,
-        old_logp_GKT=old_logp_GK[..., None],
+        old_logp_GKT=known_GK.get("old_logp", behaviour_logp_GK)[..., None],
         behaviour_logp_GKT=behaviour_logp_GK[..., None],
         sampler_logp_GKT=behaviour_logp_GK[..., None],
-        ref_logp_GKT=anchor_logp_GK[..., None],
+        ref_logp_GKT=known_GK["anchor_logp"][..., None],
         old_value_GKT=value_GK1,
         final_value_GK=torch.zeros_like(reward_GK),
-        truncated_GK=torch.zeros(logp_GK.shape, dtype=torch.bool),
+        truncated_GK=~everyone_GK,
     )
     policy = PolicyOutput(logp_GKT=logp_GK[..., None], value_GKT=value_GK1)
     return algorithm.loss(policy, algorithm.prepare(batch)).loss
 
 
-def group_losses(algorithm: Algorithm, logp_GK: Tensor, value: Tensor | float = 0.0, **batch_GK: Tensor) -> Tensor:
-    """The loss of each group as a batch of its own, [G]; the arguments are those of `batch_loss`."""
-    names = list(batch_GK)
+def separate_losses(algorithm: Algorithm, logp_BGK: Tensor, **known_BGK: Tensor) -> Tensor:
+    """`batch_loss` of B batches, each by itself, [B]."""
+    names = list(known_BGK)
 
-    def single(logp_K: Tensor, *others_K: Tensor) -> Tensor:
-        others = {name: x_K[None] for name, x_K in zip(names, others_K, strict=True)}
-        return batch_loss(algorithm, logp_K[None], value=value, **others)  # type: ignore[arg-type]
+    def one(logp_GK: Tensor, *known_GK: Tensor) -> Tensor:
+        return batch_loss(algorithm, logp_GK, **dict(zip(names, known_GK, strict=True)))
 
-    return torch.func.vmap(single)(logp_GK, *batch_GK.values())
+    return torch.func.vmap(one)(logp_BGK, *known_BGK.values())
 
 
-def expected_loss(
-    algorithm: Algorithm,
-    logits_N: Tensor,
-    reward_N: Tensor,
-    anchor_logp_N: Tensor,
-    sampling_logp_KN: Tensor,
-    index_GK: Tensor,
-    old_logp_N: Tensor | None = None,
-    value: Tensor | float = 0.0,
-) -> Tensor:
-    """Σ_g P(g) L(g) over the ordered groups `index_GK`, scalar.
+@dataclass(frozen=True)
+class Groups:
+    """The groups of an expectation, E of them side by side: their weights, and what a batch knows of their samples."""
 
-    `sampling_logp_KN` is π_s, [N], or one policy per slot of the group, [K, N]; as an argument of its own it is held
-    fixed when the expectation is differentiated with respect to the logits, as samples are.
+    index_GK: Tensor
+    weight_EG: Tensor
+    known_EGK: dict[str, Tensor]
+    """The arguments of `batch_loss`."""
+
+
+def sampled_groups(
+    problem: Problem, sampling_logp: Tensor, index_GK: Tensor, old_logp_EN: Tensor | None = None, beta: float = 0.0
+) -> Groups:
+    """Groups weighted by their probability Π_i π_s,i(y_i) under π_s: log-probs [E, N], or one policy per slot, [E, K, N].
+
+    With `old_logp_EN`, π_θ at the start of the iteration, the critic is exact for a KL penalty of strength `beta`:
+    V = E_π_old[R − β log π_old/π'].
     """
     k = index_GK.shape[1]
-    sampling_logp_KN = sampling_logp_KN.expand(k, len(logits_N))
-    old_logp_GK = {} if old_logp_N is None else {"old_logp_GK": old_logp_N[index_GK]}
-    loss_G = group_losses(
-        algorithm,
-        logits_N.log_softmax(-1)[index_GK],
-        value,
-        reward_GK=reward_N[index_GK],
-        anchor_logp_GK=anchor_logp_N[index_GK],
-        behaviour_logp_GK=sampling_logp_KN[torch.arange(k), index_GK],
-        **old_logp_GK,
-    )
-    return (group_probability(sampling_logp_KN, index_GK) * loss_G).sum()
+    if sampling_logp.dim() == 2:
+        behaviour_EGK = sampling_logp[:, index_GK]
+    else:
+        behaviour_EGK = sampling_logp[:, torch.arange(k), index_GK]
+    known_EGK = {
+        "reward": problem.reward_EN[:, index_GK],
+        "anchor_logp": problem.anchor_logp_EN[:, index_GK],
+        "behaviour_logp": behaviour_EGK,
+    }
+    if old_logp_EN is not None:
+        known_EGK["old_logp"] = old_logp_EN[:, index_GK]
+        known_EGK["value"] = exact_value(problem, old_logp_EN, beta)[:, None, None].expand(behaviour_EGK.shape)
+    return Groups(index_GK, behaviour_EGK.sum(-1).exp(), known_EGK)
+
+
+def exact_value(problem: Problem, logp_EN: Tensor, beta: float) -> Tensor:
+    """E_π[R − β log π/π'], [E]: what a perfect critic says of the prompt."""
+    return (logp_EN.exp() * (problem.reward_EN - beta * (logp_EN - problem.anchor_logp_EN))).sum(-1)
+
+
+def _single(algorithm: Algorithm, names: Sequence[str]) -> Callable[..., Tensor]:
+    """The loss of one group as a batch of its own, from log-probs [K] and what is known, [K] each."""
+
+    def loss(logp_K: Tensor, *known_K: Tensor) -> Tensor:
+        known_1K = {name: x_K[None] for name, x_K in zip(names, known_K, strict=True)}
+        return batch_loss(algorithm, logp_K[None], **known_1K)
+
+    return loss
+
+
+CHUNK = 2**14
+"""Groups that are differentiated at once: small enough for the cache."""
+
+
+def _flat(groups: Groups, logits_EN: Tensor) -> tuple[Tensor, ...]:
+    """log π_θ and everything known, [E·G, K] each."""
+    logp_EGK = logits_EN.log_softmax(-1)[:, groups.index_GK]
+    return (logp_EGK.flatten(0, 1), *(x_EGK.flatten(0, 1) for x_EGK in groups.known_EGK.values()))
+
+
+def expected_loss(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> Tensor:
+    """Σ_g P(g) L(g), [E], with L(g) the loss of that single group."""
+    single = torch.func.vmap(_single(algorithm, list(groups.known_EGK)), chunk_size=CHUNK)
+    return (groups.weight_EG * single(*_flat(groups, logits_EN)).reshape(groups.weight_EG.shape)).sum(-1)
+
+
+def group_slopes(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> Tensor:
+    """∂L(g)/∂log π_θ(y_i), minus the gradient coefficients, [E, G, K]."""
+    slope = torch.func.vmap(torch.func.grad(_single(algorithm, list(groups.known_EGK))), chunk_size=CHUNK)
+    return slope(*_flat(groups, logits_EN)).reshape(*groups.weight_EG.shape, -1)
+
+
+def to_logits(slope_EN: Tensor, logp_EN: Tensor) -> Tensor:
+    """From derivatives by log π_θ(y) to derivatives by the logits, over the last dimension: ∂log π_θ(y)/∂θ = e_y − π_θ."""
+    return slope_EN - slope_EN.sum(-1, keepdim=True) * logp_EN.exp()
+
+
+def expected_gradient(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> Tensor:
+    """∇ of `expected_loss` with respect to the logits, π_s held fixed as samples are, [E, N]."""
+    slope_EGK = groups.weight_EG[..., None] * group_slopes(algorithm, groups, logits_EN)
+    slope_EN = torch.zeros_like(logits_EN).index_add_(1, groups.index_GK.flatten(), slope_EGK.flatten(1))
+    return to_logits(slope_EN, logits_EN.log_softmax(-1))
+
+
+def expected_hessian(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> Tensor:
+    """The Hessian of `expected_loss` with respect to the logits, [E, N, N].
+
+    By automatic differentiation of each group's loss by its k log-probs, and from there by hand: with
+    J = ∂log π/∂θ = I − 1πᵀ and ∇²log π(y) = −(diag π − ππᵀ) for every y,
+    ∇²_θ L = Jᵀ (∇²_log π L) J − (Σ_y ∂L/∂log π(y)) (diag π − ππᵀ).
+    """
+    count, n = logits_EN.shape
+    index_GK, k = groups.index_GK, groups.index_GK.shape[1]
+    hessian = torch.func.vmap(torch.func.hessian(_single(algorithm, list(groups.known_EGK))), chunk_size=CHUNK // k)
+    bend_EGKK = hessian(*_flat(groups, logits_EN)).reshape(count, -1, k, k) * groups.weight_EG[..., None, None]
+    place_GKK = index_GK[:, :, None] * n + index_GK[:, None, :]
+    bend_ENN = torch.zeros(count, n * n, dtype=logits_EN.dtype)
+    bend_ENN = bend_ENN.index_add_(1, place_GKK.flatten(), bend_EGKK.flatten(1)).reshape(count, n, n)
+    slope_E = (groups.weight_EG[..., None] * group_slopes(algorithm, groups, logits_EN)).sum((1, 2))
+    p_EN = logits_EN.softmax(-1)
+    jacobian_ENN = torch.eye(n, dtype=logits_EN.dtype) - p_EN[:, None, :]
+    softmax_ENN = torch.diag_embed(p_EN) - p_EN[:, :, None] * p_EN[:, None, :]
+    return jacobian_ENN.mT @ bend_ENN @ jacobian_ENN - slope_E[:, None, None] * softmax_ENN
 
 
 @dataclass(frozen=True)
@@ -131,77 +188,71 @@ class Minimum:
     loss_E: Tensor
     gradient_E: Tensor
     """Largest absolute component of the gradient with respect to the logits."""
-    steps: int
+    curvature_E: Tensor
+    """Smallest eigenvalue of the Hessian with respect to the logits: below zero at a saddle."""
 
 
 def minimise(
-    loss: Callable[..., Tensor], start_EN: Tensor, *arguments_E: Tensor, steps: int = 200, chunk: int | None = None
+    algorithm: Algorithm,
+    groups: Groups,
+    start_EN: Tensor,
+    *,
+    largest_move: float = float("inf"),
+    steps: int = 300,
 ) -> Minimum:
-    """Minimises loss(logits_N, *arguments) of each experiment by Newton's method, all experiments side by side.
+    """Minimises the expected loss under a fixed π_s by Newton's method, all experiments side by side.
 
-    The step is −V |Λ|⁻¹ Vᵀ g, with VΛVᵀ the Hessian by automatic differentiation: a descent direction where the loss is
-    not convex. Eigenvalues below 1e-13 of the largest count as zero and are not moved along; the shift of all logits,
-    which changes no policy, is one. A step is shortened (by adding to |Λ|) until the loss does not rise. An experiment
-    has converged when a step moves no logit by more than 1e-11, or the loss can no longer fall in float64; the run ends
-    when all have, or after `steps`. The gradient at the end is returned: look at it.
+    The step is −D V |Λ|⁻¹ Vᵀ D g, with VΛVᵀ = D H D, H the Hessian and D = |diag H|^{−½}: a descent direction where the
+    loss is not convex, and accurate where responses differ in probability by many orders of magnitude. Eigenvalues below
+    1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A step is
+    shortened (by adding to |Λ|) until the loss falls, or, where float64 no longer resolves the loss, the gradient does.
+    No logit moves by more than `largest_move` at once: losses that saturate need that, a quadratic one does not. An
+    experiment has converged when a full step moves no logit by more than 1e-12 or nothing falls any more. The gradient
+    at the end is returned: look at it.
     """
     logits_EN = start_EN.clone()
-    count, n = logits_EN.shape
-    value_of = torch.func.vmap(loss, chunk_size=chunk)
-    gradient_of = torch.func.vmap(torch.func.grad(loss), chunk_size=chunk)
-    hessian_of = torch.func.vmap(torch.func.hessian(loss), chunk_size=chunk)
-    damping_E = torch.zeros(count, dtype=logits_EN.dtype)
-    active_E = torch.ones(count, dtype=torch.bool)
-    loss_E = value_of(logits_EN, *arguments_E)
-    taken = 0
-    while active_E.any() and taken < steps:
-        taken += 1
+    damping_E = torch.zeros(len(logits_EN), dtype=logits_EN.dtype)
+    active_E = torch.ones(len(logits_EN), dtype=torch.bool)
+    loss_E = expected_loss(algorithm, groups, logits_EN)
+    gradient_EN = expected_gradient(algorithm, groups, logits_EN)
+    for _ in range(steps):
         pick = active_E.nonzero()[:, 0]
-        inputs = (logits_EN[pick], *(x[pick] for x in arguments_E))
-        gradient_AN, hessian_ANN = gradient_of(*inputs), hessian_of(*inputs)
-        scale_A = hessian_ANN.abs().amax((1, 2)).clamp(min=1e-300)
-        eigenvalue_AN, vector_ANN = torch.linalg.eigh(hessian_ANN)
+        if len(pick) == 0:
+            break
+        some = Groups(groups.index_GK, groups.weight_EG[pick], {n: x[pick] for n, x in groups.known_EGK.items()})
+        hessian_ANN = expected_hessian(algorithm, some, logits_EN[pick])
+        diagonal_AN = hessian_ANN.diagonal(dim1=1, dim2=2).abs()
+        scale_AN = torch.where(diagonal_AN > 0, diagonal_AN, torch.ones_like(diagonal_AN)).rsqrt()
+        eigenvalue_AN, vector_ANN = torch.linalg.eigh(scale_AN[:, :, None] * hessian_ANN * scale_AN[:, None, :])
         size_AN = eigenvalue_AN.abs()
-        kept_AN = size_AN > 1e-13 * scale_A[:, None] * n
-        along_AN = torch.where(kept_AN, (vector_ANN.mT @ gradient_AN[..., None])[..., 0], torch.zeros_like(size_AN))
-        divisor_AN = torch.where(kept_AN, size_AN, torch.ones_like(size_AN)) + (damping_E[pick] * scale_A)[:, None]
-        step_AN = -(vector_ANN @ (along_AN / divisor_AN)[..., None])[..., 0]
-        trial_AN = inputs[0] + step_AN
-        trial_A = value_of(trial_AN, *inputs[1:])
-        better_A = trial_A <= loss_E[pick]
-        flat_A = (gradient_AN * step_AN).sum(-1).abs() <= 1e-15 * loss_E[pick].abs()
-        still_A = (step_AN.abs().amax(-1) <= 1e-11) | flat_A
-        accept_A = better_A | (still_A & (damping_E[pick] == 0))
-        logits_EN[pick[accept_A]] = trial_AN[accept_A]
-        loss_E[pick[accept_A]] = trial_A[accept_A]
+        along_AN = (vector_ANN.mT @ (scale_AN * gradient_EN[pick])[..., None])[..., 0]
+        along_AN = along_AN / (size_AN + damping_E[pick, None])
+        along_AN = torch.where(size_AN > 1e-13, along_AN, torch.zeros_like(along_AN))
+        step_AN = -scale_AN * (vector_ANN @ along_AN[..., None])[..., 0]
+        longest_A1 = step_AN.abs().amax(-1, keepdim=True)
+        step_AN = step_AN * (largest_move / longest_A1.clamp(min=1e-300)).clamp(max=1.0)
+
+        trial_AN = logits_EN[pick] + step_AN
+        trial_A = expected_loss(algorithm, some, trial_AN)
+        trial_gradient_AN = expected_gradient(algorithm, some, trial_AN)
+        unresolved_A = (gradient_EN[pick] * step_AN).sum(-1).abs() <= 1e-13 * loss_E[pick].abs()
+        flatter_A = trial_gradient_AN.abs().amax(-1) < gradient_EN[pick].abs().amax(-1)
+        better_A = torch.where(unresolved_A, flatter_A, trial_A < loss_E[pick])
+
+        accepted = pick[better_A]
+        logits_EN[accepted] = trial_AN[better_A]
+        loss_E[accepted] = trial_A[better_A]
+        gradient_EN[accepted] = trial_gradient_AN[better_A]
+        still_A = (step_AN.abs().amax(-1) <= 1e-12) & (damping_E[pick] == 0)
+        active_E[pick] = ~still_A & (damping_E[pick] < 1e9)
         eased_A = torch.where(damping_E[pick] < 1e-6, 0.0, damping_E[pick] / 30)
-        damping_E[pick] = torch.where(accept_A, eased_A, (damping_E[pick] * 30).clamp(min=1e-6))
-        active_E[pick] = ~still_A & (damping_E[pick] < 1e12)
+        damping_E[pick] = torch.where(better_A, eased_A, (damping_E[pick] * 30).clamp(min=1e-6))
     return Minimum(
         logp_EN=logits_EN.log_softmax(-1),
         loss_E=loss_E,
-        gradient_E=gradient_of(logits_EN, *arguments_E).abs().amax(-1),
-        steps=taken,
+        gradient_E=gradient_EN.abs().amax(-1),
+        curvature_E=torch.linalg.eigvalsh(expected_hessian(algorithm, groups, logits_EN))[:, 0],
     )
-
-
-def minimise_expected_loss(
-    algorithm: Algorithm,
-    problem: Problem,
-    start_EN: Tensor,
-    sampling_logp: Tensor,
-    index_GK: Tensor,
-    steps: int = 200,
-) -> Minimum:
-    """`minimise` of `expected_loss` under a fixed π_s: [E, N], or [E, K, N] for one policy per slot."""
-
-    def loss(logits_N: Tensor, reward_N: Tensor, anchor_logp_N: Tensor, sampling_logp_KN: Tensor) -> Tensor:
-        return expected_loss(algorithm, logits_N, reward_N, anchor_logp_N, sampling_logp_KN, index_GK)
-
-    # The Hessian holds N copies of every group: about 32 MiB per intermediate tensor.
-    chunk = max(1, 2**22 // (problem.n * index_GK.numel()))
-    arguments = (problem.reward_EN, problem.anchor_logp_EN, sampling_logp)
-    return minimise(loss, start_EN, *arguments, steps=steps, chunk=chunk)
 
 
 SamplingPolicy = Callable[[Tensor], Tensor]
@@ -213,28 +264,12 @@ def on_policy(logp_EN: Tensor) -> Tensor:
     return logp_EN
 
 
-def expected_gradient(
+def first_update(
     algorithm: Algorithm, problem: Problem, logits_EN: Tensor, sampling_logp_EN: Tensor, index_GK: Tensor
-) -> Tensor:
-    """∇ of `expected_loss` with respect to the logits at the first update of an iteration, [E, N].
-
-    π_old = π_θ there. The critic is exact for a KL penalty with the problem's β where the algorithm has a β > 0:
-    V = E_π_old[R − β log π_old/π'].
-    """
-
-    def loss(
-        logits_N: Tensor, reward_N: Tensor, anchor_logp_N: Tensor, sampling_logp_N: Tensor, old_logp_N: Tensor
-    ) -> Tensor:
-        beta = getattr(algorithm, "beta", 0.0)
-        value = (old_logp_N.exp() * (reward_N - beta * (old_logp_N - anchor_logp_N))).sum()
-        return expected_loss(
-            algorithm, logits_N, reward_N, anchor_logp_N, sampling_logp_N, index_GK, old_logp_N, value
-        )
-
-    old_logp_EN = logits_EN.log_softmax(-1)
-    return torch.func.vmap(torch.func.grad(loss))(
-        logits_EN, problem.reward_EN, problem.anchor_logp_EN, sampling_logp_EN, old_logp_EN
-    )
+) -> Groups:
+    """The groups as they are at the first update of an iteration: π_old = π_θ, and an exact critic."""
+    beta = getattr(algorithm, "beta", 0.0)
+    return sampled_groups(problem, sampling_logp_EN, index_GK, logits_EN.log_softmax(-1), beta)
 
 
 @dataclass(frozen=True)
@@ -269,59 +304,85 @@ def iterate(
 
         θ ← θ − clip(η_t ∇L / π_s, ± largest_move)
 
-    It ends when the gradient is below 1e-15 everywhere, or after `steps`.
+    It ends when the gradient is below 1e-14 everywhere, or after `steps`.
     """
     logits_EN = start_EN.clone()
     trace, gradient_EN = [logits_EN.log_softmax(-1)], torch.zeros_like(logits_EN)
     for step in range(1, steps + 1):
         logp_EN = logits_EN.log_softmax(-1)
         sampling_logp_EN = sampling(logp_EN)
-        gradient_EN = expected_gradient(algorithm, problem, logits_EN, sampling_logp_EN, index_GK)
+        groups = first_update(algorithm, problem, logits_EN, sampling_logp_EN, index_GK)
+        gradient_EN = expected_gradient(algorithm, groups, logits_EN)
         move_EN = step_size * decay**step * gradient_EN / sampling_logp_EN.exp().clamp(min=1e-300)
         logits_EN = logits_EN - move_EN.clamp(-largest_move, largest_move)
         logits_EN = logits_EN - logits_EN.amax(-1, keepdim=True)
         if step % every == 0:
             trace.append(logits_EN.log_softmax(-1))
-        if gradient_EN.abs().max() < 1e-15:
+        if gradient_EN.abs().max() < 1e-14:
             break
     return FixedPoint(
         logp_EN=logits_EN.log_softmax(-1), gradient_E=gradient_EN.abs().amax(-1), trace_TEN=torch.stack(trace)
     )
 
 
-def group_gradients(
-    algorithm: Algorithm,
-    logits_N: Tensor,
-    reward_N: Tensor,
-    anchor_logp_N: Tensor,
-    sampling_logp_N: Tensor,
-    index_GK: Tensor,
-    value: Tensor | float = 0.0,
-) -> Tensor:
-    """∇ of the loss of each single group with respect to the logits, [G, N], with π_old = π_θ.
+def solve_fixed_point(algorithm: Algorithm, problem: Problem, start_EN: Tensor, index_GK: Tensor) -> FixedPoint:
+    """Newton's method on the condition that the on-policy expected gradient vanishes, from a start near by.
 
-    From the coefficients: ∇_θ log π_θ(y) = e_y − π_θ.
+    For fixed points that `iterate` approaches too slowly. The Jacobian, by automatic differentiation, includes that π_s
+    moves with π_θ. A step that does not lower the largest component of the gradient is halved, up to 30 times.
     """
-    logp_N = logits_N.log_softmax(-1)
-    logp_GK = logp_N[index_GK].requires_grad_()
-    loss_G = group_losses(
-        algorithm,
-        logp_GK,
-        value,
-        reward_GK=reward_N[index_GK],
-        anchor_logp_GK=anchor_logp_N[index_GK],
-        behaviour_logp_GK=sampling_logp_N[index_GK],
-        old_logp_GK=logp_N[index_GK],
-    )
-    (slope_GK,) = torch.autograd.grad(loss_G.sum(), logp_GK)
-    hits_GN = torch.zeros(len(index_GK), len(logits_N), dtype=slope_GK.dtype).scatter_add_(1, index_GK, slope_GK)
-    return hits_GN - slope_GK.sum(-1, keepdim=True) * logp_N.exp()
+
+    def field_of(logits_EN: Tensor) -> Tensor:
+        groups = first_update(algorithm, problem, logits_EN, logits_EN.log_softmax(-1), index_GK)
+        return expected_gradient(algorithm, groups, logits_EN)
+
+    def jacobian_of(logits_EN: Tensor) -> Tensor:
+        columns_NEN = torch.func.vmap(
+            lambda direction_N: torch.func.jvp(field_of, (logits_EN,), (direction_N.expand(logits_EN.shape),))[1]
+        )(torch.eye(problem.n, dtype=logits_EN.dtype))
+        return columns_NEN.permute(1, 2, 0)
+
+    logits_EN = start_EN.clone()
+    gradient_EN = field_of(logits_EN)
+    for _ in range(50):
+        jacobian_ENN = jacobian_of(logits_EN)
+        move_EN = -(torch.linalg.pinv(jacobian_ENN, rtol=1e-12) @ gradient_EN[..., None])[..., 0]
+        share_E1 = torch.ones_like(logits_EN[:, :1])
+        for _ in range(30):
+            trial_EN = field_of(logits_EN + share_E1 * move_EN)
+            worse_E1 = ~(trial_EN.abs().amax(-1, keepdim=True) < gradient_EN.abs().amax(-1, keepdim=True))
+            if not worse_E1.any():
+                break
+            share_E1 = torch.where(worse_E1, share_E1 / 2, share_E1)
+        logits_EN = torch.where(worse_E1, logits_EN, logits_EN + share_E1 * move_EN)
+        gradient_EN = torch.where(worse_E1, gradient_EN, trial_EN)
+        if worse_E1.all() or gradient_EN.abs().max() < 1e-14:
+            break
+    logp_EN = logits_EN.log_softmax(-1)
+    return FixedPoint(logp_EN=logp_EN, gradient_E=gradient_EN.abs().amax(-1), trace_TEN=logp_EN[None])
+
+
+def gradient_noise(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the gradient of a single group with respect to the logits: the expectation, [E, N], and the trace of the
+    covariance, [E]."""
+    slope_EGK = group_slopes(algorithm, groups, logits_EN)
+    place_EGK = groups.index_GK.expand(slope_EGK.shape)
+    slope_EGN = slope_EGK.new_zeros(*groups.weight_EG.shape, logits_EN.shape[1]).scatter_add_(2, place_EGK, slope_EGK)
+    gradient_EGN = to_logits(slope_EGN, logits_EN.log_softmax(-1)[:, None])
+    mean_EN = (groups.weight_EG[..., None] * gradient_EGN).sum(1)
+    square_E = (groups.weight_EG * gradient_EGN.square().sum(-1)).sum(-1)
+    return mean_EN, square_E - mean_EN.square().sum(-1)
 
 
 def draw(sampling_logp_EN: Tensor, groups: int, k: int, generator: torch.Generator) -> Tensor:
     """Independent draws from π_s, [E, groups, k]."""
     index = torch.multinomial(sampling_logp_EN.exp(), groups * k, replacement=True, generator=generator)
     return index.reshape(-1, groups, k)
+
+
+def pick(x_EN: Tensor, index_EGK: Tensor) -> Tensor:
+    """x of each drawn response, [E, G, K]."""
+    return x_EN.gather(1, index_EGK.flatten(1)).reshape(index_EGK.shape)
 
 
 def train(
@@ -340,39 +401,28 @@ def train(
     and takes one Adam step on their loss, with a learning rate that falls linearly to zero.
 
     Every experiment is a batch of its own. π_old is π_θ before the update; the critic is exact, as in
-    `expected_gradient`.
+    `first_update`.
     """
     logits_EN = start_EN.clone().requires_grad_()
     optimizer = torch.optim.Adam([logits_EN], lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / updates)
-    beta = getattr(algorithm, "beta", 0.0)
-
-    def loss(
-        logp_GK: Tensor, reward_GK: Tensor, anchor_GK: Tensor, behaviour_GK: Tensor, old_GK: Tensor, value: Tensor
-    ) -> Tensor:
-        return batch_loss(
-            algorithm,
-            logp_GK,
-            reward_GK=reward_GK,
-            anchor_logp_GK=anchor_GK,
-            behaviour_logp_GK=behaviour_GK,
-            old_logp_GK=old_GK,
-            value=value,
-        )
-
     for _ in range(updates):
         logp_EN = logits_EN.log_softmax(-1)
         old_logp_EN = logp_EN.detach()
         sampling_logp_EN = sampling(old_logp_EN)
         index_EGK = draw(sampling_logp_EN, groups, k, generator)
-        value_E = (old_logp_EN.exp() * (problem.reward_EN - beta * (old_logp_EN - problem.anchor_logp_EN))).sum(-1)
-
-        def at(x_EN: Tensor, index_EGK: Tensor = index_EGK) -> Tensor:
-            return x_EN.gather(1, index_EGK.flatten(1)).reshape(index_EGK.shape)
-
-        tables = (logp_EN, problem.reward_EN, problem.anchor_logp_EN, sampling_logp_EN, old_logp_EN)
+        value_E = exact_value(problem, old_logp_EN, getattr(algorithm, "beta", 0.0))
+        loss_E = separate_losses(
+            algorithm,
+            pick(logp_EN, index_EGK),
+            reward=pick(problem.reward_EN, index_EGK),
+            anchor_logp=pick(problem.anchor_logp_EN, index_EGK),
+            behaviour_logp=pick(sampling_logp_EN, index_EGK),
+            old_logp=pick(old_logp_EN, index_EGK),
+            value=value_E[:, None, None].expand(index_EGK.shape),
+        )
         optimizer.zero_grad()
-        torch.func.vmap(loss)(*map(at, tables), value_E).sum().backward()
+        loss_E.sum().backward()
         optimizer.step()
         schedule.step()
     return logits_EN.detach().log_softmax(-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -74,6 +74,16 @@ def random_problem(rng: np.random.Generator, *, count: int, n: int, rewards: Rew
     )
     return Problem(
         reward_EN=torch.tensor(reward_EN), anchor_logp_EN=torch.tensor(log_gamma_EN).log_softmax(-1), beta=beta
+    )
+
+
+def mixed_problems(rng: np.random.Generator, *, count: int, n: int, beta: float) -> Problem:
+    """`count` problems of each kind of rewards."""
+    parts = [random_problem(rng, count=count, n=n, rewards=rewards, beta=beta) for rewards in get_args(Rewards)]
+    return Problem(
+        reward_EN=torch.cat([part.reward_EN for part in parts]),
+        anchor_logp_EN=torch.cat([part.anchor_logp_EN for part in parts]),
+        beta=beta,
     )
 
 

@@ -23,9 +23,7 @@ class Naive(Algorithm):
     anchor: Anchor = hyperparameter("reference", "π' of the log-ratio")
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
-        error_GK = masked(
-            self.beta * sequence_log_ratio(policy, batch, self.anchor) - batch.rewards_GK, batch.valid_GK
-        )
+        error_GK = masked(self.beta * sequence_log_ratio(policy, batch, self.anchor) - batch.rewards_GK, batch.valid_GK)
         return LossOutput(loss=(error_GK.square() / group_size(batch.valid_GK)).sum(-1).mean())
 
 

@@ -165,13 +165,35 @@ def monte_carlo(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITH
         error = loss_B.std().item() / len(loss_B) ** 0.5
         mean, samples = loss_B.mean().item(), f"{size.draws} groups, seed {seed}"
         setting = f"n=1000, k={k}, random π_θ, π', π_s"
-        record.near("seed eq. 16, 17: unbiased", f"GVPO, {setting}", "z-score of the mean estimate against Var", (mean - truth) / error, tolerance=4.5, samples=samples)
+        record.near(
+            "seed eq. 16, 17: unbiased",
+            f"GVPO, {setting}",
+            "z-score of the mean estimate against Var",
+            (mean - truth) / error,
+            tolerance=4.5,
+            samples=samples,
+        )
         index_EGK = draw(sampling_logp_EN, size.draws, k, generator)
         loss_B = _losses(one_over_k, problem, logits_EN, index_EGK, sampling_logp_EN)
         error_k, biased = loss_B.std().item() / len(loss_B) ** 0.5, loss_B.mean().item()
-        record.near("1/k biased by exactly (k−1)/k", f"1/k, {setting}", "z-score against Var·(k−1)/k", (biased - truth * (k - 1) / k) / error_k, tolerance=4.5, samples=samples)
-        record.report("1/k biased by exactly (k−1)/k", f"1/k, {setting}", "z-score against Var itself", (biased - truth) / error_k, samples=samples)
-        shape.append({"k": k, "1/(k−1)": mean / truth, "1/k": biased / truth, "error": error / truth, "error_k": error_k / truth})
+        record.near(
+            "1/k biased by exactly (k−1)/k",
+            f"1/k, {setting}",
+            "z-score against Var·(k−1)/k",
+            (biased - truth * (k - 1) / k) / error_k,
+            tolerance=4.5,
+            samples=samples,
+        )
+        record.report(
+            "1/k biased by exactly (k−1)/k",
+            f"1/k, {setting}",
+            "z-score against Var itself",
+            (biased - truth) / error_k,
+            samples=samples,
+        )
+        shape.append(
+            {"k": k, "1/(k−1)": mean / truth, "1/k": biased / truth, "error": error / truth, "error_k": error_k / truth}
+        )
     record.frames["bias"] = pd.DataFrame(shape)
     _mixed_monte_carlo(record, rng, generator, size, seed, gvpo)
     _error(record, generator, size, seed, gvpo, problem, logits_EN, sampling_logp_EN, truth)
@@ -233,7 +255,15 @@ def _error(
     few = pd.DataFrame(rows)
     # Weighted by the number of repetitions that each point averages.
     slope = np.polyfit(np.log(few.n), np.log(few.mse), 1, w=np.sqrt(1 / few.n))[0]
-    record.near("seed eq. 16: consistent", "GVPO, n=1000, k=4, estimate over n groups", "slope of log MSE in log n", slope, -1.0, tolerance=0.1, samples=samples)
+    record.near(
+        "seed eq. 16: consistent",
+        "GVPO, n=1000, k=4, estimate over n groups",
+        "slope of log MSE in log n",
+        slope,
+        -1.0,
+        tolerance=0.1,
+        samples=samples,
+    )
 
     x_N = (problem.beta * (logits_EN.log_softmax(-1) - problem.anchor_logp_EN) - problem.reward_EN)[0]
     p_N = sampling_logp_EN[0].exp()

@@ -22,7 +22,8 @@ BETA = 0.5
 def one_batch(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> Record:
     """One group of six responses: w_i = −∂L/∂log π_θ(y_i), on-policy (ℓ = 0) and after some updates (ℓ ≠ 0).
 
-    An algorithm of the table that asks for more than rewards, reference, critic and log-probs has a row that says so.
+    The coefficients themselves are the frame, which `run` prints side by side. An algorithm that asks for more than rewards, reference,
+    critic and log-probs has a row that says so.
     """
     record = Record(CLAIM, samples="one fixed batch")
     reward_GK = torch.tensor([REWARD], dtype=torch.float64)
@@ -58,12 +59,6 @@ def one_batch(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
                         "log-ratio": log_ratio_GK[0, i - 1].item(),
                         "coefficient": weight,
                     }
-                )
-                record.report(
-                    "seed eq. 1, 2",
-                    f"{name}, {where}, response {i}: R={REWARD[i - 1]:g}, ℓ={log_ratio_GK[0, i - 1].item():g}",
-                    "w_i = −∂L/∂log π_θ(y_i)",
-                    weight,
                 )
             total = weight_K.sum().item()
             if name.startswith("GVPO"):

@@ -235,7 +235,7 @@ def partition(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
         note("R_θ − R − β log Z", (excess_EN - beta * log_z_E1).abs().amax(-1).max().item())
         note("R_θ − R varies by", (excess_EN.amax(-1) - excess_EN.amin(-1)).max().item())
 
-        def shifted(target_EN: Tensor, scaled_EN: Tensor, anchor_EN: Tensor = anchor_EN) -> float:
+        def shifted(target_EN: Tensor, scaled_EN: Tensor, anchor_EN: Tensor = anchor_EN, beta: float = beta) -> float:
             """Largest violation of β ℓ = R − c π_θ/π_s with c = E_π_s[R − βℓ], here with π_s = π'. Weighted by π_s."""
             sampled_EN = anchor_EN.exp()
             gap_EN = target_EN - scaled_EN

@@ -88,8 +88,8 @@ def mixed_problems(rng: np.random.Generator, *, count: int, n: int, beta: float)
 
 
 def starting_logits(rng: np.random.Generator, problem: Problem, starts: int) -> Tensor:
-    """[E·starts, N]: for each problem the anchor, the uniform policy, one that puts all but e^{−12} on one response, and
-    random ones with logits N(0, 3²)."""
+    """[E·starts, N]: for each problem the anchor, the uniform policy, a nearly deterministic one (one logit at 12, the
+    rest at 0), and random ones with logits N(0, 3²)."""
     blocks = []
     for anchor_logp_N in problem.anchor_logp_EN:
         logits_SN = torch.tensor(rng.normal(scale=3.0, size=(max(starts, 3), problem.n)))

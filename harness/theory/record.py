@@ -29,7 +29,7 @@ class Size:
     """Responses of the largest problem."""
 
 
-FULL = Size(problems=4, starts=8, draws=200_000, updates=400, seeds=8, largest_n=64)
+FULL = Size(problems=4, starts=8, draws=200_000, updates=400, seeds=12, largest_n=64)
 SMALL = Size(problems=1, starts=3, draws=4_000, updates=60, seeds=4, largest_n=8)
 
 

@@ -14,7 +14,6 @@ from algorithms import ALGORITHMS, Algorithm
 from harness.theory.estimator import anywhere, variance
 from harness.theory.expectation import (
     SamplingPolicy,
-    exact_value,
     expected_loss,
     first_update,
     gradient_noise,
@@ -25,6 +24,7 @@ from harness.theory.expectation import (
     sampled_groups,
     train,
 )
+from harness.theory.gradient import objective
 from harness.theory.optimum import spread
 from harness.theory.problem import Problem, kl, mixed_problems, random_problem, starting_logits, total_variation
 from harness.theory.record import Record, Size
@@ -251,6 +251,9 @@ def efficiency(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHM
             mean_EN, trace_E = gradient_noise(single, at, halfway_EN[:2])
             noise = (trace_E / mean_EN.square().sum(-1)).mean().item()
             rows.append({"s": s, "KL(π*‖π_s)": distance[s], "algorithm": name, "what": "noise", "value": noise})
+            uphill_EN = torch.func.grad(lambda x_EN: objective(few, x_EN).sum())(halfway_EN[:2])
+            cosine = torch.nn.functional.cosine_similarity(-mean_EN, uphill_EN).mean().item()
+            rows.append({"s": s, "KL(π*‖π_s)": distance[s], "algorithm": name, "what": "cosine", "value": cosine})
 
     all_shifts = Problem(
         reward_EN=problem.reward_EN.repeat(len(SHIFTS), 1),
@@ -286,9 +289,10 @@ def efficiency(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHM
     units = {
         "ess": ("effective share of samples with weights π*/π_s", "exact"),
         "noise": ("tr Cov ∇ / |E ∇|² of one group, half way to π*", "exact"),
+        "cosine": ("cosine of −E ∇ with ∇J, half way to π*", "exact"),
         "distance": ("mean TV from π* after training", samples),
     }
-    for row in table.itertuples():
+    for row in table[table.s.isin((-1.0, 1.0, 3.0))].itertuples():
         quantity, drawn = units[row.what]
         record.report(
             "seed, PPO/GRPO section: sampling efficiency",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import pandas as pd
@@ -19,11 +20,11 @@ LOG_RATIO = (0.4, -0.1, 0.3, -0.5, 0.0, 0.1)
 BETA = 0.5
 
 
-def one_batch(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> Record:
+def one_batch(size: Size, seed: int, algorithms: Mapping[str, type[Algorithm]] = ALGORITHMS) -> Record:
     """One group of six responses: w_i = −∂L/∂log π_θ(y_i), on-policy (ℓ = 0) and after some updates (ℓ ≠ 0).
 
-    The coefficients themselves are the frame, which `run` prints side by side. An algorithm that asks for more than rewards, reference,
-    critic and log-probs has a row that says so.
+    The coefficients themselves are the frame, which `run` prints side by side. An algorithm that asks for more than
+    rewards, reference, critic and log-probs has a row that says so.
     """
     record = Record(CLAIM, samples="one fixed batch")
     reward_GK = torch.tensor([REWARD], dtype=torch.float64)
@@ -79,12 +80,12 @@ def one_batch(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
     return record
 
 
-def _all(algorithms: Mapping[str, type]) -> dict[str, Algorithm]:
+def _all(algorithms: Mapping[str, type[Algorithm]]) -> dict[str, Algorithm]:
     """Every algorithm of the table at β = BETA where it has one, with π' the reference where it can choose."""
     made: dict[str, Algorithm] = {}
     for cls in algorithms.values():
-        fields = cls.__dataclass_fields__
-        options = {name: value for name, value in (("beta", BETA), ("anchor", "reference")) if name in fields}
+        names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        options = {name: value for name, value in (("beta", BETA), ("anchor", "reference")) if name in names}
         made[cls.name] = cls(**options)
     made["naive"], made["Kimi, ℓ centred"] = Naive(beta=BETA), CentredKimi(beta=BETA, anchor="reference")
     return made

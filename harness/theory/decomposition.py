@@ -170,12 +170,12 @@ def ablations(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
             expected_gradient(gvpo, groups, start_EN).abs().amax(-1).min().item(),
             1e-3,
         )
-    end = minimise(algorithms["gvpo"](beta=beta, anchor="reference", covariance_term=False), groups, start_EN)
+    lowest = minimise(algorithms["gvpo"](beta=beta, anchor="reference", covariance_term=False), groups, start_EN)
     record.near(
         "derived here: without Cov, π ∝ e^{R/β}",
         f"without Cov, π_s uniform and fixed, {count} problems",
         "largest TV from it",
-        total_variation(end.logp_EN, no_pull_EN).max().item(),
+        total_variation(lowest.logp_EN, no_pull_EN).max().item(),
         tolerance=1e-6,
     )
     return record

@@ -89,7 +89,7 @@ class Groups:
 def sampled_groups(
     problem: Problem, sampling_logp: Tensor, index_GK: Tensor, old_logp_EN: Tensor | None = None, beta: float = 0.0
 ) -> Groups:
-    """Groups weighted by their probability Π_i π_s,i(y_i) under π_s: log-probs [E, N], or one policy per slot, [E, K, N].
+    """Groups weighted by their probability Π_i π_s,i(y_i); log π_s is [E, N], or [E, K, N], a policy for each slot.
 
     With `old_logp_EN`, π_θ at the start of the iteration, the critic is exact for a KL penalty of strength `beta`:
     V = E_π_old[R − β log π_old/π'].
@@ -148,7 +148,7 @@ def group_slopes(algorithm: Algorithm, groups: Groups, logits_EN: Tensor) -> Ten
 
 
 def to_logits(slope_EN: Tensor, logp_EN: Tensor) -> Tensor:
-    """From derivatives by log π_θ(y) to derivatives by the logits, over the last dimension: ∂log π_θ(y)/∂θ = e_y − π_θ."""
+    """From derivatives by log π_θ(y) to derivatives by the logits, last dimension: ∂log π_θ(y)/∂θ = e_y − π_θ."""
     return slope_EN - slope_EN.sum(-1, keepdim=True) * logp_EN.exp()
 
 
@@ -203,9 +203,9 @@ def minimise(
     """Minimises the expected loss under a fixed π_s by Newton's method, all experiments side by side.
 
     The step is −D V |Λ|⁻¹ Vᵀ D g, with VΛVᵀ = D H D, H the Hessian and D = |diag H|^{−½}: a descent direction where the
-    loss is not convex, and accurate where responses differ in probability by many orders of magnitude. Eigenvalues below
-    1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A step is
-    shortened (by adding to |Λ|) until the loss falls, or, where float64 no longer resolves the loss, the gradient does.
+    loss is not convex, and accurate where responses differ in probability by many orders of magnitude. Eigenvalues
+    below 1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A step
+    is shortened (by adding to |Λ|) until the loss falls, or, where float64 cannot resolve the loss, the gradient does.
     No logit moves by more than `largest_move` at once: losses that saturate need that, a quadratic one does not. An
     experiment has converged when a full step moves no logit by more than 1e-12 or nothing falls any more. The gradient
     at the end is returned: look at it.
@@ -329,7 +329,7 @@ def solve_fixed_point(algorithm: Algorithm, problem: Problem, start_EN: Tensor, 
     """Newton's method on the condition that the on-policy expected gradient vanishes, from a start near by.
 
     For fixed points that `iterate` approaches too slowly. The Jacobian, by automatic differentiation, includes that π_s
-    moves with π_θ. A step that does not lower the largest component of the gradient is halved, up to 30 times.
+    moves with π_θ. A step that does not lower the largest component of the gradient is halved, up to 8 times.
     """
 
     def field_of(logits_EN: Tensor) -> Tensor:
@@ -344,11 +344,11 @@ def solve_fixed_point(algorithm: Algorithm, problem: Problem, start_EN: Tensor, 
 
     logits_EN = start_EN.clone()
     gradient_EN = field_of(logits_EN)
-    for _ in range(50):
+    for _ in range(12):
         jacobian_ENN = jacobian_of(logits_EN)
         move_EN = -(torch.linalg.pinv(jacobian_ENN, rtol=1e-12) @ gradient_EN[..., None])[..., 0]
         share_E1 = torch.ones_like(logits_EN[:, :1])
-        for _ in range(30):
+        for _ in range(8):
             trial_EN = field_of(logits_EN + share_E1 * move_EN)
             worse_E1 = ~(trial_EN.abs().amax(-1, keepdim=True) < gradient_EN.abs().amax(-1, keepdim=True))
             if not worse_E1.any():

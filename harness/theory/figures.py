@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import matplotlib
@@ -168,7 +168,7 @@ def rounds(table: pd.DataFrame) -> Figure:
 
 
 def coefficients(table: pd.DataFrame) -> Figure:
-    """w_i of one batch under every algorithm, each scaled to its own largest, since a learning rate absorbs the scale."""
+    """w_i of one batch under every algorithm, coloured by their share of its largest: a learning rate absorbs scale."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     for axes, (where, part) in zip(panels, table.groupby("where", sort=False), strict=True):
         wide = part.pivot(index="algorithm", columns="response", values="coefficient").reindex(part.algorithm.unique())
@@ -184,7 +184,7 @@ def coefficients(table: pd.DataFrame) -> Figure:
     return figure
 
 
-FIGURES = {
+FIGURES: dict[str, tuple[tuple[str, ...], Callable[..., Figure]]] = {
     "optimum": (("optimum",), optimum),
     "partition": (("partition",), partition),
     "dpo": (("dpo",), dpo),

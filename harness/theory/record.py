@@ -47,6 +47,7 @@ class Row:
     holds: Holds
     samples: str
     seconds: float
+    """CPU seconds, which neighbours on the machine change less than wall seconds."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Record:
     rows: list[Row] = field(default_factory=list)
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     """What the figures show, by name."""
-    _since: float = field(default_factory=time.perf_counter)
+    _since: float = field(default_factory=time.process_time)
 
     def near(
         self,
@@ -99,7 +100,7 @@ class Record:
         holds: bool | None,
         samples: str | None,
     ) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.rows.append(
             Row(
                 claim=self.claim,

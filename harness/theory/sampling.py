@@ -176,6 +176,10 @@ def _two_halves(record: Record, rng: np.random.Generator, size: Size, algorithms
         )
 
 
+def _always(logp_EN: Tensor) -> SamplingPolicy:
+    return lambda _: logp_EN
+
+
 def budget(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> Record:
     """64 responses and groups of 8, too many to enumerate: distance from π* after a fixed number of samples."""
     record = Record(CLAIM)
@@ -191,7 +195,7 @@ def budget(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -
     )
     policies: dict[str, SamplingPolicy] = dict(moving)
     for name, logp_EN in fixed.items():
-        policies[name] = lambda _, logp_EN=logp_EN: logp_EN
+        policies[name] = _always(logp_EN)
     for name, sampling in policies.items():
         logp_EN = train(
             algorithms["gvpo"](beta=beta, anchor="reference"),
@@ -293,12 +297,12 @@ def efficiency(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHM
         "distance": ("mean TV from π* after training", samples),
     }
     for row in table[table.s.isin((-1.0, 1.0, 3.0))].itertuples():
-        quantity, drawn = units[row.what]
+        quantity, drawn = units[str(row.what)]
         record.report(
             "seed, PPO/GRPO section: sampling efficiency",
             f"{row.algorithm}, s={row.s:g}, {setting}",
             quantity,
-            row.value,
+            float(row.value),  # type: ignore[arg-type]
             samples=drawn,
         )
     return record

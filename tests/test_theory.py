@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass, replace
@@ -232,7 +233,7 @@ def test_importance_weights_lose_their_samples_as_the_sampling_policy_moves_away
     table = sampling.efficiency(replace(SMALL, updates=20), 0).frames["efficiency"]
     ess = table[table.what == "ess"].sort_values("s").value.tolist()
     assert ess[0] == pytest.approx(1.0)  # π_s = π*
-    assert all(later < earlier for earlier, later in zip(ess, ess[1:], strict=False))
+    assert all(later < earlier for earlier, later in itertools.pairwise(ess))
     noise = table[table.what == "noise"].pivot(index="s", columns="algorithm", values="value")
     assert noise.loc[3.0, "PG + KL"] > 100 * noise.loc[3.0, "GVPO"]
     cosine = table[table.what == "cosine"].pivot(index="s", columns="algorithm", values="value")

@@ -10,11 +10,18 @@ from harness.theory.figures import FIGURES, draw
 from harness.theory.record import SMALL, Record
 from harness.theory.run import PARTS, run, to_latex, to_markdown, to_table, write
 
-COLUMNS = (
-    ["claim", "equation", "setting", "quantity"]
-    + ["measured", "expected", "tolerance", "holds"]
-    + ["samples", "seconds"]
-)
+COLUMNS = [
+    "claim",
+    "equation",
+    "setting",
+    "quantity",
+    "measured",
+    "expected",
+    "tolerance",
+    "holds",
+    "samples",
+    "seconds",
+]
 
 
 def test_a_row_holds_within_its_tolerance_and_a_nan_never():

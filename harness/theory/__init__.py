@@ -1,0 +1,16 @@
+"""The theory, measured: every claim of the seed article against a known answer, in float64, on the algorithm classes.
+
+A finite problem has n responses, rewards R and an anchor π'; its optimum π* ∝ π' e^{R/β} is known (seed eq. 4). A
+tabular policy has one logit per response, so every response is one token (T = 1) and every sum can be written out.
+
+    problem.py       finite problems, their optimum, distances between policies
+    expectation.py   exact expectations, gradients per group, minimisers and fixed points, training on samples
+    record.py        rows of the table, and how much of everything is run
+    optimum.py, sampling.py, estimator.py, decomposition.py, gradient.py, rounds.py, coefficients.py   claims 1 to 7
+    figures.py, run.py   what is drawn, and the run of it all
+
+Shape suffixes beside those of `algorithms.base`:
+    E  experiments that run side by side: problems × starting points × …
+    N  responses of the finite problem
+Here G counts the groups of one expectation or mini-batch, all of the same prompt.
+"""

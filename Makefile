@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full tune test lint clean
+.PHONY: install bench bench-full tune theory test lint clean
 
 install: .venv/installed
 
@@ -30,6 +30,10 @@ tune: install
 	$(BIN)/gvpo-bench tune embedded
 	$(BIN)/gvpo-bench tune embedded-reuse
 	$(BIN)/gvpo-bench tune embedded-stale
+
+# Ground truth for the claims of the article.
+theory: install
+	$(BIN)/gvpo-bench theory
 
 lint: install
 	$(BIN)/ruff check .

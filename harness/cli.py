@@ -168,6 +168,23 @@ def grade(
 
 
 @app.command()
+def theory(
+    out: Annotated[Path, typer.Option("--out", help="Where the table and the figures go.")] = Path("results/theory"),
+    seed: Annotated[int, typer.Option(help="Of the random problems.")] = 0,
+    workers: WorkersOption = None,
+) -> None:
+    """Measure every claim of the article against problems with a known answer, in float64, with the same algorithms."""
+    from rich.console import Console
+
+    from harness.theory.run import run
+
+    table = run(out, workers=workers or _cores(), seed=seed)
+    console = Console()
+    console.print(table["holds"].value_counts().to_string())
+    console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def algorithms() -> None:
     """List the algorithms with their hyper-parameters, defaults and search spaces."""
     import dataclasses

@@ -41,7 +41,7 @@ limit = 12
 baseline = "gvpo"
 
 [tuning]
-trials = 3
+trials = 2
 benchmark = "arithmetic-tune"
 seeds = [1000]
 lr = [1e-4, 1e-2]

@@ -1,5 +1,6 @@
 """The command line: quick help, exit codes that mean something, messages instead of tracebacks."""
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -73,8 +74,8 @@ def test_algorithms_lists_every_one_with_its_hyperparameters(capsys):
     shown = capsys.readouterr().out
     for name, cls in ALGORITHMS.items():
         assert f" {name} " in shown
-        for parameter in cls.__dataclass_fields__:
-            assert parameter in shown
+        for field in dataclasses.fields(cls):
+            assert field.name in shown
 
 
 def test_report_on_a_folder_without_runs_is_exit_code_2_without_a_traceback(tmp_path, capsys):

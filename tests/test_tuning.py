@@ -1,0 +1,121 @@
+"""Tuning: as many trials for each algorithm, over shared points, on seeds and problems that no table uses."""
+
+import dataclasses
+import json
+import tomllib
+
+import pandas as pd
+import pytest
+from small import command, manifest, write_suite
+
+from algorithms import ALGORITHMS
+from harness.config import load_suite
+from harness.tuning import trials
+
+pytest_plugins = ["small_fixtures"]
+
+EVERY = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
+
+
+@pytest.fixture(scope="module")
+def suite():
+    """The embedded suite, for its trials alone."""
+    return load_suite("embedded")
+
+
+@pytest.mark.parametrize("label", EVERY)
+def test_trials_are_as_many_for_each_algorithm_and_lie_in_the_ranges(suite, label):
+    found = trials(suite, label)
+    assert len(found) == suite.tuning.trials
+    spaces = {f.name: f.metadata["search"] for f in dataclasses.fields(ALGORITHMS[label])}
+    searched = {name for name, space in spaces.items() if space is not None}
+    for trial in found:
+        for name in ("lr", "max_norm"):
+            low, high = getattr(suite.tuning, name)
+            assert low <= trial["optimizer"][name] <= high
+        assert searched <= set(trial["parameters"])
+        for name in searched:
+            space, value = spaces[name], trial["parameters"][name]
+            assert value in space.values if hasattr(space, "values") else space.low <= value <= space.high
+        assert ("critic_lr" in trial["optimizer"]) == (label == "ppo")
+
+
+def test_trial_by_trial_all_algorithms_get_the_same_learning_rate_and_clipping(suite):
+    shared = [
+        [(trial["optimizer"]["lr"], trial["optimizer"]["max_norm"]) for trial in trials(suite, label)]
+        for label in EVERY
+    ]
+    assert all(points == shared[0] for points in shared)
+    assert len(set(shared[0])) == suite.tuning.trials
+
+
+def test_trials_cover_both_halves_of_each_range(suite):
+    """Eight points of a Sobol sequence in base 2: four fall into each half of every coordinate."""
+    low, high = suite.tuning.lr
+    middle = (low * high) ** 0.5  # 1.7e-4
+    assert sum(trial["optimizer"]["lr"] < middle for trial in trials(suite, "gvpo")) == 4
+
+
+def test_trials_are_the_same_at_every_call(suite):
+    assert trials(suite, "gvpo") == trials(suite, "gvpo")
+
+
+def test_trials_keep_the_entrys_other_parameters():
+    suite = load_suite("embedded-stale")
+    assert {trial["parameters"]["anchor"] for trial in trials(suite, "gvpo")} == {"behaviour"}
+
+
+@pytest.fixture(scope="module")
+def tuned(base, quick_workers, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    settings = ["--set", "train.steps=2", "--set", "train.checkpoint_every=0"]
+    assert command("tune", write_suite(folder, base), *settings, "--workers", 1, "--out", folder) == 0
+    return folder
+
+
+def test_trials_use_the_tuning_seeds_and_problems_and_no_others(tuned):
+    runs = tuned / "runs" / "small-tuning"
+    cells = sorted(path for path in runs.iterdir() if path.is_dir())
+    assert [cell.name for cell in cells] == [f"{label}-t{i}-s1000" for label in ("gvpo", "ppo") for i in range(2)]
+    for cell in cells:
+        assert set(pd.read_parquet(cell / "samples.parquet")["benchmark"]) == {"arithmetic-tune"}
+        assert manifest(cell)["seed"] == 1000
+
+
+def test_every_trial_is_recorded_with_its_score(tuned):
+    table = pd.read_csv(tuned / "tuning" / "small" / "trials.csv")
+    assert table.groupby("algorithm").size().to_dict() == {"gvpo": 2, "ppo": 2}
+    for row in table.itertuples():
+        samples = pd.read_parquet(
+            tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000" / "samples.parquet"
+        )
+        assert row.score == pytest.approx(samples["score"].mean(), rel=1e-5)
+
+
+def test_best_has_the_highest_score_and_can_be_copied_into_the_suite(tuned):
+    table = pd.read_csv(tuned / "tuning" / "small" / "trials.csv")
+    best = tomllib.loads((tuned / "tuning" / "small" / "best.toml").read_text(encoding="utf-8"))
+    assert list(best["algorithms"]) == ["gvpo", "ppo"]
+    raw = tomllib.loads((tuned / "small.toml").read_text(encoding="utf-8"))
+    for label, entry in best["algorithms"].items():
+        own = table[table["algorithm"] == label]
+        winners = own[own["score"] == own["score"].max()]
+        assert any(
+            entry["optimizer"]["lr"] == pytest.approx(row.lr, rel=1e-5)
+            and entry["optimizer"]["max_norm"] == pytest.approx(row.max_norm, rel=1e-5)
+            for row in winners.itertuples()
+        )
+        raw["algorithms"][label] = entry
+    suite = load_suite(str(tuned / "small.toml"))
+    copied = type(suite).model_validate_json(json.dumps(raw))
+    assert copied.algorithms["gvpo"].parameters["beta"] in [t["parameters"]["beta"] for t in trials(suite, "gvpo")]
+
+
+def test_suite_without_tuning_is_refused(tuned, tmp_path, capsys):
+    text = (tuned / "small.toml").read_text()
+    start, end = text.index("[tuning]"), text.index("[algorithms.gvpo]")
+    path = tmp_path / "untuned.toml"
+    path.write_text(text[:start] + text[end:])
+    assert command("tune", path, "--out", tmp_path / "out") == 2
+    assert "suite small has no [tuning] section" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

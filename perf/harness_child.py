@@ -1,0 +1,41 @@
+"""The harness's training loop in blocks of steps: `harness_child.py CELL.json`, the settings of one cell."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from blocks import Blocks
+
+from benchmarks import load_benchmark
+from harness.cells import build_algorithm
+from harness.config import CellConfig
+from harness.models import load_model
+from harness.record import CellFolder
+from harness.reward import judge_for
+from harness.train import train
+
+
+def main() -> None:
+    blocks = Blocks()
+    torch.set_num_threads(1)
+    config = CellConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    lm = load_model(config.model)
+    benchmark = load_benchmark(config.train.benchmark)
+    algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
+    with judge_for([benchmark]) as judges, tempfile.TemporaryDirectory() as folder:
+        train(
+            config,
+            algorithm,
+            lm,
+            benchmark.problems(),
+            judges[benchmark.name],
+            CellFolder(Path(folder)),
+            lambda step, row: blocks.tick(),
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,317 @@
+"""`make perf`: what a step costs, side by side with TRL, against the machine's matrix peak and between our own choices.
+
+Processes under comparison stay alive and take turns block by block, so that a change in the machine's load meets all
+of them. A ratio is taken within each round; the table gives the median over rounds and the extremes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from blocks import Child
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import load_benchmark
+from harness.cells import Cell, plan
+from harness.config import load_suite
+from harness.models import resolve_path
+from harness.record import environment, write_text
+from harness.sweep import WORKER_ENVIRONMENT, run_cells
+from harness.train import prompts_of_step
+
+HERE = Path(__file__).resolve().parent
+LABELS = ("grpo", "gvpo", "ppo", "dpo", "kimi", "pg")
+STANDING_STILL = 1e-12
+"""The learning rate: every update is made, but responses stay as long as the base's, the same work for everyone."""
+TOKEN_BUDGET = 4096
+"""Two passes are taken only where a mini-batch does not fit: the 256 responses of a step must not, to be measured."""
+ENVIRONMENT = {**WORKER_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
+"""Of every process that is measured, the peer's included: one thread, the same memory settings."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of the table."""
+
+    name: str
+    values: list[float]
+    """One a round."""
+    unit: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+    @property
+    def target(self) -> str:
+        if self.at_least is not None:
+            return f"≥ {self.at_least:g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:g}"
+
+    @property
+    def met(self) -> str:
+        if not self.target:
+            return ""
+        ok = (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+        return "yes" if ok else "no"
+
+    @property
+    def spread(self) -> str:
+        return f"{min(self.values):.4g} – {max(self.values):.4g}"
+
+    def __str__(self) -> str:
+        target = f", target {self.target}: {'met' if self.met == 'yes' else 'missed'}" if self.target else ""
+        return f"{self.name}: {self.value:.4g} {self.unit} ({self.spread}){target}"
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "measurement": self.name,
+            "median": self.value,
+            "min": min(self.values),
+            "max": max(self.values),
+            "unit": self.unit,
+            "rounds": len(self.values),
+            "target": self.target,
+            "met": self.met,
+        }
+
+
+def cells(updates: int, seeds: int = 1, **train: int) -> dict[str, list[Cell]]:
+    """The embedded suite's cells by label, at the algorithms' defaults (GRPO's beta is 0)."""
+    overrides = [f"train.mini_batches={updates}", f"train.token_budget={TOKEN_BUDGET}", "train.checkpoint_every=0"]
+    overrides += [f"train.{key}={value}" for key, value in train.items()]
+    for label in LABELS:
+        overrides.append(f"algorithms.{label}.parameters={{}}")
+        overrides.append(
+            f"algorithms.{label}.optimizer={{lr={STANDING_STILL}, critic_lr={STANDING_STILL}, max_norm=1.0}}"
+        )
+    planned = [cell for cell in plan(load_suite("embedded", overrides), range(seeds)) if not cell.is_base]
+    return {label: [cell for cell in planned if cell.config.label == label] for label in LABELS}
+
+
+class Bench:
+    """Starts the processes, gives them their turns, and keeps what they took."""
+
+    def __init__(self, peer: Path, rounds: int, steps: int, scratch: Path, progress: Progress) -> None:
+        self.peer, self.rounds, self.steps, self.scratch, self.progress = peer, rounds, steps, scratch, progress
+
+    def _settings(self, name: str, text: str) -> str:
+        path = self.scratch / f"{name}.json"
+        path.write_text(text, encoding="utf-8")
+        return str(path)
+
+    def harness(self, cell: Cell, script: str = "harness_child.py") -> Child:
+        name = f"{cell.name}-{cell.config.train.mini_batches}"
+        settings = self._settings(name, cell.config.model_dump_json())
+        return Child([sys.executable, str(HERE / script), settings], ENVIRONMENT)
+
+    def trl(self, cell: Cell) -> Child:
+        """TRL at the settings of a cell."""
+        config, train = cell.config, cell.config.train
+        assert config.optimizer is not None
+        problems = load_benchmark(train.benchmark).problems()
+        steps = len(problems) // train.prompts
+        chosen = [p for step in range(steps) for p in prompts_of_step(problems, config.seed, step, train.prompts)]
+        settings = {
+            "model": resolve_path(config.model),
+            "prompts": [problem.prompt for problem in chosen],
+            "prompts_per_step": train.prompts,
+            "samples": train.samples,
+            "updates": train.mini_batches,
+            "max_new_tokens": train.max_new_tokens,
+            "lr": config.optimizer.lr,
+            "max_norm": config.optimizer.max_norm,
+            "betas": config.optimizer.betas,
+        }
+        path = self._settings(f"trl-{train.mini_batches}", json.dumps(settings))
+        return Child([str(self.peer), str(HERE / "trl_child.py"), path], ENVIRONMENT)
+
+    def take_turns(self, what: str, children: dict[str, Child]) -> dict[str, list[float]]:
+        """Median seconds a step of each child's block in each round. A block's first step wakes the process up."""
+        seconds: dict[str, list[float]] = {name: [] for name in children}
+        task = self.progress.add_task(what, total=self.rounds * len(children))
+        for _ in range(self.rounds):
+            for name, child in children.items():
+                seconds[name].append(median(child.block(self.steps + 1)[1:]))
+                self.progress.advance(task)
+        return seconds
+
+    def against_trl(self, updates: int, target: float) -> Iterator[Measurement]:
+        grpo = cells(updates, steps=10**6)["grpo"][0]
+        with closing({"gvpo-bench": self.harness(grpo), "TRL": self.trl(grpo)}) as children:
+            seconds = self.take_turns(f"TRL, {updates} updates", children)
+        where = f"GRPO step of 256 responses, {updates} update{'s' if updates > 1 else ''}"
+        for name, values in seconds.items():
+            yield Measurement(f"{where}: {name}", values, "s")
+        yield Measurement(f"{where}: TRL / gvpo-bench", ratios(seconds["TRL"], seconds["gvpo-bench"]), "×", target)
+
+    def parts(self) -> Iterator[Measurement]:
+        cell = cells(1)["grpo"][0]
+        with closing({"parts": self.harness(cell, "parts_child.py")}) as children:
+            about = json.loads(Path(children["parts"].command[-1]).with_suffix(".about.json").read_text("utf-8"))
+            flops: dict[str, float] = about["flops"]
+            seconds: dict[str, list[float]] = {name: [] for name in flops}
+            for _ in self.progress.track(range(3 * self.rounds), description="share of the peak"):
+                for name, value in zip(flops, children["parts"].block(len(flops)), strict=True):
+                    seconds[name].append(value)
+        rate = {name: [flops[name] / s for s in values] for name, values in seconds.items()}
+        yield Measurement("Matrix peak, float32, one thread", [r / 1e9 for r in rate["peak"]], "GFLOP/s")
+        for part, name, count, target in (
+            ("generation", "Generation", about["response tokens"], None),
+            ("one pass", "Training, forward and backward in one pass", about["tokens"], 0.28),
+        ):
+            yield Measurement(f"{name}: tokens", [count / s for s in seconds[part]], "tokens/s")
+            yield Measurement(f"{name}: share of the peak", ratios(rate[part], rate["peak"]), "", target)
+        name = "Forward and backward: two passes / one pass"
+        yield Measurement(name, ratios(seconds["two passes"], seconds["one pass"]), "×", at_most=1.45)
+
+    def algorithms(self, updates: int = 16) -> Iterator[Measurement]:
+        planned = cells(updates, steps=10**6)
+        with closing({label: self.harness(planned[label][0]) for label in LABELS}) as children:
+            seconds = self.take_turns("algorithms", children)
+        for label, values in seconds.items():
+            yield Measurement(f"Step at {updates} updates: {label}", values, "s")
+            if label != "grpo":
+                yield Measurement(f"Step at {updates} updates: {label} / grpo", ratios(values, seconds["grpo"]), "×")
+
+    def workers(self, count: int, steps: int) -> Iterator[Measurement]:
+        """The same GRPO cells, evaluation included, from the start of the processes to the last cell's end."""
+        planned = cells(16, seeds=count, steps=steps)["grpo"]
+        rounds = max(1, self.rounds // 2)
+        seconds: dict[int, list[float]] = {1: [], 2: []}
+        task = self.progress.add_task("worker processes", total=2 * rounds)
+        for _ in range(rounds):
+            for workers, values in seconds.items():
+                with tempfile.TemporaryDirectory(dir=self.scratch) as runs:
+                    started = time.perf_counter()
+                    outcome = run_cells(
+                        planned, Path(runs), workers=workers, command=sys.argv, console=Console(quiet=True)
+                    )
+                    values.append(time.perf_counter() - started)
+                if outcome.failed:
+                    raise RuntimeError(f"cells failed: {outcome.failed}")
+                self.progress.advance(task)
+        for workers, values in seconds.items():
+            yield Measurement(f"Sweep of {count} cells, {workers} worker{'s' if workers > 1 else ''}", values, "s")
+        yield Measurement("Two workers against one", ratios(seconds[1], seconds[2]), "×", 1.7)
+
+
+@contextlib.contextmanager
+def closing(children: dict[str, Child]) -> Iterator[dict[str, Child]]:
+    try:
+        yield children
+    finally:
+        for child in children.values():
+            child.close()
+
+
+def ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(numerator, denominator, strict=True)]
+
+
+def peer_versions(peer: Path) -> dict[str, str]:
+    """Raises FileNotFoundError where the peer's environment has not been made."""
+    code = "import json, importlib.metadata as m; print(json.dumps({p: m.version(p) for p in %r}))"
+    packages = ["trl", "torch", "transformers", "accelerate"]
+    out = subprocess.run([str(peer), "-c", code % packages], capture_output=True, text=True, check=True).stdout
+    return json.loads(out)
+
+
+def write_table(measurements: Sequence[Measurement], out: Path, about: dict[str, str]) -> None:
+    frame = pd.DataFrame([m.row() for m in measurements])
+    write_text(out / "table.csv", frame.to_csv(index=False))
+    lines = ["# Speed", ""]
+    lines += [f"- {name}: {text}" for name, text in about.items()]
+    lines += ["", "| measurement | median | min – max | target | met |", "|---|---|---|---|---|"]
+    for m in measurements:
+        lines.append(f"| {m.name} | {m.value:.4g} {m.unit}".rstrip() + f" | {m.spread} | {m.target} | {m.met} |")
+    lines += ["", NOTES]
+    write_text(out / "table.md", "\n".join(lines))
+
+
+NOTES = f"""\
+Medians over rounds in which the compared processes take turns; a ratio is taken within its round. Each process has one
+thread and keeps freed memory (glibc's thresholds), TRL's too. The learning rate is {STANDING_STILL:g}, so that
+responses stay as long as the base's and every process does the same work.
+
+- TRL: GRPOTrainer with transformers' generate, the same checkpoint, prompts in the same order, 32 × 8 responses of at
+  most 16 tokens, beta 0, fused AdamW, clipping at 1, no logging, no saving, and a reward that costs nothing (gvpo-bench
+  grades). 16 updates are per_device_train_batch_size 16 and steps_per_generation 16: one generation of 256 responses,
+  each trained on once.
+- Share of the peak: 6 FLOPs per parameter and token of prompt and response in training, 2 per parameter and generated
+  token in generation; padding and prefill count as no work done. Training is the 256 responses of a step at a token
+  budget of {TOKEN_BUDGET}, without the optimiser.
+- Algorithms run at their defaults on the same rollouts.
+- Workers: wall time of whole GRPO cells with their evaluation, start of the processes included.
+"""
+
+
+def main(
+    peer: Annotated[Path, typer.Option(help="Python of the environment that TRL is installed in.")] = Path(
+        ".venv-trl/bin/python"
+    ),
+    out: Annotated[Path, typer.Option(help="Where table.md and table.csv go.")] = Path("results/perf"),
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each process.")] = 7,
+    steps: Annotated[int, typer.Option(min=1, help="Counted steps of a turn.")] = 3,
+    sweep_cells: Annotated[int, typer.Option(min=2, help="Cells of the sweep with one and two workers.")] = 8,
+    cell_steps: Annotated[int, typer.Option(min=1, help="Training steps of each of them.")] = 20,
+) -> None:
+    console = Console()
+    if not peer.is_file():
+        console.print(f"[red]There is no {peer}: run make perf, which sets it up, or give --peer[/]")
+        raise typer.Exit(2)
+    env, load, theirs = environment(), os.getloadavg()[0], peer_versions(peer)
+    if load > 0.5:
+        console.print(f"[yellow]The machine is not quiet (load {load:.1f}): only ratios mean something[/]")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress, tempfile.TemporaryDirectory() as scratch:
+        bench = Bench(peer, rounds, steps, Path(scratch), progress)
+        measurements = []
+        for measurement in itertools.chain(
+            bench.against_trl(1, 1.0),
+            bench.against_trl(16, 1.5),
+            bench.parts(),
+            bench.algorithms(),
+            bench.workers(sweep_cells, cell_steps),
+        ):
+            measurements.append(measurement)
+            colour = {"yes": "green", "no": "red"}.get(measurement.met, "default")
+            console.print(f"[{colour}]{measurement}[/]", highlight=False)
+    ours = {name: version for name, version in env["versions"].items() if name in ("python", "torch", "transformers")}
+    git = env["git"] or {}
+    about = {
+        "Hardware": f"{env['hardware']['cpu']}, {env['hardware']['cores']} cores, {platform.system()}; load before "
+        f"the start {load:.2f}",
+        "gvpo-bench": ", ".join(f"{k} {v}" for k, v in ours.items())
+        + f"; commit {git.get('commit', 'unknown')[:12]}{' with local changes' if git.get('dirty') else ''}",
+        "TRL": ", ".join(f"{k} {v}" for k, v in theirs.items()),
+        "Command": f"`python perf/measure.py {' '.join(sys.argv[1:])}".rstrip() + "`",
+        "Date": env["date"],
+    }
+    write_table(measurements, out, about)
+    console.print(f"Written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

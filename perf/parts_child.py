@@ -1,0 +1,88 @@
+"""The parts of a step on one batch drawn from the base: `parts_child.py CELL.json`, the settings of one cell.
+
+A step of blocks.py is one part, the parts take turns, and each has its FLOPs, tokens in CELL.about.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from blocks import Blocks
+
+from benchmarks import load_benchmark
+from harness.cells import build_algorithm
+from harness.config import CellConfig
+from harness.gradient import Passes, accumulate_gradient
+from harness.models import load_model
+from harness.reward import judge_for
+from harness.seeding import seed_of
+from harness.train import Learner, Spent, assemble, draw, prompts_of_step
+
+PEAK_SIZE = 1024
+"""Rows and columns of the square matrices whose product gives the machine's peak."""
+
+
+def main() -> None:
+    blocks = Blocks()
+    torch.set_num_threads(1)
+    path = Path(sys.argv[1])
+    config = CellConfig.model_validate_json(path.read_text(encoding="utf-8"))
+    settings = config.train
+    lm = load_model(config.model)
+    benchmark = load_benchmark(settings.benchmark)
+    algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
+    learner = Learner(lm, algorithm, config)
+    chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
+    prompts = {problem.id: lm.prompt_ids(problem) for problem in chosen}
+    with judge_for([benchmark]) as judges:
+        groups = draw(learner, lm, chosen, prompts, {}, judges[benchmark.name], config, 0)
+    batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
+    left, right, product = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
+
+    def peak() -> None:
+        torch.mm(left, right, out=product)
+
+    def generation() -> None:
+        learner.engine.generate(
+            [prompts[problem.id] for problem in chosen],
+            [settings.samples] * settings.prompts,
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seeds=[seed_of("rollout", config.seed, 0, place) for place in range(settings.prompts)],
+        )
+
+    def gradient(passes: Passes) -> None:
+        learner.optimizer.zero_grad(set_to_none=True)
+        accumulate_gradient(learner.scorer, algorithm, batch, rows, token_budget=settings.token_budget, passes=passes)
+
+    parts: dict[str, Callable[[], None]] = {
+        "peak": peak,
+        "generation": generation,
+        "one pass": lambda: gradient("one"),
+        "two passes": lambda: gradient("two"),
+    }
+    parameters = sum(p.numel() for p in lm.model.parameters())
+    response_tokens, tokens = int(rows.response_length_N.sum()), int(rows.length_N.sum())
+    flops = {
+        "peak": 2 * PEAK_SIZE**3,
+        "generation": 2 * parameters * response_tokens,
+        "one pass": 6 * parameters * tokens,
+        "two passes": 6 * parameters * tokens,
+    }
+    about = {"flops": flops, "response tokens": response_tokens, "tokens": tokens, "parameters": parameters}
+    path.with_suffix(".about.json").write_text(json.dumps(about), encoding="utf-8")
+    for run in parts.values():
+        run()
+    blocks.tick()
+    while True:
+        for run in parts.values():
+            run()
+            blocks.tick()
+
+
+if __name__ == "__main__":
+    main()

@@ -42,7 +42,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, config.train.prompts)
-    prompts = {problem.id: base.prompt_ids(problem) for problem in chosen}
+    prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
 
     frames, left_out = [], {}
     groups = None

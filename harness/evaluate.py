@@ -45,7 +45,7 @@ def evaluate(
     work = []
     for benchmark in benchmarks:
         problems = benchmark.problems()[:limit]
-        prompts = [lm.prompt_ids(problem) for problem in problems]
+        prompts = lm.prompt_ids(problems)
         try:
             lm.check_length(prompts, max_new_tokens)
         except ConfigError as error:

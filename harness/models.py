@@ -41,9 +41,9 @@ class LanguageModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def prompt_ids(self, problem: Problem) -> list[int]:
-        """The rendered prompt, tokenised once; a template that spells out its BOS does not get a second one."""
-        return tokenise(problem, self.tokenizer, self.template)
+    def prompt_ids(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """The rendered prompts, tokenised once."""
+        return tokenise(problems, self.tokenizer, self.template)
 
     def text(self, tokens: Sequence[int]) -> str:
         """A response as text, cut at the first of the template's stops."""
@@ -56,14 +56,17 @@ class LanguageModel:
         check_length(prompts, max_new_tokens, self.model.config, self.source)
 
 
-def tokenise(problem: Problem, tokenizer: PreTrainedTokenizerBase, template: Template) -> list[int]:
-    """The rendered prompt as token ids; a template that spells out its BOS does not get a second one."""
-    ids: list[int] = tokenizer(template.render(problem), add_special_tokens=True)["input_ids"]
+def tokenise(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, template: Template) -> list[list[int]]:
+    """The rendered prompts as token ids; a template that spells out its BOS does not get a second one.
+
+    Raises ConfigError where a prompt has no tokens.
+    """
+    ids: list[list[int]] = tokenizer([template.render(p) for p in problems], add_special_tokens=True)["input_ids"]
     bos = tokenizer.bos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:
-        ids = ids[1:]
-    if not ids:
-        raise ConfigError(f"problem {problem.id!r} renders to no tokens under the template {template.name!r}")
+    ids = [prompt[1:] if bos is not None and prompt[:2] == [bos, bos] else prompt for prompt in ids]
+    for problem, prompt in zip(problems, ids, strict=True):
+        if not prompt:
+            raise ConfigError(f"problem {problem.id!r} renders to no tokens under the template {template.name!r}")
     return ids
 
 
@@ -103,7 +106,7 @@ def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int
     tokenizer = _from_pretrained(AutoTokenizer, settings)
     config = _from_pretrained(AutoConfig, settings)
     for use, (problems, max_new_tokens) in uses.items():
-        prompts = [tokenise(problem, tokenizer, template) for problem in problems]
+        prompts = tokenise(problems, tokenizer, template)
         try:
             check_length(prompts, max_new_tokens, config, f"model.path = {settings.path!r}")
         except ConfigError as error:

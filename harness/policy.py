@@ -132,10 +132,16 @@ class Scorer:
         )
 
     @torch.no_grad()
-    def final_value(self, rows: Rows) -> Tensor:
-        """The critic's value after the last token of each row, [N]."""
-        values_NT = self._values(rows)
-        return values_NT.gather(1, rows.response_length_N[:, None].to(values_NT.device))[:, 0]
+    def final_value(self, rows: Rows, token_budget: int) -> Tensor:
+        """The critic's value after the last token of each row, [N], in micro-batches."""
+        parts = micro_batches(rows.length_N, token_budget)
+        values = []
+        for index in parts:
+            part = rows.pick(index)
+            value_NT = self._values(part)
+            values.append(value_NT.gather(1, part.response_length_N[:, None].to(value_NT.device))[:, 0])
+        value_N = torch.cat(values)
+        return value_N[torch.cat(parts).argsort().to(value_N.device)]
 
     @torch.no_grad()
     def kl_from(self, base: Scorer, rows: Rows) -> Tensor:

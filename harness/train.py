@@ -140,7 +140,7 @@ def train(
     learner = Learner(lm, algorithm, config)
     history: dict[str, list[Sample]] = {}
     spent = Spent()
-    prompts = {problem.id: lm.prompt_ids(problem) for problem in problems}
+    prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
     lm.check_length(list(prompts.values()), settings.max_new_tokens)
 
     first_step = 0
@@ -312,7 +312,7 @@ def assemble(
         spent.reference += tokens
     final_value = None
     if learner.critic is not None:
-        final_value = by_group(learner.scorer.final_value(rows))
+        final_value = by_group(learner.scorer.final_value(rows, config.train.token_budget))
         spent.critic += 2 * tokens
     batch = Batch(
         mask_GKT=by_group(mask_NT),

@@ -37,7 +37,7 @@ def main() -> None:
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
     learner = Learner(lm, algorithm, config)
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
-    prompts = {problem.id: lm.prompt_ids(problem) for problem in chosen}
+    prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))
     with judge_for([benchmark]) as judges:
         groups = draw(learner, lm, chosen, prompts, {}, judges[benchmark.name], config, 0)
     batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)

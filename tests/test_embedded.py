@@ -154,7 +154,7 @@ def test_the_saved_base_loads_as_the_policy_that_was_trained(cache):
     assert all(torch.equal(weight, trained[name]) for name, weight in lm.model.state_dict().items())
     assert lm.eos_ids == (EOS,)
     problem = load_benchmark("arithmetic").problems()[0]
-    assert len(lm.prompt_ids(problem)) == PROMPT_WIDTH
+    assert len(lm.prompt_ids([problem])[0]) == PROMPT_WIDTH
     assert lm.text([*lm.tokenizer(":0,0=2")["input_ids"], EOS]) == ":0,0=2"
 
 

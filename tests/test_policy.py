@@ -74,7 +74,7 @@ def test_kl_from_itself_is_zero(model64):
 def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_state_after_the_last(model64, critic64):
     scorer = Scorer(model64, critic64)
     value_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_GKT
-    final_N = scorer.final_value(rows_of())
+    final_N = scorer.final_value(rows_of(), 2 * int(rows_of().length_N.max()))  # several micro-batches
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         for t in range(len(response) + 1):
             # The state before token t is the prompt with the tokens before it: a row of its own here.

@@ -243,7 +243,7 @@ def responses_of(found: Run, step: int):
     by_id = {problem.id: problem for problem in PROBLEMS}
     code = re.compile("<unused[0-9]+>|.")
     return [
-        (lm.prompt_ids(by_id[problem]), lm.tokenizer.convert_tokens_to_ids(code.findall(text)))
+        (lm.prompt_ids([by_id[problem]])[0], lm.tokenizer.convert_tokens_to_ids(code.findall(text)))
         for problem, text in found.judge.shown[step]
     ]
 

@@ -13,6 +13,7 @@ from small import write_suite
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+import harness.figures
 import harness.sweep
 from harness.embedded import Phase, Recipe, embedded_base
 from harness.record import new_folder
@@ -89,3 +90,9 @@ def quick_workers() -> Any:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(harness.sweep, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
         yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports leave out the figures, which take seconds."""
+    monkeypatch.setattr(harness.figures, "draw", lambda **_: [])

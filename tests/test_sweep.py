@@ -22,12 +22,12 @@ from small import (
     write_suite,
 )
 
-import harness.figures
 import harness.sweep
 from harness.cells import plan, run_cell
 from harness.config import load_suite
 
 pytest_plugins = ["small_fixtures"]
+pytestmark = pytest.mark.usefixtures("no_figures")  # the undisturbed sweep, which comes before, has drawn them
 
 CELLS = ["base", "gvpo-s0", "gvpo-s1", "ppo-s0", "ppo-s1"]
 
@@ -38,12 +38,6 @@ def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
     assert command("sweep", write_suite(folder, base), "--workers", 2, "--out", folder) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """They take seconds; the undisturbed sweep, which comes before, has drawn them."""
-    monkeypatch.setattr(harness.figures, "draw", lambda **_: [])
 
 
 @pytest.fixture

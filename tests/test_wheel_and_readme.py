@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ["algorithms", "benchmarks", "harness"]
 
 
-def test_readmes_algorithm_runs_beside_the_suites(suite_file, tmp_path, quick_workers):
+def test_readmes_algorithm_runs_beside_the_suites(suite_file, tmp_path, quick_workers, no_figures):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = re.search(r"^##+ [^\n]*Add an algorithm[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     assert section, "README.md has no section 'Add an algorithm'"

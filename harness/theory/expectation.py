@@ -206,8 +206,8 @@ def minimise(
     loss is not convex, and accurate where responses differ in probability by many orders of magnitude. Eigenvalues
     below 1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A logit
     whose curvature is below 1e-14 of the largest does not move either: after rounding, that is what a response that π_s
-    never draws looks like. A step is shortened (by adding to |Λ|) until the loss falls, or, where float64 cannot resolve
-    the loss, the gradient does.
+    never draws looks like. A step is shortened (by adding to |Λ|) until the loss falls, or, where float64 cannot
+    resolve the loss, the gradient does.
 
     No logit moves by more than `largest_move` at once: losses that saturate need that, a quadratic one does not. An
     experiment has converged when a full step moves no logit by more than 1e-12 or nothing falls any more. The gradient

@@ -49,7 +49,7 @@ def one_batch(size: Size, seed: int, algorithms: Mapping[str, type[Algorithm]] =
                 record.report("seed eq. 1, 2", f"{name}, {where}", f"not computed: {missing}", float("nan"))
                 continue
             (slope_GK,) = torch.autograd.grad(loss, logp_GK)
-            weight_K = -slope_GK[0]
+            weight_K = 0.0 - slope_GK[0]
             for i, weight in enumerate(weight_K.tolist(), start=1):
                 rows.append(
                     {

@@ -80,6 +80,9 @@ def ablations(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
         gvpo = algorithms["gvpo"](beta=beta, anchor="reference", **options)
         end = iterate(gvpo, problem, start_EN, index_GK, step_size=1.0, steps=steps)
         ends[name], still[name] = end.logp_EN, end.gradient_E.max().item()
+        if name in ("without Var", "without both"):
+            # Between two responses that are nearly as good it takes long to decide.
+            ends[name] = iterate(gvpo, problem, end.logp_EN, index_GK, step_size=100.0, steps=steps).logp_EN
         p_TEN = end.trace_TEN.exp()
         frames.append(
             pd.DataFrame(

@@ -204,8 +204,11 @@ def minimise(
 
     The step is −D V |Λ|⁻¹ Vᵀ D g, with VΛVᵀ = D H D, H the Hessian and D = |diag H|^{−½}: a descent direction where the
     loss is not convex, and accurate where responses differ in probability by many orders of magnitude. Eigenvalues
-    below 1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A step
-    is shortened (by adding to |Λ|) until the loss falls, or, where float64 cannot resolve the loss, the gradient does.
+    below 1e-13 count as zero and are not moved along; the shift of all logits, which changes no policy, is one. A logit
+    whose curvature is below 1e-14 of the largest does not move either: after rounding, that is what a response that π_s
+    never draws looks like. A step is shortened (by adding to |Λ|) until the loss falls, or, where float64 cannot
+    resolve the loss, the gradient does.
+
     No logit moves by more than `largest_move` at once: losses that saturate need that, a quadratic one does not. An
     experiment has converged when a full step moves no logit by more than 1e-12 or nothing falls any more. The gradient
     at the end is returned: look at it.
@@ -222,7 +225,8 @@ def minimise(
         some = Groups(groups.index_GK, groups.weight_EG[pick], {n: x[pick] for n, x in groups.known_EGK.items()})
         hessian_ANN = expected_hessian(algorithm, some, logits_EN[pick])
         diagonal_AN = hessian_ANN.diagonal(dim1=1, dim2=2).abs()
-        scale_AN = torch.where(diagonal_AN > 0, diagonal_AN, torch.ones_like(diagonal_AN)).rsqrt()
+        resolved_AN = diagonal_AN > 1e-14 * diagonal_AN.amax(-1, keepdim=True)
+        scale_AN = torch.where(resolved_AN, diagonal_AN.rsqrt(), torch.zeros_like(diagonal_AN))
         eigenvalue_AN, vector_ANN = torch.linalg.eigh(scale_AN[:, :, None] * hessian_ANN * scale_AN[:, None, :])
         size_AN = eigenvalue_AN.abs()
         along_AN = (vector_ANN.mT @ (scale_AN * gradient_EN[pick])[..., None])[..., 0]

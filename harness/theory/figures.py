@@ -82,7 +82,8 @@ def dpo(table: pd.DataFrame) -> Figure:
 
 def sampling(table: pd.DataFrame) -> Figure:
     """GVPO's distance from π* under each π_s with exact expectations, the negative control among them."""
-    table = table.assign(tv=table.tv.clip(lower=FLOOR), k="k=" + table.k.astype(str))
+    names = table["π_s"].str.replace("π_θ", "π$_θ$")
+    table = table.assign(**{"π_s": names}, tv=table.tv.clip(lower=FLOOR), k="k=" + table.k.astype(str))
     figure, axes = plt.subplots(figsize=(6.5, 3))
     sns.scatterplot(data=table, x="tv", y="π_s", hue="k", style="k", s=45, ax=axes)
     axes.axvline(1e-6, color="black", linewidth=0.8, linestyle="--", label="tolerance 1e-6")
@@ -98,16 +99,26 @@ def efficiency(table: pd.DataFrame) -> Figure:
         "ess": "effective share of samples, weights π*/π$_s$",
         "noise": "tr Cov ∇ / |E ∇|² of one group",
         "cosine": "cosine of −E ∇ with ∇J",
-        "distance": "total variation from π* after training",
+        "distance": "total variation from π* after training, mean ± 1.96 s.e.",
     }
     order = ["GVPO", "PG + KL", "PPO + KL", "GRPO + KL"]
     colours = dict(zip(order, sns.color_palette(), strict=False)) | {"importance weights": "black"}
     for axes, (what, title) in zip(panels.flat, titles.items(), strict=True):
         part = table[table.what == what]
         sns.lineplot(
-            data=part, x="KL(π*‖π_s)", y="value", hue="algorithm", palette=colours, marker="o", legend=False, ax=axes
+            data=part,
+            x="KL(π*‖π_s)",
+            y="value",
+            hue="algorithm",
+            palette=colours,
+            marker="o",
+            errorbar=("se", 1.96),
+            err_style="bars",
+            legend=False,
+            ax=axes,
         )
-        axes.set(ylabel=title, xlabel="KL(π*‖π$_s$), nats")
+        axes.set_title(title, fontsize=9)
+        axes.set(ylabel="", xlabel="KL(π*‖π$_s$), nats")
         if what in ("ess", "noise"):
             axes.set_yscale("log")
     handles = [plt.Line2D([], [], color=colours[name], marker="o", label=name) for name in colours]

@@ -144,7 +144,7 @@ def dpo(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> R
         many.reward_EN[:, pair_GK[:, 0]] > many.reward_EN[:, pair_GK[:, 1]]
     ) / len(pair_GK)
     hard = pairs(hard_EG)
-    logits_EN, times, history = many.anchor_logp_EN.clone(), [100 * 4**i for i in range(3)], []
+    logits_EN, times, history = many.anchor_logp_EN.clone(), [100 * 2**i for i in range(5)], []
     for step in range(1, times[-1] + 1):
         logits_EN = logits_EN - 20.0 * expected_gradient(algorithm, hard, logits_EN)
         if step in times:
@@ -179,9 +179,9 @@ def dpo(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> R
     record.near(
         "DPO: hard labels",
         setting,
-        "loss / loss a factor 4 in steps earlier",
+        "loss / loss a factor 2 in steps earlier",
         last["loss"] / before["loss"],
-        0.25,
+        0.5,
         tolerance=0.1,
     )
     record.report("DPO: hard labels", setting, f"mean TV from π* at step {last['step']:.0f}", last["tv"])

@@ -23,8 +23,9 @@ def law(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> R
     record = Record(CLAIM)
     rng = np.random.default_rng([seed, 61])
     n, k, rows = 6, 2, []
+    drawn = mixed_problems(rng, count=size.problems, n=n, beta=1.0)
     for beta in (0.2, 1.0):
-        problem = mixed_problems(rng, count=size.problems, n=n, beta=beta)
+        problem = replace(drawn, beta=beta)
         gvpo = algorithms["gvpo"](beta=beta, anchor="reference")
         for sampler in ("π_s uniform", "π_s = π' of the round"):
             current_EN = problem.anchor_logp_EN

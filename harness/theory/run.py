@@ -67,7 +67,7 @@ def run(out: Path, *, workers: int = 2, seed: int = 0, size: Size = FULL) -> pd.
             print(f"[{len(records)}/{len(PARTS)}] {name}: {len(record.rows)} rows, {spent:.1f} s", flush=True)
     table = to_table([records[part] for part in PARTS])
     frames = {name: frame for part in PARTS for name, frame in records[part].frames.items()}
-    write(out, table, frames, command=f"{COMMAND} --out {out.name} --seed {seed} --workers {workers}", began=began)
+    write(out, table, frames, command=f"{COMMAND} --seed {seed} --workers {workers}", began=began)
     return table
 
 
@@ -92,7 +92,8 @@ def write(out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], *, co
         _replace(out / "figures" / f"{name}.csv", frame.to_csv(index=False))
     packages = ("torch", "numpy", "pandas", "matplotlib", "seaborn")
     made = (
-        f"Made by `{command}` in {time.perf_counter() - began:.0f} s, with Python {platform.python_version()}, "
+        f"Made by `{command}` in {time.perf_counter() - began:.0f} s ({table.seconds.sum():.0f} s of CPU time in all "
+        f"workers, a busy machine shows in the difference), with Python {platform.python_version()}, "
         + ", ".join(f"{name} {version(name)}" for name in packages)
         + "."
     )

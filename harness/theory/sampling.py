@@ -284,8 +284,8 @@ def efficiency(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHM
         # Half of the problems choose the learning rate, the other half is what is reported.
         chosen_S = tv_LSP[:, :, : count // 2].mean(-1).argmin(0)
         for i, s in enumerate(SHIFTS):
-            value = tv_LSP[chosen_S[i], i, count // 2 :].mean().item()
-            rows.append({"s": s, "KL(π*‖π_s)": distance[s], "algorithm": name, "what": "distance", "value": value})
+            shared = {"s": s, "KL(π*‖π_s)": distance[s], "algorithm": name, "what": "distance"}
+            rows.extend({**shared, "value": tv} for tv in tv_LSP[chosen_S[i], i, count // 2 :].tolist())
     table = pd.DataFrame(rows)
     record.frames["efficiency"] = table
     setting = f"n={n}, k={k}, β={beta}, π_s ∝ π' e^(−sR/β) and fixed"
@@ -296,7 +296,8 @@ def efficiency(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHM
         "cosine": ("cosine of −E ∇ with ∇J, half way to π*", "exact"),
         "distance": ("mean TV from π* after training", samples),
     }
-    for row in table[table.s.isin((-1.0, 1.0, 3.0))].itertuples():
+    means = table.groupby(["what", "algorithm", "s"], sort=False).value.mean().reset_index()
+    for row in means[means.s.isin((-1.0, 1.0, 3.0))].itertuples():
         quantity, drawn = units[str(row.what)]
         record.report(
             "seed, PPO/GRPO section: sampling efficiency",

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full tune theory test lint clean
+.PHONY: install bench bench-full tune theory perf test lint clean
 
 install: .venv/installed
 
@@ -35,6 +35,16 @@ tune: install
 theory: install
 	$(BIN)/gvpo-bench theory
 
+# Speed against TRL, which has an environment of its own.
+perf: install .venv-trl/installed
+	$(BIN)/python perf/measure.py
+
+.venv-trl/installed:
+	$(PYTHON) -m venv .venv-trl
+	.venv-trl/bin/pip install --quiet torch==2.13.0
+	.venv-trl/bin/pip install --quiet trl==1.16.0 transformers==5.19.0 accelerate==1.15.0
+	@touch $@
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +54,4 @@ test: install
 	$(BIN)/pytest
 
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-trl

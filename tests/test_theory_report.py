@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from harness.theory import coefficients, decomposition, rounds
+from harness.theory import coefficients, estimator
 from harness.theory.figures import FIGURES, draw
 from harness.theory.record import SMALL, Record
 from harness.theory.run import PARTS, run, to_latex, to_markdown, to_table, write
@@ -58,10 +58,10 @@ def test_the_table_comes_in_three_formats_with_its_origin_and_what_does_not_hold
 
 def test_seven_claims_are_run_and_their_frames_are_drawn(tmp_path):
     assert len({part.__module__ for part in PARTS}) == 7
-    records = [rounds.law(SMALL, 0), decomposition.ablations(SMALL, 0)]
+    records = [estimator.monte_carlo(SMALL, 0), coefficients.one_batch(SMALL, 0)]
     frames = {name: frame for record in records for name, frame in record.frames.items()}
     assert set(frames) <= {name for needed, _ in FIGURES.values() for name in needed}
-    assert {path.stem for path in draw(frames, tmp_path)} == {"rounds", "ablations"}
+    assert {path.stem for path in draw(frames, tmp_path)} == {"estimator", "coefficients"}
 
 
 def test_markdown_and_latex_escape_what_their_formats_reserve():

@@ -71,7 +71,7 @@ def ablations(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS
     """On-policy training for long without Var, without Cov, without both: entropy, distance from π', reward."""
     record = Record(CLAIM)
     rng = np.random.default_rng([seed, 42])
-    n, k, beta, steps = 8, 2, 0.5, 600
+    n, k, beta, steps = 8, 2, 0.5, size.steps
     problem = random_problem(rng, count=2 * size.problems, n=n, rewards="normal", beta=beta)
     start_EN, index_GK = problem.anchor_logp_EN, ordered_groups(n, k)
     count = len(start_EN)

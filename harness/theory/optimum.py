@@ -12,7 +12,6 @@ from torch import Tensor
 
 from algorithms import ALGORITHMS, Algorithm
 from harness.theory.expectation import (
-    MAX_GROUPS,
     Groups,
     expected_gradient,
     expected_loss,
@@ -51,7 +50,7 @@ def gvpo(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> 
     record = Record(CLAIM)
     rng = np.random.default_rng([seed, 1])
     for n in (n for n in (4, 8, 16, 32, 64) if n <= size.largest_n):
-        for k in (k for k in (2, 3, 4, 6) if n**k <= MAX_GROUPS):
+        for k in (k for k in (2, 3, 4, 6) if n**k <= size.largest_sum):
             problems, starts = (size.problems, size.starts) if n**k < 1000 else (1, min(size.starts, 4))
             cells = [mixed_problems(rng, count=problems, n=n, beta=beta) for beta in BETAS]
             tv, divergence = 0.0, 0.0
@@ -144,7 +143,7 @@ def dpo(size: Size, seed: int, algorithms: Mapping[str, type] = ALGORITHMS) -> R
         many.reward_EN[:, pair_GK[:, 0]] > many.reward_EN[:, pair_GK[:, 1]]
     ) / len(pair_GK)
     hard = pairs(hard_EG)
-    logits_EN, times, history = many.anchor_logp_EN.clone(), [100 * 2**i for i in range(5)], []
+    logits_EN, times, history = many.anchor_logp_EN.clone(), [size.steps // 6 * 2**i for i in range(5)], []
     for step in range(1, times[-1] + 1):
         logits_EN = logits_EN - 20.0 * expected_gradient(algorithm, hard, logits_EN)
         if step in times:

@@ -25,12 +25,16 @@ class Size:
     """Updates of training on samples."""
     seeds: int
     """Repetitions of training on samples."""
+    steps: int
+    """Exact updates where training is followed for long."""
     largest_n: int
     """Responses of the largest problem."""
+    largest_sum: int
+    """Ordered groups of the largest exact expectation."""
 
 
-FULL = Size(problems=4, starts=8, draws=200_000, updates=400, seeds=12, largest_n=64)
-SMALL = Size(problems=1, starts=3, draws=4_000, updates=60, seeds=4, largest_n=8)
+FULL = Size(problems=4, starts=8, draws=200_000, updates=400, seeds=12, steps=600, largest_n=64, largest_sum=4096)
+SMALL = Size(problems=1, starts=3, draws=4_000, updates=60, seeds=4, steps=150, largest_n=8, largest_sum=300)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,8 +29,8 @@ def flat(groups):
     return [response for group in groups for response in group]
 
 
-def assert_same_responses(found, expected, atol=1e-6):
-    """The same tokens, and the same log-probs up to rounding."""
+def assert_same_responses(found, expected, atol=1e-5):
+    """The same tokens, and the same log-probs up to float32's rounding, which differs from processor to processor."""
     assert [[r.tokens for r in group] for group in found] == [[r.tokens for r in group] for group in expected]
     for a, b in zip(flat(found), flat(expected), strict=True):
         assert a.truncated == b.truncated

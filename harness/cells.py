@@ -23,7 +23,7 @@ from harness.models import frozen_copy, load_model
 from harness.policy import Scorer
 from harness.record import CellFolder, environment, new_folder
 from harness.reward import judge_for
-from harness.rollout import ENGINES
+from harness.rollout import open_engine
 from harness.train import Spent, train
 
 BASE = "base"
@@ -218,7 +218,10 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
-    with judge_for([train_benchmark, *scored]) as judges:
+    with (
+        judge_for([train_benchmark, *scored]) as judges,
+        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=config.model.precision) as engine,
+    ):
         spent, display = Spent(), "base"
         if not cell.is_base:
             algorithm = build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}")
@@ -228,12 +231,10 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
                 on_progress("train", step, config.train.steps, row["reward"])
 
             problems = train_benchmark.problems()
-            spent = train(config, algorithm, lm, problems, judges[train_benchmark.name], folder, on_step)
+            spent = train(config, algorithm, lm, engine, problems, judges[train_benchmark.name], folder, on_step)
 
         evaluation_started = time.perf_counter()
-        engine = ENGINES[config.rollout.engine](
-            lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch, precision=config.model.precision
-        )
+        engine.sync(lm.model)
         samples = evaluate(
             lm,
             engine,

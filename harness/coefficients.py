@@ -16,6 +16,7 @@ from harness.models import load_model
 from harness.policy import score
 from harness.record import CellFolder
 from harness.reward import judge_for
+from harness.rollout import open_engine
 from harness.train import Learner, Spent, assemble, draw, prompts_of_step
 
 
@@ -53,8 +54,13 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
         algorithm = build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}")
         learner = Learner(base, algorithm, config)
         if groups is None:
-            with judge_for([benchmark]) as judges:
-                groups = draw(learner, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
+            with (
+                judge_for([benchmark]) as judges,
+                open_engine(
+                    config.rollout, base.model, eos_ids=base.eos_ids, precision=config.model.precision
+                ) as engine,
+            ):
+                groups = draw(engine, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
         batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
         # The critic, where there is one, is the base's; only the policy has moved.
         moved = Learner(policy, algorithm, config).scorer

@@ -97,8 +97,7 @@ class Rollout(_Section):
     engine: Literal["cached", "transformers"] = "cached"
     """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`."""
     batch: int = Field(512, ge=1)
-    """Sequences generated side by side. Memory, never the result, but with "transformers": its responses share one
-    stream of random numbers."""
+    """Sequences generated side by side: memory, never the result."""
 
 
 class Evaluation(_Section):

@@ -17,6 +17,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, TERMS, Style, random_expression, split_of, write_response
 from harness.config import hash_of
@@ -71,6 +72,7 @@ def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int,
     if (target / "config.json").is_file():
         return target
     model = warm_up(recipe, progress=progress)
+    transformers_logging.disable_progress_bar()
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)

@@ -6,17 +6,20 @@ penalties break both the support condition and the parity of log-probs with the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from harness.config import Rollout
 from harness.policy import autocast, widen
-from harness.seeding import generator, seed_of
+from harness.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,12 @@ class Response:
 
 
 class Engine(Protocol):
-    """What the trainer asks of a sampler. The weights are those of the model at the time of the call."""
+    """What the trainer asks of a sampler."""
+
+    def sync(self, model: PreTrainedModel) -> None:
+        """From now on, samples come from the weights that `model` has at this moment or, in an engine that shares
+        them, whenever it draws. The trainer calls it before every draw that must see new weights."""
+        ...
 
     def generate(
         self,
@@ -50,11 +58,12 @@ class Engine(Protocol):
         ...
 
 
-class CachedEngine:
-    """Decodes with a preallocated KV cache, prefills each prompt once a group, and drops finished rows.
+class LocalEngine(ABC):
+    """Samples from a model of this process, sharing its weights.
 
     A sample's random numbers depend on its prompt's seed and its place in the group alone, so the result changes
-    neither with `batch` nor with the other prompts, but for the rounding of matrix products of another size.
+    neither with `batch`, the sequences generated side by side, nor with the other prompts, but for the rounding of
+    matrix products of another size.
     """
 
     def __init__(
@@ -62,6 +71,9 @@ class CachedEngine:
     ) -> None:
         self.model, self.batch, self.precision = model, batch, precision
         self.eos_ids = torch.tensor(list(eos_ids))
+
+    def sync(self, model: PreTrainedModel) -> None:
+        self.model = model
 
     @torch.no_grad()
     def generate(
@@ -88,6 +100,16 @@ class CachedEngine:
             ):
                 groups[owner].append(response)
         return groups
+
+    @abstractmethod
+    def _decode(
+        self, prompts: Sequence[Sequence[int]], owners: list[int], uniform_NT: Tensor, temperature: float
+    ) -> list[Response]:
+        """A response of at most T tokens to `prompts[owners[n]]` for each row n."""
+
+
+class CachedEngine(LocalEngine):
+    """Decodes with a preallocated KV cache, prefills each prompt once a group, and drops finished rows."""
 
     def _decode(
         self, prompts: Sequence[Sequence[int]], owners: list[int], uniform_NT: Tensor, temperature: float
@@ -207,74 +229,66 @@ class _PreallocatedLayer(DynamicLayer):
         return self.length
 
 
-class TransformersEngine:
+class TransformersEngine(LocalEngine):
     """transformers' own `generate`, for every model that it knows. Slower; one prefill for each sample."""
 
-    def __init__(
-        self, model: PreTrainedModel, *, eos_ids: Sequence[int], batch: int, precision: str = "float32"
-    ) -> None:
-        self.model, self.batch, self.eos_ids, self.precision = model, batch, list(eos_ids), precision
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        counts: Sequence[int],
-        *,
-        temperature: float,
-        max_new_tokens: int,
-        seeds: Sequence[int],
-    ) -> list[list[Response]]:
-        groups: list[list[Response]] = [[] for _ in prompts]
-        owners = [i for i, count in enumerate(counts) for _ in range(count)]
+    def _decode(
+        self, prompts: Sequence[Sequence[int]], owners: list[int], uniform_NT: Tensor, temperature: float
+    ) -> list[Response]:
         device = next(self.model.parameters()).device
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed_of("engine", *seeds))
-            for start in range(0, len(owners), self.batch):
-                chunk = owners[start : start + self.batch]
-                for owner, response in zip(
-                    chunk, self._decode([prompts[i] for i in chunk], temperature, max_new_tokens), strict=True
-                ):
-                    groups[owner].append(response)
-        return groups
-
-    def _decode(self, prompts: Sequence[Sequence[int]], temperature: float, max_new_tokens: int) -> list[Response]:
-        device = next(self.model.parameters()).device
-        length = max(map(len, prompts))
-        ids_NL = torch.zeros(len(prompts), length, dtype=torch.long)
-        mask_NL = torch.zeros(len(prompts), length, dtype=torch.long)
-        for n, prompt in enumerate(prompts):
-            ids_NL[n, length - len(prompt) :] = torch.tensor(prompt)
-            mask_NL[n, length - len(prompt) :] = 1
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        length = max(len(prompts[i]) for i in owners)
+        ids_NL = torch.zeros(len(owners), length, dtype=torch.long)
+        mask_NL = torch.zeros(len(owners), length, dtype=torch.long)
+        for n, i in enumerate(owners):
+            ids_NL[n, length - len(prompts[i]) :] = torch.tensor(prompts[i])
+            mask_NL[n, length - len(prompts[i]) :] = 1
+        draw = _Draw(uniform_NT.to(device), temperature)
+        eos_ids = self.eos_ids.tolist()
         # `generate` fills whatever its argument leaves open from the model's own generation_config.
         own, self.model.generation_config = self.model.generation_config, GenerationConfig()
         try:
             with autocast(device, self.precision):
-                out = self.model.generate(
+                sequences_NL = self.model.generate(
                     ids_NL.to(device),
                     attention_mask=mask_NL.to(device),
+                    logits_processor=LogitsProcessorList([draw]),
                     generation_config=GenerationConfig(
-                        max_new_tokens=max_new_tokens,
-                        eos_token_id=self.eos_ids,
-                        pad_token_id=self.eos_ids[0],
-                        output_logits=True,
-                        return_dict_in_generate=True,
-                        **sampling,
+                        max_new_tokens=uniform_NT.shape[1],
+                        do_sample=False,
+                        eos_token_id=eos_ids or None,
+                        pad_token_id=eos_ids[0] if eos_ids else 0,
                     ),
                 )
         finally:
             self.model.generation_config = own
-        tokens_NT = out.sequences[:, length:]
-        logits_NTV = widen(torch.stack(out.logits, 1)) / (temperature or 1.0)
-        logp_NT = logits_NTV.log_softmax(-1).gather(-1, tokens_NT[..., None])[..., 0]
         responses = []
-        for tokens, logp in zip(tokens_NT.tolist(), logp_NT.tolist(), strict=True):
-            ends = [t for t, token in enumerate(tokens) if token in self.eos_ids]
+        for tokens, logp in zip(sequences_NL[:, length:].tolist(), torch.stack(draw.logp, 1).tolist(), strict=True):
+            ends = [t for t, token in enumerate(tokens) if token in eos_ids]
             length_of = ends[0] + 1 if ends else len(tokens)
             responses.append(Response(tokens[:length_of], logp[:length_of], truncated=not ends))
         return responses
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"cached": CachedEngine, "transformers": TransformersEngine}
+class _Draw(LogitsProcessor):
+    """Draws the token itself and leaves `generate` no choice: our random numbers, and a log-prob a token instead of
+    the logits of all."""
+
+    def __init__(self, uniform_NT: Tensor, temperature: float) -> None:
+        self.uniform_NT, self.temperature = uniform_NT, temperature
+        self.logp: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        token_N, logp_N = sample(scores, self.uniform_NT[:, len(self.logp)], self.temperature)
+        self.logp.append(logp_N)
+        return torch.full_like(scores, -torch.inf).scatter_(-1, token_N[:, None], 0.0)
+
+
+ENGINES: dict[str, type[LocalEngine]] = {"cached": CachedEngine, "transformers": TransformersEngine}
+
+
+@contextlib.contextmanager
+def open_engine(
+    settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
+) -> Iterator[Engine]:
+    """The engine that a suite asks for, sampling from `model` until it is told otherwise."""
+    yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=settings.batch, precision=precision)

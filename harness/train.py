@@ -23,7 +23,7 @@ from harness.models import LanguageModel, frozen_copy, new_critic
 from harness.policy import Rows, Scorer, score
 from harness.record import CellFolder, new_folder
 from harness.reward import REWARD, Judge
-from harness.rollout import ENGINES, Engine
+from harness.rollout import Engine
 from harness.seeding import generator, seed_of
 
 
@@ -79,9 +79,6 @@ class Learner:
         self.scorer = Scorer(self.policy, self.critic, train.temperature, precision)
         self.sampler_scorer = Scorer(self.sampler, None, train.temperature, precision)
         self.reference_scorer = Scorer(reference, None, train.temperature, precision) if reference else None
-        self.engine: Engine = ENGINES[config.rollout.engine](
-            self.sampler, eos_ids=lm.eos_ids, batch=config.rollout.batch, precision=precision
-        )
 
     def refresh_sampler(self) -> None:
         if self.sampler is not self.policy:
@@ -126,6 +123,7 @@ def train(
     config: CellConfig,
     algorithm: Algorithm,
     lm: LanguageModel,
+    engine: Engine,
     problems: Sequence[Problem],
     judge: Judge,
     folder: CellFolder,
@@ -154,17 +152,19 @@ def train(
 
     for step in range(first_step, settings.steps):
         cpu, started = time.process_time(), time.perf_counter()
-        if step % settings.refresh_every == 0:
+        sampler_is_current = step % settings.refresh_every == 0
+        if sampler_is_current:
             learner.refresh_sampler()
+        if sampler_is_current or step == first_step:
+            engine.sync(learner.sampler)
         chosen = prompts_of_step(problems, config.seed, step, settings.prompts)
-        fresh = draw(learner, lm, chosen, prompts, history, judge, config, step)
+        fresh = draw(engine, lm, chosen, prompts, history, judge, config, step)
         spent.generated += sum(len(sample.tokens) for group in fresh for sample in group)
         rolled_out = time.perf_counter()
 
         groups = [
             mix_in_history(f, history.get(p.id, []), settings.samples) for f, p in zip(fresh, chosen, strict=True)
         ]
-        sampler_is_current = step % settings.refresh_every == 0
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
         batch = algorithm.prepare(batch)
         if settings.history_share > 0:
@@ -218,7 +218,7 @@ def prompts_of_step(problems: Sequence[Problem], seed: int, step: int, count: in
 
 
 def draw(
-    learner: Learner,
+    engine: Engine,
     lm: LanguageModel,
     chosen: Sequence[Problem],
     prompts: Mapping[str, list[int]],
@@ -231,7 +231,7 @@ def draw(
     settings = config.train
     from_history = round(settings.history_share * settings.samples)
     counts = [settings.samples - min(from_history, len(history.get(p.id, []))) for p in chosen]
-    drawn = learner.engine.generate(
+    drawn = engine.generate(
         [prompts[p.id] for p in chosen],
         counts,
         temperature=settings.temperature,

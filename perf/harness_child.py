@@ -15,6 +15,7 @@ from harness.config import CellConfig
 from harness.models import load_model
 from harness.record import CellFolder
 from harness.reward import judge_for
+from harness.rollout import open_engine
 from harness.train import train
 
 
@@ -25,11 +26,16 @@ def main() -> None:
     lm = load_model(config.model)
     benchmark = load_benchmark(config.train.benchmark)
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
-    with judge_for([benchmark]) as judges, tempfile.TemporaryDirectory() as folder:
+    with (
+        judge_for([benchmark]) as judges,
+        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=config.model.precision) as engine,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         train(
             config,
             algorithm,
             lm,
+            engine,
             benchmark.problems(),
             judges[benchmark.name],
             CellFolder(Path(folder)),

@@ -19,6 +19,7 @@ from harness.config import CellConfig
 from harness.gradient import Passes, accumulate_gradient
 from harness.models import load_model
 from harness.reward import judge_for
+from harness.rollout import ENGINES
 from harness.seeding import seed_of
 from harness.train import Learner, Spent, assemble, draw, prompts_of_step
 
@@ -36,10 +37,11 @@ def main() -> None:
     benchmark = load_benchmark(settings.benchmark)
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
     learner = Learner(lm, algorithm, config)
+    engine = ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch)
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
     prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))
     with judge_for([benchmark]) as judges:
-        groups = draw(learner, lm, chosen, prompts, {}, judges[benchmark.name], config, 0)
+        groups = draw(engine, lm, chosen, prompts, {}, judges[benchmark.name], config, 0)
     batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
     left, right, product = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
 
@@ -47,7 +49,7 @@ def main() -> None:
         torch.mm(left, right, out=product)
 
     def generation() -> None:
-        learner.engine.generate(
+        engine.generate(
             [prompts[problem.id] for problem in chosen],
             [settings.samples] * settings.prompts,
             temperature=settings.temperature,

@@ -21,6 +21,7 @@ from algorithms.ppo import PPO
 from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
 from harness.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
 from harness.record import CellFolder
+from harness.rollout import ENGINES
 from harness.train import Learner, mini_batches, prompts_of_step, train
 
 TIMES = ("seconds",)
@@ -94,6 +95,10 @@ def config_of(*, seed=0, engine="cached", lr=3e-3, **train_settings) -> CellConf
     )
 
 
+def engine_of(config, lm):
+    return ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch)
+
+
 def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, eos_ids=(1,), **settings) -> Run:
     path.mkdir(exist_ok=True)
     lm, judge, folder = tiny_lm(eos_ids), Judge(), CellFolder(path)
@@ -102,7 +107,8 @@ def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, eos_ids=(1,), 
         if step == interrupt_at:
             raise Interrupted
 
-    spent = train(config_of(**settings), algorithm, lm, problems, judge, folder, on_step)
+    config = config_of(**settings)
+    spent = train(config, algorithm, lm, engine_of(config, lm), problems, judge, folder, on_step)
     weights = {name: x.clone() for name, x in lm.model.state_dict().items()}
     return Run(folder.metrics(), weights, spent, judge)
 
@@ -198,7 +204,8 @@ def test_verdicts_that_the_grader_failed_to_reach_are_counted(tmp_path):
     spy = Spy(GRPO())
     tmp_path.mkdir(exist_ok=True)
     folder = CellFolder(tmp_path)
-    train(config_of(steps=1), spy, tiny_lm(), PROBLEMS, Failing(), folder, lambda step, row: None)
+    config, lm = config_of(steps=1), tiny_lm()
+    train(config, spy, lm, engine_of(config, lm), PROBLEMS, Failing(), folder, lambda step, row: None)
     assert folder.metrics()[0]["grader_failures"] == 0.5
     assert spy.prepared[0].rewards_GK.tolist() == [[0.0, 0.0, 1.0, 0.0]] * 2
 
@@ -417,9 +424,9 @@ def test_a_loss_of_nan_stops_the_run_and_the_steps_before_it_are_kept(tmp_path):
 
 def test_a_response_longer_than_the_positions_is_refused_before_any_rollout(tmp_path):
     judge = Judge()
-    config = config_of(max_new_tokens=64 - PROMPT_WIDTH + 1)
+    config, lm = config_of(max_new_tokens=64 - PROMPT_WIDTH + 1), tiny_lm()
     with pytest.raises(ConfigError, match="at most 51 are left for the response"):
-        train(config, GRPO(), tiny_lm(), PROBLEMS, judge, CellFolder(tmp_path), lambda step, row: None)
+        train(config, GRPO(), lm, engine_of(config, lm), PROBLEMS, judge, CellFolder(tmp_path), lambda step, row: None)
     assert judge.shown == []
 
 

@@ -225,8 +225,8 @@ def suite_files() -> dict[str, Path]:
 def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[str] = ()) -> Suite:
     """Reads a suite from a TOML file, or one of the package's by name, and applies `key.sub=value` overrides.
 
-    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins the
-    suite's, with the optimizer of its baseline.
+    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins those
+    that remain, with the optimizer of the suite's baseline.
 
     Raises ConfigError, which lists every wrong key at once.
     """
@@ -255,15 +255,15 @@ def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
     entries, report = raw.get("algorithms"), raw.get("report")
     if not chosen or not isinstance(entries, dict) or not isinstance(report, dict):
         return  # validation has more to say about a suite without them
-    if all(label in entries for label in chosen):
-        raw["algorithms"] = {label: entry for label, entry in entries.items() if label in chosen}
-        if report.get("baseline") not in chosen:
-            report["baseline"] = chosen[0]
-        return
     baseline = entries.get(report.get("baseline"), {})
+    labels = [spec for spec in chosen if spec in entries]
+    if labels:
+        entries = raw["algorithms"] = {label: entry for label, entry in entries.items() if label in labels}
+        if report.get("baseline") not in labels:
+            report["baseline"] = labels[0]
     for spec in chosen:
         label = spec.rpartition(":")[2].lower()
-        if spec in entries:
+        if spec in labels:
             continue
         if label in entries:
             raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")

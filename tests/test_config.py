@@ -214,6 +214,12 @@ def test_choosing_labels_leaves_out_the_others_and_keeps_the_baseline_if_it_can(
     assert (list(both.algorithms), both.report.baseline) == (["gvpo", "ppo"], "gvpo")
 
 
+def test_another_algorithm_beside_chosen_labels_joins_those_alone(suite_toml):
+    chosen = load_suite(str(suite_toml), algorithms=["ppo", "kimi"])
+    assert (list(chosen.algorithms), chosen.report.baseline) == (["ppo", "kimi"], "ppo")
+    assert chosen.algorithms["kimi"].optimizer == load_suite(str(suite_toml)).algorithms["gvpo"].optimizer
+
+
 def test_another_algorithm_joins_with_the_baselines_optimizer_as_untuned(suite_toml):
     suite = load_suite(str(suite_toml), algorithms=["kimi"])
     assert list(suite.algorithms) == ["gvpo", "ppo", "kimi"]

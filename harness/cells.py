@@ -21,7 +21,7 @@ from harness.config import CellConfig, ConfigError, Suite, hash_of
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
 from harness.policy import Scorer
-from harness.record import CellFolder, environment, new_folder
+from harness.record import CellFolder, environment, new_folder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.train import Spent, train
@@ -255,9 +255,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
         with new_folder(folder.checkpoint_path) as scratch:
             lm.model.save_pretrained(scratch)
             lm.tokenizer.save_pretrained(scratch)
-    scratch_file = folder.path / ".samples.parquet"
-    samples.to_parquet(scratch_file, index=False)
-    scratch_file.rename(folder.path / "samples.parquet")
+    write(folder.path / "samples.parquet", samples.to_parquet(index=False))
     return {
         "display": display,
         "tokens": {

@@ -14,7 +14,7 @@ from harness.config import Suite
 from harness.gradient import differentiate, to_groups
 from harness.models import load_model
 from harness.policy import score
-from harness.record import CellFolder
+from harness.record import CellFolder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.train import Learner, Spent, assemble, draw, prompts_of_step
@@ -96,8 +96,6 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
                 }
             )
         )
-    scratch = runs / ".coefficients.parquet"
     if frames:
-        pd.concat(frames, ignore_index=True).to_parquet(scratch, index=False)
-        scratch.rename(runs / "coefficients.parquet")
+        write(runs / "coefficients.parquet", pd.concat(frames, ignore_index=True).to_parquet(index=False))
     return left_out

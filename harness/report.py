@@ -8,7 +8,6 @@ Does not import torch.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from harness.comparison import (
     seed_rows,
     trials_of,
 )
+from harness.record import write
 from harness.statistics import MIN_SEEDS_TO_TEST
 
 SIGNIFICANT = 0.05
@@ -151,14 +151,6 @@ def suite_baseline(cells: Sequence[Cell]) -> str | None:
     if len(named) > 1:
         raise ReportError(f"the cells were run with different baselines ({', '.join(named)}); choose one: --baseline")
     return cells[0].config("report", "baseline")
-
-
-def write(path: Path, content: str | bytes) -> None:
-    """Atomically: the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    temporary.replace(path)
 
 
 def is_significant(table: pd.DataFrame) -> list[bool]:

@@ -18,7 +18,7 @@ from algorithms import load_algorithm
 from algorithms.base import LogUniform
 from harness.cells import plan
 from harness.config import ConfigError, Suite
-from harness.record import CellFolder, write_text
+from harness.record import CellFolder, write
 from harness.run import prepare_model
 from harness.sweep import run_cells
 
@@ -106,9 +106,9 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
         row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
     table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])
     folder = out / "tuning" / suite.name
-    write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    write(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
     best = table.groupby("algorithm", sort=False).first()
-    write_text(folder / "best.toml", _as_toml(suite, entries, best, command))
+    write(folder / "best.toml", _as_toml(suite, entries, best, command))
     console.print(best.to_string())
     console.print(f"trials: {folder / 'trials.csv'}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)

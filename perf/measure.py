@@ -31,7 +31,7 @@ from benchmarks import load_benchmark
 from harness.cells import Cell, plan
 from harness.config import load_suite
 from harness.models import resolve_path
-from harness.record import environment, write_text
+from harness.record import environment, write
 from harness.sweep import WORKER_ENVIRONMENT, run_cells
 from harness.train import prompts_of_step
 
@@ -240,14 +240,14 @@ def peer_versions(peer: Path) -> dict[str, str]:
 
 def write_table(measurements: Sequence[Measurement], out: Path, about: dict[str, str]) -> None:
     frame = pd.DataFrame([m.row() for m in measurements])
-    write_text(out / "table.csv", frame.to_csv(index=False))
+    write(out / "table.csv", frame.to_csv(index=False))
     lines = ["# Speed", ""]
     lines += [f"- {name}: {text}" for name, text in about.items()]
     lines += ["", "| measurement | median | min – max | target | met |", "|---|---|---|---|---|"]
     for m in measurements:
         lines.append(f"| {m.name} | {m.value:.4g} {m.unit}".rstrip() + f" | {m.spread} | {m.target} | {m.met} |")
     lines += ["", NOTES]
-    write_text(out / "table.md", "\n".join(lines))
+    write(out / "table.md", "\n".join(lines))
 
 
 NOTES = f"""\

@@ -93,18 +93,23 @@ class AblationReport:
     significant: Mapping[str, list[bool]] = field(repr=False)
 
     def render(self) -> rich.table.Table:
-        """The first table for a terminal."""
-        caption = f"failed: {', '.join(self.failed)}" if self.failed else None
+        """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
+        notes = [f"failed: {', '.join(self.failed)}"] if self.failed else []
+        left_out = {"length (tokens)", "failed"}
+        untested = {name for name, texts in self.shown.items() if TOO_FEW in texts}
+        if untested:
+            notes.append(f"Δ: {TOO_FEW}")
+        shown = {name: texts for name, texts in self.shown.items() if name not in left_out | untested}
         table = rich.table.Table(
             title=self.suite,
-            caption=caption and rich.markup.escape(caption),
+            caption=rich.markup.escape("; ".join(notes)) or None,
             box=rich.box.SIMPLE_HEAD,
             collapse_padding=True,
             pad_edge=False,
         )
-        for name in self.shown:
-            table.add_column(name, justify="right" if table.columns else "left")
-        for row in marked_rows(self.shown, self.significant, rich.markup.escape, "[bold]{}[/bold]"):
+        for name in shown:
+            table.add_column(name, justify="right" if table.columns else "left", no_wrap=name.startswith(("avg", "Δ")))
+        for row in marked_rows(shown, self.significant, rich.markup.escape, "[bold]{}[/bold]"):
             table.add_row(*row)
         return table
 

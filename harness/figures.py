@@ -426,7 +426,7 @@ def ablation(
                 yerr=[own["avg_at_k"] - own["ci_low"], own["ci_high"] - own["avg_at_k"]],
                 color=style[label].color,
                 marker=style[label].marker,
-                linestyle=style[label].dashes,
+                linestyle=style[label].dashes if numeric else "none",
                 markersize=6,
                 markeredgecolor="white",
                 markeredgewidth=0.5,
@@ -435,13 +435,13 @@ def ablation(
         for _, base in table[table["label"] == "base"].iterrows():
             axes.axhline(base["avg_at_k"], color=GREY, linestyle=(0, (1, 3)), linewidth=1.2)
             axes.annotate(
-                "base", (1, base["avg_at_k"]), xycoords=("axes fraction", "data"), xytext=(-4, 3),
-                textcoords="offset points", ha="right", color=GREY,
+                "base", (1, base["avg_at_k"]), xycoords=("axes fraction", "data"), xytext=(5, 0),
+                textcoords="offset points", va="center", color=GREY,
             )  # fmt: skip
         axes.set_xticks(list(at.values()), points)
         axes.minorticks_off()
         axes.set(xlabel=quantity, ylabel=f"avg@{k}")
-        legend(figure, list(names), names, style, lines=True)
+        legend(figure, list(names), names, style, lines=numeric)
     caption = (
         f"avg@{k} of the last checkpoint against {quantity}: mean and 95% interval over seeds and problems; single "
         "seeds are light, the base is the dotted line."

@@ -364,7 +364,7 @@ def to_latex(
 
 def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[str]:
     """What a reader needs to judge the numbers, each note from the manifests."""
-    table, k, baseline = report.table, report.k, report.baseline
+    table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
     notes = score_notes(cells, scores)
     trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]

@@ -15,9 +15,9 @@ from typing import Any
 import pydantic
 
 from algorithms import Algorithm, load_algorithm
-from benchmarks import load_benchmark
+from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
-from harness.config import CellConfig, ConfigError, Suite, hash_of
+from harness.config import CellConfig, ConfigError, Suite, Train, hash_of, points_of
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
 from harness.policy import Scorer
@@ -43,8 +43,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+        """Of its folder, inside that of its point where the suite is an ablation."""
+        point = self.config.suite.partition("/")[2]
+        name = BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+        return f"{point}/{name}" if point else name
 
 
 def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
@@ -71,27 +73,36 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
 
-    `seeds` are the suite's, 0 to seeds − 1, unless given.
+    `seeds` are the suite's, 0 to seeds − 1, unless given. An ablation has the cells of all of its points; the base,
+    which is the same at each, is evaluated at the reference alone.
 
     Raises ConfigError, or DataError where a benchmark's problems are not to be had.
     """
+    if suite.ablation is not None:
+        ablation = suite.ablation.model_dump(mode="json")
+        return [
+            dataclasses.replace(cell, suite={**cell.suite, "ablation": ablation})
+            for label, point in points_of(suite).items()
+            for cell in plan(point, seeds)
+            if not cell.is_base or label == suite.ablation.reference
+        ]
     try:
         load_template(suite.model.template)
-        train_benchmark = load_benchmark(suite.train.benchmark)
         for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks):
             load_benchmark(name).problems()
-        problems = train_benchmark.problems()
+        problems = training_problems(suite.train)
     except ValueError as error:
         raise ConfigError(f"suite {suite.name}: {error}") from None
     if suite.train.prompts > len(problems):
         raise ConfigError(
             f"train.prompts = {suite.train.prompts}: {suite.train.benchmark} has only {len(problems)} problems"
+            + (f" within train.limit = {suite.train.limit}" if suite.train.limit else "")
         )
     if suite.train.history_share > 0 and suite.train.steps * suite.train.prompts <= len(problems):
         raise ConfigError(
             f"train.history_share = {suite.train.history_share}: {suite.train.steps} steps of {suite.train.prompts} "
             f"prompts meet none of the {len(problems)} problems of {suite.train.benchmark} twice, so no sample would "
-            "ever be historical; train longer or on fewer problems"
+            "ever be historical; train longer or on fewer problems (train.limit)"
         )
 
     shared = {"report": suite.report, "tuning": suite.tuning, "evaluation": suite.evaluation}
@@ -122,6 +133,11 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             )
             cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}))
     return cells
+
+
+def training_problems(settings: Train) -> list[Problem]:
+    """Raises ValueError for an unknown benchmark, DataError where its problems are not to be had."""
+    return load_benchmark(settings.benchmark).problems()[: settings.limit]
 
 
 def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
@@ -230,7 +246,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
             def on_step(step: int, row: Mapping[str, float]) -> None:
                 on_progress("train", step, config.train.steps, row["reward"])
 
-            problems = train_benchmark.problems()
+            problems = training_problems(config.train)
             spent = train(config, algorithm, lm, engine, problems, judges[train_benchmark.name], folder, on_step)
 
         evaluation_started = time.perf_counter()
@@ -240,7 +256,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
             engine,
             scored,
             judges,
-            samples=settings.samples,
+            samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
             temperature=settings.temperature,
             max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
             seed=config.seed,

@@ -98,9 +98,11 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.ablation import is_ablation, write_ablation
     from harness.report import write_report
 
-    written = write_report(folder, out or folder.parent.parent / folder.name, baseline=baseline)
+    write = write_ablation if is_ablation(folder) else write_report
+    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline)
     console = Console()
     console.print(written.render())
     console.print(f"report: {written.path}")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
-from harness.cells import Cell, build_algorithm
+from harness.cells import Cell, build_algorithm, training_problems
 from harness.config import Suite
 from harness.gradient import differentiate, to_groups
 from harness.models import load_model
@@ -42,7 +42,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
     base = load_model(config.model)
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
-    chosen = prompts_of_step(benchmark.problems(), config.seed, 0, config.train.prompts)
+    chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
     prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
 
     frames, left_out = [], {}

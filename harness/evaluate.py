@@ -23,7 +23,7 @@ def evaluate(
     benchmarks: Sequence[Benchmark],
     judges: Mapping[str, Judge],
     *,
-    samples: int,
+    samples: int | Mapping[str, int],
     temperature: float,
     max_new_tokens: int,
     seed: int,
@@ -34,7 +34,8 @@ def evaluate(
     on_progress: Callable[[str, int, int], None] | None = None,
     chunk: int = 64,
 ) -> pd.DataFrame:
-    """`samples` responses to each problem, graded: one row each, with SAMPLE_COLUMNS.
+    """`samples` responses (or as many as its benchmark's name has there) to each problem, graded: one row each, with
+    SAMPLE_COLUMNS.
 
     `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN without `base`. `tokens` counts the response,
     EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. `chunk` problems are
@@ -54,23 +55,24 @@ def evaluate(
 
     frames = []
     for benchmark, problems, prompts in work:
+        k = samples if isinstance(samples, int) else samples[benchmark.name]
         for start in range(0, len(problems), chunk):
             part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
             groups = engine.generate(
                 part_prompts,
-                [samples] * len(part),
+                [k] * len(part),
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem in part],
             )
             flat = [response for group in groups for response in group]
-            owners = [problem for problem in part for _ in range(samples)]
+            owners = [problem for problem in part for _ in range(k)]
             texts = [lm.text(response.tokens) for response in flat]
             cut = [response.truncated for response in flat]
             verdicts = judges[benchmark.name](owners, texts, cut)
             kl = [float("nan")] * len(flat)
             if scorer is not None and base is not None:
-                ids = [prompt for prompt in part_prompts for _ in range(samples)]
+                ids = [prompt for prompt in part_prompts for _ in range(k)]
                 rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
                 for index in micro_batches(rows.length_N, token_budget):
                     for n, value in zip(index.tolist(), scorer.kl_from(base, rows.pick(index)).tolist(), strict=True):
@@ -80,7 +82,7 @@ def evaluate(
                     {
                         "benchmark": benchmark.name,
                         "problem_id": [problem.id for problem in owners],
-                        "sample": [k for _ in part for k in range(samples)],
+                        "sample": [sample for _ in part for sample in range(k)],
                         "response": texts,
                         "verdict": verdicts,
                         "score": [REWARD[verdict] for verdict in verdicts],

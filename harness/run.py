@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import load_benchmark
-from harness.cells import plan
+from benchmarks import Problem, load_benchmark
+from harness.ablation import AblationReport, write_ablation
+from harness.cells import plan, training_problems
 from harness.coefficients import write_coefficients
-from harness.config import Suite
+from harness.config import Suite, points_of
 from harness.embedded import embedded_base
 from harness.models import check_model
-from harness.report import write_report
+from harness.report import Report, write_report
 from harness.sweep import run_cells
 
 
@@ -23,13 +25,20 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     Raises ConfigError, DataError or RecordError before any work begins.
     """
     cells = plan(suite)
-    console.print(f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds, {workers} workers")
+    points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
+    console.print(
+        f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}, {workers} workers"
+    )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
     outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
-    for label, reason in write_coefficients(suite, cells, runs).items():
-        console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
-    report = write_report(runs, out / suite.name, baseline=suite.report.baseline)
+    report: Report | AblationReport
+    if suite.ablation is not None:
+        report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
+    else:
+        for label, reason in write_coefficients(suite, cells, runs).items():
+            console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
+        report = write_report(runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published)
     console.print(report.render())
     for name, where in outcome.failed.items():
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
@@ -46,9 +55,12 @@ def prepare_model(suite: Suite, console: Console) -> None:
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)
             embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
-    train, evaluation = suite.train, suite.evaluation
-    uses = {f"train.benchmark {train.benchmark}": (load_benchmark(train.benchmark).problems(), train.max_new_tokens)}
-    for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
-        problems = load_benchmark(name).problems()[: evaluation.limit]
-        uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
+    uses: dict[str, tuple[Sequence[Problem], int]] = {}
+    # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.
+    for point in sorted(points_of(suite).values() or [suite], key=lambda point: point.train.max_new_tokens):
+        train, evaluation = point.train, point.evaluation
+        uses[f"train.benchmark {train.benchmark}"] = (training_problems(train), train.max_new_tokens)
+        for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
+            problems = load_benchmark(name).problems()[: evaluation.limit]
+            uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
     check_model(suite.model, uses)

@@ -62,6 +62,8 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
     """
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name} has no [tuning] section")
+    if suite.ablation is not None:
+        raise ConfigError(f"suite {suite.name} is an ablation: its points share their settings; tune a suite without")
     entries = {
         f"{label}-t{i}": suite.algorithms[label].model_copy(
             update={

@@ -294,7 +294,7 @@ def test_sections_cannot_be_changed_after_validation(suite_toml):
         suite.train.steps = 4
 
 
-SECTIONS = {"model", "train", "rollout", "evaluation", "report", "tuning"}
+SECTIONS = {"model", "train", "rollout", "evaluation", "report", "tuning", "ablation"}
 
 
 @pytest.mark.parametrize("section", [Suite, Train, Model])

@@ -6,20 +6,25 @@ from pathlib import Path
 import pytest
 
 from harness.cells import plan
-from harness.config import load_suite, suite_files
+from harness.config import load_suite, points_of, suite_files
 from harness.tuning import trials
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
 
+COMPARISONS = ["embedded", "embedded-reuse", "embedded-stale"]
+ABLATIONS = ["embedded-beta", "embedded-k", "embedded-history", "embedded-terms"]
+
 each = pytest.mark.parametrize("name", list(suite_files()))
+each_comparison = pytest.mark.parametrize("name", COMPARISONS)
+each_ablation = pytest.mark.parametrize("name", ABLATIONS)
 
 
-def test_the_three_embedded_suites_are_there():
-    assert {"embedded", "embedded-reuse", "embedded-stale"} <= set(suite_files())
+def test_the_embedded_suites_are_there():
+    assert {*COMPARISONS, *ABLATIONS} <= set(suite_files())
 
 
-@each
+@each_comparison
 def test_suite_plans_six_algorithms_at_twelve_seeds_or_more_and_the_base(name):
     suite = load_suite(name)
     assert suite.name == name
@@ -28,7 +33,22 @@ def test_suite_plans_six_algorithms_at_twelve_seeds_or_more_and_the_base(name):
     assert len(plan(suite)) == 1 + 6 * suite.seeds
 
 
-@each
+@each_ablation
+def test_ablation_can_be_tested_and_its_points_draw_and_train_on_as_many_samples(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.seeds >= 12
+    cells = plan(suite)
+    assert len(cells) == 1 + len(suite.ablation.points) * len(suite.algorithms) * suite.seeds
+    for point in points_of(suite).values():
+        assert point.train.prompts * point.train.samples == 256
+        updates = point.train.mini_batches * point.train.epochs
+        assert updates == suite.train.mini_batches * suite.train.epochs
+        # fresh data and one update would make β and the terms a learning rate and nothing
+        assert updates * point.train.refresh_every > 1
+
+
+@each_comparison
 def test_no_two_labels_run_the_same_algorithm_with_the_same_parameters(name):
     trained = [cell for cell in plan(load_suite(name)) if not cell.is_base and cell.config.seed == 0]
     assert len({(c.config.algorithm, str(c.config.parameters)) for c in trained}) == len(trained)
@@ -41,7 +61,7 @@ def test_the_suites_differ_in_what_their_names_say():
     assert (stale.refresh_every, stale.epochs) == (16, 1)
 
 
-@each
+@each_comparison
 def test_hyperparameters_are_the_best_of_the_recorded_trials(name):
     path = RESULTS / "tuning" / name / "best.toml"
     if not path.is_file():

@@ -17,7 +17,7 @@ import pydantic
 from algorithms import Algorithm, load_algorithm
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
-from harness.config import CellConfig, ConfigError, Suite, Train, hash_of, points_of
+from harness.config import CellConfig, ConfigError, Resources, Suite, Train, hash_of, points_of
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
 from harness.policy import Scorer
@@ -36,6 +36,9 @@ class Cell:
     config: CellConfig
     suite: Mapping[str, Any]
     """The suite's report, tuning and evaluation settings, for the manifest."""
+    resources: Resources
+    source: bytes | None = None
+    """The user's file, where the algorithm comes from one: what is run is what was hashed."""
 
     @property
     def is_base(self) -> bool:
@@ -115,23 +118,24 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         "evaluation": suite.evaluation,
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
-    cells = [Cell(base, about)]
+    cells = [Cell(base, about, suite.resources)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
             where = f"algorithms.{label}"
             spec = entry.algorithm or label
             algorithm = build_algorithm(spec, entry.parameters, where=where)
+            source = _source(spec)
             _check_needs(suite, algorithm, where)
             config = CellConfig(
                 label=label,
                 seed=seed,
                 algorithm=spec,
-                source_sha256=_source_hash(spec),
+                source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
                 parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
                 optimizer=entry.optimizer,
                 **settings,
             )
-            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}))
+            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, suite.resources, source))
     return cells
 
 
@@ -154,9 +158,9 @@ def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
         )
 
 
-def _source_hash(spec: str) -> str | None:
+def _source(spec: str) -> bytes | None:
     path = Path(spec.rpartition(":")[0]).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if ":" in spec and path.is_file() else None
+    return path.read_bytes() if ":" in spec and path.is_file() else None
 
 
 def settings_hash(config: CellConfig) -> str:
@@ -188,13 +192,18 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         return status
 
 
-def bury_cell(cell: Cell, runs: Path, command: list[str], reason: str, seconds: float) -> str:
-    """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over."""
+def bury_cell(
+    cell: Cell, runs: Path, command: list[str], reason: str, seconds: float, place: Mapping[str, Any] | None = None
+) -> str:
+    """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over.
+
+    `place` is the `environment` of the machine that the process ran on, where it was not this one.
+    """
     folder = CellFolder(runs / cell.name)
     if folder.is_finished(cell.config.hash()):
         return "finished"
     folder.write_traceback(reason)
-    folder.finish({**_about(cell, command), "seconds": {"wall": seconds}, "status": "failed"})
+    folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
     return "failed"
 
 
@@ -214,6 +223,16 @@ def _about(cell: Cell, command: list[str]) -> dict[str, Any]:
     }
 
 
+def _algorithm(cell: Cell, folder: CellFolder) -> Algorithm:
+    """The cell's algorithm; a user's file runs from the copy that the cell keeps of it, on whatever machine this is."""
+    config, spec = cell.config, cell.config.algorithm
+    if cell.source is not None:
+        copy = folder.path / "algorithm.py"
+        write(copy, cell.source)
+        spec = f"{copy}:{spec.rpartition(':')[2]}"
+    return build_algorithm(spec, config.parameters, where=f"algorithms.{config.label}")
+
+
 def _resolved(cell: Cell) -> dict[str, Any]:
     resolved = cell.config.model_dump(mode="json")
     entry = {
@@ -222,7 +241,7 @@ def _resolved(cell: Cell) -> dict[str, Any]:
         "parameters": resolved.pop("parameters"),
         "source_sha256": resolved.pop("source_sha256"),
     }
-    return {**resolved, **cell.suite, "algorithm": entry}
+    return {**resolved, **cell.suite, "resources": cell.resources.model_dump(), "algorithm": entry}
 
 
 def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
@@ -240,7 +259,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
     ):
         spent, display = Spent(), "base"
         if not cell.is_base:
-            algorithm = build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}")
+            algorithm = _algorithm(cell, folder)
             display = getattr(algorithm, "name", config.label)
 
             def on_step(step: int, row: Mapping[str, float]) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.config import Suite
+    from harness.sweep import Executor
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
@@ -32,6 +39,10 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Runs go to OUT/runs/<suite>, the report to OUT/<suite>.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run the cells on Ray: HOST:PORT, auto (a running one) or local."),
+]
 
 
 @app.command()
@@ -47,6 +58,7 @@ def sweep(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N−1; by default the suite's.")] = None,
     workers: WorkersOption = None,
+    ray: RayOption = None,
     out: OutOption = Path("results"),
 ) -> None:
     """Run every algorithm of a suite at every seed, then write the table and the figures.
@@ -62,7 +74,8 @@ def sweep(
     loaded = load_suite(suite, overrides, algorithm or [])
     from harness.run import run_sweep
 
-    failed = run_sweep(loaded, out, workers=workers or _cores(), command=_command(), console=console)
+    with _executor(ray, workers, loaded) as executor:
+        failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
     raise typer.Exit(EXIT_FAILED if failed else 0)
 
 
@@ -72,6 +85,7 @@ def tune(
     settings: SetOption = None,
     algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
     workers: WorkersOption = None,
+    ray: RayOption = None,
     out: OutOption = Path("results"),
 ) -> None:
     """Try the same number of settings for each algorithm, on its tuning seeds and problems.
@@ -85,7 +99,8 @@ def tune(
     loaded = load_suite(suite, settings or [], algorithm or [])
     from harness.tuning import run_tuning
 
-    failed = run_tuning(loaded, out, workers=workers or _cores(), command=_command(), console=Console())
+    with _executor(ray, workers, loaded) as executor:
+        failed = run_tuning(loaded, out, executor=executor, command=_command(), console=Console())
     raise typer.Exit(EXIT_FAILED if failed else 0)
 
 
@@ -206,6 +221,25 @@ def algorithms() -> None:
     Console().print(table)
 
 
+@contextlib.contextmanager
+def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Executor]:
+    """The local pool, or a connection to Ray for as long as the block lasts."""
+    from harness.config import ConfigError
+    from harness.sweep import LocalPool
+
+    if ray is None:
+        yield LocalPool(workers or max(1, _cores() // suite.resources.cpus))
+        return
+    if workers is not None:
+        raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
+    if not find_spec("ray"):
+        raise ConfigError("--ray needs the package ray: pip install 'gvpo-bench[ray]', on every node")
+    from harness.ray_sweep import connect
+
+    with connect(ray) as cluster:
+        yield cluster
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -233,8 +267,6 @@ def main() -> None:
 
 def _check_packages() -> None:
     """The packages' names are generic: says so where another project's shadow them."""
-    from importlib.util import find_spec
-
     here = Path(__file__).resolve().parent.parent
     for name in ("algorithms", "benchmarks", "harness"):
         spec = find_spec(name)

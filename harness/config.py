@@ -34,7 +34,7 @@ class Model(_Section):
     template: str = "none"
     """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where policy, critic and reference live; "auto" is cuda where there is one."""
+    """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
 
@@ -156,6 +156,18 @@ class Report(_Section):
     """Reference rows below the table."""
 
 
+class Resources(_Section):
+    """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
+
+    gpus: int = Field(0, ge=0)
+    """GPUs of a cell, which sees no others; with 0 it sees none."""
+    cpus: int = Field(1, ge=1)
+    """CPU cores of a cell, its graders included."""
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU, {self.gpus} GPU"
+
+
 class Tuning(_Section):
     trials: int = Field(ge=1)
     """How many settings were tried for each algorithm."""
@@ -250,6 +262,7 @@ class Suite(_Section):
     rollout: Rollout = Rollout()
     evaluation: Evaluation
     report: Report
+    resources: Resources = Resources()
     tuning: Tuning | None = None
     ablation: Ablation | None = None
     algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)
@@ -264,6 +277,8 @@ class Suite(_Section):
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
             )
+        if self.model.device == "cuda" and self.resources.gpus == 0:
+            raise ValueError("model.device = 'cuda' with resources.gpus = 0: say how many GPUs a cell takes")
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
             if not isinstance(self.evaluation.samples, int):

@@ -1,8 +1,8 @@
 """What a run leaves behind, written so that a kill at any moment loses nothing that was finished.
 
 `<runs>/<cell>/` holds metrics.jsonl (a row a step), samples.parquet (a row an evaluated sample), checkpoint/ (a folder
-that transformers opens), manifest.json (written last: its presence means that the cell is over), and while the cell can
-still be resumed, resume/.
+that transformers opens), algorithm.py (where it is a user's own, as it was run), manifest.json (written last: its
+presence means that the cell is over), and while the cell can still be resumed, resume/.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _hardware() -> dict[str, Any]:
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    return {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
 
 
 def _git() -> dict[str, Any] | None:

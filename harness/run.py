@@ -16,10 +16,10 @@ from harness.config import Suite, points_of
 from harness.embedded import embedded_base
 from harness.models import check_model
 from harness.report import Report, write_report
-from harness.sweep import run_cells
+from harness.sweep import Executor, run_cells
 
 
-def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
+def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
     Raises ConfigError, DataError or RecordError before any work begins.
@@ -27,11 +27,12 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     cells = plan(suite)
     points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
     console.print(
-        f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}, {workers} workers"
+        f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}; "
+        f"{executor}, {suite.resources} a cell"
     )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
-    outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
+    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
     report: Report | AblationReport
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)

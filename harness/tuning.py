@@ -20,7 +20,7 @@ from harness.cells import plan
 from harness.config import ConfigError, Suite
 from harness.record import CellFolder, write
 from harness.run import prepare_model
-from harness.sweep import run_cells
+from harness.sweep import Executor, run_cells
 
 SOBOL_SEED = 0
 
@@ -53,7 +53,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     return found
 
 
-def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
+def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs all trials and writes `trials.csv` and `best.toml` to `out/tuning/<suite>/`. Returns whether a cell failed.
 
     A trial's score is avg@k on the tuning problems, the mean over the tuning seeds; a failed run counts as 0.
@@ -87,7 +87,7 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
     cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
     prepare_model(tuning_suite, console)
     runs = out / "runs" / tuning_suite.name
-    outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
+    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
 
     rows: dict[str, dict[str, Any]] = {}
     for cell in cells:

@@ -32,7 +32,7 @@ from harness.cells import Cell, plan
 from harness.config import load_suite
 from harness.models import resolve_path
 from harness.record import environment, write
-from harness.sweep import WORKER_ENVIRONMENT, run_cells
+from harness.sweep import WORKER_ENVIRONMENT, LocalPool, run_cells
 from harness.train import prompts_of_step
 
 HERE = Path(__file__).resolve().parent
@@ -205,7 +205,7 @@ class Bench:
                 with tempfile.TemporaryDirectory(dir=self.scratch) as runs:
                     started = time.perf_counter()
                     outcome = run_cells(
-                        planned, Path(runs), workers=workers, command=sys.argv, console=Console(quiet=True)
+                        planned, Path(runs), executor=LocalPool(workers), command=sys.argv, console=Console(quiet=True)
                     )
                     values.append(time.perf_counter() - started)
                 if outcome.failed:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from small import command, write_suite
 
 from harness.cells import build_algorithm, plan
-from harness.config import Model, Suite, Train, load_suite, suite_files
+from harness.config import Model, Resources, Suite, Train, load_suite, suite_files
 
 
 @pytest.fixture(scope="module")
@@ -294,10 +294,10 @@ def test_sections_cannot_be_changed_after_validation(suite_toml):
         suite.train.steps = 4
 
 
-SECTIONS = {"model", "train", "rollout", "evaluation", "report", "tuning", "ablation"}
+SECTIONS = {"model", "train", "rollout", "evaluation", "report", "resources", "tuning", "ablation"}
 
 
-@pytest.mark.parametrize("section", [Suite, Train, Model])
+@pytest.mark.parametrize("section", [Suite, Train, Model, Resources])
 def test_every_key_of_a_suite_is_documented(section):
     undocumented = [
         name for name, field in section.model_fields.items() if not field.description and name not in SECTIONS

@@ -277,7 +277,8 @@ class _Pool:
                     yield CellProgress(cell, *message)
                     continue
                 self.busy.pop(ready, None)
-                yield CellEnd(cell, *message, time.monotonic() - started)
+                (status,) = message
+                yield CellEnd(cell, status, time.monotonic() - started)
 
     def _bury(self, connection: Connection, cell: Cell, seconds: float) -> str:
         """A worker died without a word, killed from outside or by a crash: another one takes its place.

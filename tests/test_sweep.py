@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from small import (
+    FAULTY,
     assert_same_cell,
     assert_same_sweep,
     command,
@@ -115,51 +116,6 @@ def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker
     assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
     assert {name: files(runs / name) for name in ("base", "ppo-s0")} == before
     assert_same_sweep(undisturbed, tmp_path)
-
-
-FAULTY = """
-import os, signal
-from dataclasses import dataclass
-from typing import ClassVar
-
-from algorithms import Algorithm, LossOutput
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raises(Algorithm):
-    name: ClassVar[str] = "Raises"
-
-    def loss(self, policy, batch):
-        raise ArithmeticError("the moon is in the wrong house")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotANumber(Algorithm):
-    name: ClassVar[str] = "NotANumber"
-
-    def loss(self, policy, batch):
-        return LossOutput(loss=policy.logp_GKT.sum() * float("nan"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dies(Algorithm):
-    name: ClassVar[str] = "Dies"
-
-    def loss(self, policy, batch):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Late(Algorithm):
-    '''Fine near the base, where all log-ratios are small.'''
-
-    name: ClassVar[str] = "Late"
-
-    def loss(self, policy, batch):
-        if (policy.logp_GKT - batch.old_logp_GKT).abs().max() > 1e-4:
-            raise ArithmeticError("too far from the base")
-        return LossOutput(loss=policy.logp_GKT.sum() * 0)
-"""
 
 
 def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):

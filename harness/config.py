@@ -159,7 +159,7 @@ class Report(_Section):
 class Resources(_Section):
     """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
 
-    gpus: int = Field(0, ge=0)
+    gpus: int = Field(0, ge=0, le=1)
     """GPUs of a cell, which sees no others; with 0 it sees none."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell, its graders included."""
@@ -277,8 +277,6 @@ class Suite(_Section):
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
             )
-        if self.model.device == "cuda" and self.resources.gpus == 0:
-            raise ValueError("model.device = 'cuda' with resources.gpus = 0: say how many GPUs a cell takes")
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
             if not isinstance(self.evaluation.samples, int):

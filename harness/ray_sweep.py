@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import queue
-import shutil
 import tempfile
 import threading
 import time
@@ -35,7 +34,7 @@ from harness.sweep import WORKER_ENVIRONMENT, CellEnd, CellEvent, CellNote, Cell
 INTERRUPTIONS = 3
 """How often a cell goes on after the death of a node, in one sweep; after that it counts as failed."""
 
-NODE_SECONDS = 10.0
+NODE_SECONDS = 2.0
 """How long after a worker its node may be found dead."""
 
 PASSED_ON = ("GVPO_BENCH_DATA", "HF_HUB_OFFLINE")
@@ -130,15 +129,11 @@ class Worker:
 
         torch.set_num_threads(1)
         self.job = job
-        self.scratch = tempfile.TemporaryDirectory(prefix="gvpo-bench-")
         self.messages: queue.Queue[tuple[Any, ...]] = queue.Queue(maxsize=1)
         if job.folder.is_dir():
             os.chdir(job.folder)
         for name, value in job.variables.items():
             os.environ.setdefault(name, value)
-        if job.base is not None:
-            os.environ["GVPO_BENCH_CACHE"] = f"{self.scratch.name}/cache"
-            unpack(Path(self.scratch.name) / "cache", job.base)
 
     def place(self) -> Place:
         """Where this is, for the driver to judge."""
@@ -177,24 +172,27 @@ class Worker:
             self.messages.put(("error", error))
 
     def _run_here(self, cell: Cell, files: Files | None) -> tuple[str, Files]:
-        if files is None:
-            return run_cell(cell, self.job.runs, self.job.command, self._tell), {}
-        runs = Path(self.scratch.name) / "runs"
-        folder = CellFolder(runs / cell.name)
-        unpack(folder.path, files)
-        sent = _version(folder.resume_path)
+        """The cell's status, and its results where the driver has yet to get them."""
+        with tempfile.TemporaryDirectory(prefix="gvpo-bench-") as name:
+            scratch = Path(name)
+            if self.job.base is not None:
+                os.environ["GVPO_BENCH_CACHE"] = str(scratch / "cache")
+                unpack(scratch / "cache", self.job.base)
+            if files is None:
+                return run_cell(cell, self.job.runs, self.job.command, self._tell), {}
+            folder = CellFolder(scratch / "runs" / cell.name)
+            unpack(folder.path, files)
+            sent = _version(folder.resume_path)
 
-        def tell(*progress: Any) -> None:
-            nonlocal sent
-            self._tell(*progress)
-            if (now := _version(folder.resume_path)) not in (None, sent):
-                self.messages.put(("files", pack(folder.path, CHECKPOINT)))
-                sent = now
+            def tell(*progress: Any) -> None:
+                nonlocal sent
+                self._tell(*progress)
+                if (now := _version(folder.resume_path)) not in (None, sent):
+                    self.messages.put(("files", pack(folder.path, CHECKPOINT)))
+                    sent = now
 
-        status = run_cell(cell, runs, self.job.command, tell)
-        results = pack(folder.path, (*RESULTS, "manifest.json"))
-        shutil.rmtree(folder.path)
-        return status, results
+            status = run_cell(cell, scratch / "runs", self.job.command, tell)
+            return status, pack(folder.path, (*RESULTS, "manifest.json"))
 
     def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:
         self.messages.put(("progress", stage, done, total, reward))
@@ -229,8 +227,6 @@ class _Driver:
     def __init__(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> None:
         self.waiting, self.runs, self.command = list(cells), runs, command
         self.resources, model = cells[0].resources, Path(cells[0].config.model.path)
-        if self.resources.gpus > 1:
-            raise ConfigError(f"resources.gpus = {self.resources.gpus}: a cell runs on one GPU at most")
         embedded = embedded_base() if str(model) == "embedded" else None
         self.text = uuid.uuid4().hex
         self.job = Job(

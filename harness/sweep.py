@@ -101,8 +101,13 @@ def run_cells(
 ) -> Outcome:
     """Runs every cell that isn't finished. A cell that fails does not stop the others.
 
-    Raises RecordError where a cell was finished with other settings, before anything starts.
+    Raises RecordError where a cell was finished with other settings, and ConfigError where it would have no GPU for a
+    model that must be on one, before anything starts.
     """
+    if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
+        raise ConfigError(
+            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = 1"
+        )
     outcome = Outcome()
     waiting: list[Cell] = []
     for cell in cells:
@@ -210,20 +215,19 @@ class LocalPool:
 
 
 def gpu_shares(gpus: int, workers: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each worker: the GPUs that a cell takes, and never one for two workers at a time.
+    """CUDA_VISIBLE_DEVICES of each worker: a GPU of its own where cells take one, and else none.
 
-    Raises ConfigError where this machine has fewer than one cell takes.
+    Raises ConfigError where cells take one and this machine has none.
     """
     if gpus == 0:
         return [""] * workers
     import torch
 
     found = torch.cuda.device_count()
+    if found == 0:
+        raise ConfigError(f"resources.gpus = {gpus}: torch finds no CUDA device on this machine")
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = (visible.split(",") if visible else [str(i) for i in range(found)])[:found]
-    if len(names) < gpus:
-        raise ConfigError(f"resources.gpus = {gpus}: torch finds {found} CUDA devices on this machine")
-    return [",".join(names[i : i + gpus]) for i in range(0, len(names) - gpus + 1, gpus)][:workers]
+    return (visible.split(",") if visible else [str(i) for i in range(found)])[: min(found, workers)]
 
 
 class _Pool:

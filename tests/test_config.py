@@ -275,6 +275,11 @@ def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, 
     assert hash_in("one", MINE) != hash_in("one", MINE + "# changed\n")
 
 
+def test_resources_are_no_part_of_the_hash(suite_toml):
+    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hash() for n in (1, 4)}
+    assert len(hashes) == 1
+
+
 def test_defaults_are_part_of_the_hash(suite_toml):
     """A default that changes in a later version must not pass for the same run."""
     config = plan(load_suite(str(suite_toml)))[1].config

@@ -1,8 +1,10 @@
 """A sweep on a Ray cluster of two nodes, one of which is killed in the middle."""
 
 import dataclasses
+import os
 import platform
-import tempfile
+import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from rich.console import Console
 from small import FAULTY, assert_same_cell, command, manifest, write_suite
 
 import harness.embedded
+import harness.ray_sweep
 from harness.cells import plan
 from harness.config import ConfigError, load_suite
 from harness.embedded import embedded_base
@@ -82,13 +85,18 @@ def test_cell_that_fails_on_another_disk_sends_its_traceback(suite_file, tmp_pat
     assert results["algorithm.py"] == FAULTY.encode()
 
 
-def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, tmp_path, monkeypatch):
-    worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
+def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_file, tmp_path, monkeypatch):
+    used = {}
+
+    def look(cell, *_):
+        used.update(pack(embedded_base(), ["."]))
+        return "finished"
+
     monkeypatch.setattr(harness.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
-    found = embedded_base()
-    assert found.is_relative_to(tempfile.gettempdir())
-    assert found.parent != base.parent
-    assert pack(found, ["."]) == pack(base, ["."])
+    monkeypatch.setattr(harness.ray_sweep, "run_cell", look)
+    node = worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
+    assert node.start(first_cell(suite_file, "gvpo"), None) == ("done", "finished", {})
+    assert used == pack(base, ["."])
 
 
 @pytest.mark.parametrize(
@@ -137,43 +145,59 @@ def test_cluster_that_is_not_to_be_had_is_wrong_input(suite_file, tmp_path, opti
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A head with room for one cell, which stays."""
+    """A head without room for cells, and one node with room for one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         found = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 1,
+                "num_cpus": 0,
                 "include_dashboard": False,
                 "_system_config": {"health_check_period_ms": 1000},  # a dead node is found in seconds
             },
         )
+        found.add_node(num_cpus=1)
         yield found
         found.shutdown()
 
 
 class Killing:
-    """Runs cells on the cluster, and kills one of its nodes when a cell there has trained three steps."""
+    """Runs cells on the cluster, and kills the first of its nodes on which a cell has trained three steps."""
 
     def __init__(self, cluster):
-        self.cluster, self.node = cluster, cluster.add_node(num_cpus=1)
+        self.cluster = cluster
         self.killed = None
+        """The cell that lost its node."""
         self.events = []
-        """Of the cell that was killed, from then on."""
+        """Of that cell, from its new start on."""
 
     def run(self, cells, runs, command):
-        there = set()
+        where = {}
         for event in RayCluster(self.cluster.address).run(cells, runs, command):
-            if event.cell.name == self.killed:
+            name = event.cell.name
+            if isinstance(event, CellNote) and event.text.startswith("runs on"):
+                where[name] = event.text
+                self.events += [event] if name == self.killed else []
+            elif name == self.killed and self.events:
                 self.events.append(event)
-            if isinstance(event, CellNote) and self.node.node_id in event.text:
-                there.add(event.cell.name)
             # The cell waits with its next steps until this one has been told: it cannot be over.
-            trained_3 = isinstance(event, CellProgress) and (event.stage, event.done) == ("train", 3)
-            if self.killed is None and event.cell.name in there and trained_3:
-                self.killed = event.cell.name
-                self.cluster.remove_node(self.node, allow_graceful=False)
+            mid_training = isinstance(event, CellProgress) and (event.stage, event.done) == ("train", 3)
+            if self.killed is None and mid_training:
+                self.killed = name
+                (node,) = [node for node in self.cluster.worker_nodes if node.node_id in where[name]]
+                kill(node)
+                self.cluster.remove_node(node, allow_graceful=False)
             yield event
+
+
+def kill(node):
+    """Ends a node as a power cut would: its raylet, and before that can tell anyone, all that the raylet started."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    started = [
+        pid for task in Path(f"/proc/{raylet}/task").iterdir() for pid in (task / "children").read_text().split()
+    ]
+    for pid in [raylet, *map(int, started)]:
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared-folder", "own-disks"])
@@ -183,6 +207,7 @@ def test_sweep_that_loses_a_node_goes_on_from_the_checkpoint_with_the_numbers_of
     if not shared:  # without the driver's mark no worker takes the folder for the driver's
         monkeypatch.setattr(_Driver, "__enter__", lambda self: self)
     suite = load_suite(str(write_suite(tmp_path, base)), ["seeds=1"])
+    cluster.add_node(num_cpus=1)
     with connect(cluster.address):
         executor = Killing(cluster)
         outcome = run_cells(plan(suite), tmp_path / "runs" / "small", executor=executor, command=[], console=Console())

@@ -29,7 +29,7 @@ from harness.cells import Cell, bury_cell, run_cell
 from harness.config import ConfigError
 from harness.embedded import embedded_base
 from harness.record import CellFolder, environment, new_folder, write
-from harness.sweep import WORKER_ENVIRONMENT, CellEnd, CellEvent, CellNote, CellProgress
+from harness.sweep import WORKER_ENVIRONMENT, CellEnd, CellEvent, CellNote, CellProgress, most
 
 INTERRUPTIONS = 3
 """How often a cell goes on after the death of a node, in one sweep; after that it counts as failed."""
@@ -98,7 +98,7 @@ class Place:
     mark: str | None
     """What the worker finds in the driver's mark: the driver's own text where they share the runs folder."""
     missing: str | None
-    """The folder of the model, where the driver has it and this node doesn't."""
+    """The folder of a model, where the driver has it and this node doesn't."""
 
     def __str__(self) -> str:
         return f"{self.environment['hardware']['node']} (Ray node {self.node_id})"
@@ -115,8 +115,8 @@ class Job:
     folder: Path
     """The driver's working directory, which relative paths start from."""
     variables: Mapping[str, str]
-    model: Path | None
-    """The model, where it is a folder of the driver's."""
+    models: Sequence[Path]
+    """Those that are folders of the driver's."""
     base: Files | None
     """The driver's embedded base: one that was trained on another processor need not be the same to the last bit."""
 
@@ -141,13 +141,12 @@ class Worker:
             mark = self.job.mark.read_text()
         except OSError:
             mark = None
-        model = self.job.model
         return Place(
             node_id=ray.get_runtime_context().get_node_id(),
             environment=environment(),
             code=code_hash(),
             mark=mark,
-            missing=str(model) if model is not None and not model.is_dir() else None,
+            missing=next((str(model) for model in self.job.models if not model.is_dir()), None),
         )
 
     def start(self, cell: Cell, files: Files | None) -> tuple[Any, ...]:
@@ -226,8 +225,9 @@ class _Driver:
 
     def __init__(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> None:
         self.waiting, self.runs, self.command = list(cells), runs, command
-        self.resources, model = cells[0].resources, Path(cells[0].config.model.path)
-        embedded = embedded_base() if str(model) == "embedded" else None
+        self.resources = most(cells)
+        models = {cell.config.model.path for cell in cells}
+        embedded = embedded_base() if "embedded" in models else None
         self.text = uuid.uuid4().hex
         self.job = Job(
             runs=runs,
@@ -235,7 +235,7 @@ class _Driver:
             mark=runs / f".mark-{self.text}",
             folder=Path.cwd(),
             variables={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-            model=model.resolve() if embedded is None and model.is_dir() else None,
+            models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).is_dir()],
             base=pack(embedded.parent, [embedded.name]) if embedded is not None else None,
         )
         self.code, self.versions = code_hash(), environment()["versions"]

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeRemainingColumn as Remaining
 
 from harness.cells import Cell, bury_cell, run_cell
-from harness.config import ConfigError
+from harness.config import ConfigError, Resources
 from harness.record import CellFolder
 
 EVALUATION_STEPS = 4
@@ -209,9 +209,14 @@ class LocalPool:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''}"
 
     def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
-        shares = gpu_shares(cells[0].resources.gpus, min(self.workers, len(cells)))
+        shares = gpu_shares(most(cells).gpus, min(self.workers, len(cells)))
         with _Pool(shares, runs, command) as pool:
             yield from pool.run(cells)
+
+
+def most(cells: Sequence[Cell]) -> Resources:
+    """What is enough for each of the cells."""
+    return Resources(gpus=max(cell.resources.gpus for cell in cells), cpus=max(cell.resources.cpus for cell in cells))
 
 
 def gpu_shares(gpus: int, workers: int) -> list[str]:

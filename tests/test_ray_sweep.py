@@ -44,7 +44,7 @@ def worker(monkeypatch, tmp_path, **job):
     """A worker in this process, whose runs folder is not the driver's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GVPO_BENCH_CACHE", str(tmp_path / "cache"))
-    about = {"command": ["gvpo-bench"], "variables": {}, "model": None, "base": None, **job}
+    about = {"command": ["gvpo-bench"], "variables": {}, "models": [], "base": None, **job}
     return Worker(Job(runs=tmp_path / "nowhere", mark=tmp_path / "nowhere", folder=tmp_path, **about))
 
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import queue
+import socket
 import tempfile
 import threading
 import time
@@ -62,9 +63,12 @@ def connect(address: str) -> Iterator[RayCluster]:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {"include_dashboard": False} if address == "local" else {}
+    host, colon, port = address.rpartition(":")
     try:
+        if colon:  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level="error", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ConfigError(f"--ray {address}: {error}") from error
     try:
         yield RayCluster(address)

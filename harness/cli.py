@@ -67,6 +67,41 @@ def sweep(
 
 
 @app.command()
+def plan(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="H100, A100, …; by default this machine's, or an H100.")] = None,
+    mean_response: Annotated[
+        float | None, typer.Option(min=1, help="Mean length of a response, in tokens; by default half of the limit.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    generation_rate: Annotated[
+        float | None, typer.Option(min=1, help="Tokens/s that a GPU draws; by default from its bandwidth.")
+    ] = None,
+) -> None:
+    """Say what a suite will cost, without starting it: tokens, memory, GPU hours, disk.
+
+    From the suite, the prompts and the model's config alone; no weights are loaded.
+    """
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.costs import Assumptions, default_gpu, render, suite_cost
+
+    cells = cells_of(loaded)
+    assumptions = Assumptions(
+        gpu=gpu or default_gpu(loaded.model), mean_response=mean_response, mfu=mfu, generation_rate=generation_rate
+    )
+    console = Console()
+    for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):
+        console.print(part, highlight=False)
+
+
+@app.command()
 def tune(
     suite: SuiteArgument,
     settings: SetOption = None,

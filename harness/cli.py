@@ -14,6 +14,7 @@ EXIT_CODES = {
     "ConfigError": EXIT_INPUT,
     "DataError": EXIT_INPUT,
     "ReportError": EXIT_INPUT,
+    "DoctorError": EXIT_INPUT,
     "RecordError": EXIT_REFUSED,
 }
 """By the name of the exception, so that nothing heavy is imported for it."""
@@ -99,6 +100,32 @@ def plan(
     console = Console()
     for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):
         console.print(part, highlight=False)
+
+
+@app.command()
+def doctor(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    workers: WorkersOption = None,
+    out: OutOption = Path("results"),
+) -> None:
+    """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.doctor import examine, table_of
+    from harness.run import prepare_model
+
+    console = Console()
+    cells = cells_of(loaded)
+    prepare_model(loaded, console)
+    checks = examine(loaded, cells, out, workers=workers or _cores())
+    console.print(table_of(checks, loaded.name), highlight=False)
+    raise typer.Exit(EXIT_INPUT if any(check.status == "fail" for check in checks) else 0)
 
 
 @app.command()

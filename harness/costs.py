@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from algorithms.base import Needs
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
-from harness.cells import Cell, build_algorithm, training_problems
+from harness.cells import BASE, Cell, build_algorithm, training_problems
 from harness.config import CellConfig, ConfigError, Model, Suite, Train
 from harness.models import check_length, device_of, from_pretrained, tokenise
 from harness.report import tokens
@@ -280,10 +280,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     names = (*settings.benchmarks, *settings.hard_benchmarks)
     prompts = prompts_of(config.model, train, names, settings.limit)
     check_positions(config, prompts)
-    needs = Needs()
-    if not cell.is_base:
-        where = f"algorithms.{config.label}"
-        needs = build_algorithm(config.algorithm, config.parameters, where=where).needs
+    needs = needs_of(cell)
     limit = settings.max_new_tokens or train.max_new_tokens
     responses = sum(settings.samples_of(name) * len(prompts.evaluation[name]) for name in names)
     asked = sum(settings.samples_of(name) * sum(prompts.evaluation[name]) for name in names)
@@ -314,20 +311,36 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
         "evaluation": mean_tokens.evaluation / rate
         + 2 * (asked + mean_tokens.evaluation) * flops / peak / assumptions.mfu,
     }
-    weights = 4.0 * size.parameters
-    critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
-    trained = 0.0 if cell.is_base else 1.0
-    sampler = weights if train.refresh_every > 1 else 0.0
+    kept, running = disk(config, size, needs)
     return CellCost(
         tokens=mean_tokens,
         most=tokens_at(train.max_new_tokens, limit),
         memory=memory,
         hours={name: seconds / 3600 for name, seconds in work.items() if seconds},
-        checkpoint=weights * trained,
-        # The old state is there until the new one is whole.
-        resume=2 * (3 * weights + 3 * critic + sampler) * trained if train.checkpoint_every else 0.0,
+        checkpoint=kept,
+        resume=running,
         samples=4.0 * mean_tokens.evaluation,
     )
+
+
+def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, float]:
+    """Bytes that a cell leaves, and bytes more while it runs: its resumable state, of which the old one is there until
+    the new one is whole."""
+    if config.label == BASE:
+        return 0.0, 0.0
+    weights = 4.0 * size.parameters
+    critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
+    sampler = weights if config.train.refresh_every > 1 else 0.0
+    state = 3 * weights + 3 * critic + sampler  # weights and Adam's two moments
+    return weights, 2 * state if config.train.checkpoint_every else 0.0
+
+
+def needs_of(cell: Cell) -> Needs:
+    """What the cell's algorithm asks for; the base asks for nothing."""
+    config = cell.config
+    if cell.is_base:
+        return Needs()
+    return build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
 
 
 def check_positions(config: CellConfig, prompts: Prompts) -> None:
@@ -353,7 +366,7 @@ def memory_of(config: CellConfig, size: ModelSize, needs: Needs, longest: float)
     # Logits, log-probs and their gradients, in float32, of the response tokens of a pass.
     logits = 4 * 4.0 * responses * size.vocabulary
     sequences = min(config.rollout.batch, train.prompts * train.samples)
-    if config.label == "base":
+    if config.label == BASE:
         resident = {"policy": weights, "base, for the KL": weights}
         training: dict[str, float] = {"logits": logits}
     else:

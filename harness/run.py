@@ -13,8 +13,10 @@ from harness.ablation import AblationReport, write_ablation
 from harness.cells import plan, training_problems
 from harness.coefficients import write_coefficients
 from harness.config import Suite, points_of
+from harness.doctor import examine, require_health
 from harness.embedded import embedded_base
 from harness.models import check_model
+from harness.record import CellFolder
 from harness.report import Report, write_report
 from harness.sweep import run_cells
 
@@ -22,7 +24,7 @@ from harness.sweep import run_cells
 def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
-    Raises ConfigError, DataError or RecordError before any work begins.
+    Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
     """
     cells = plan(suite)
     points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
@@ -31,6 +33,11 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
+    if not all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+        require_health(
+            examine(suite, cells, out, workers=workers),
+            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+        )
     outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
     report: Report | AblationReport
     if suite.ablation is not None:

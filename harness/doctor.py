@@ -42,7 +42,7 @@ PARITY = {"float32": 1e-3, "bfloat16": 5e-2}
 agree stay below 1e-5 in float32; in bfloat16 the rounding of logits alone makes about 1e-2."""
 
 NGRAM = 13
-"""Words in a row that count as a shared passage, as in the contamination study of GPT-3 (arXiv 2005.14165, app. C)."""
+"""Words in a row that make a passage, as in the contamination study of GPT-3 (arXiv 2005.14165, app. C)."""
 
 MAX_DUPLICATES = 0.01
 """Share of a benchmark's problems that may also be training problems, word for word: as much as they could move its
@@ -162,38 +162,46 @@ def data(suite: Suite) -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Test problems that training shows."""
+    """Test problems that training shows, in whole or in part."""
 
     same: list[Problem]
-    """Word for word."""
-    shared: list[tuple[Problem, str]]
-    """Those that share a passage of NGRAM words and are not the same, with the passage."""
+    """Letter for letter, white space and case aside."""
+    near: list[tuple[Problem, Problem]]
+    """Those of whose passages of NGRAM words at least half are in training, the nearest first, each with a training
+    problem: the same question with other numbers, or in another notation."""
+    phrases: int
+    """Number of those that share fewer: mostly set phrases, such as “where m and n are relatively prime positive
+    integers”."""
 
 
 def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> Overlap:
-    """Compares words without case and punctuation; a whole problem also by its signs, which are all that a short one
-    may differ in."""
+    """Passages are compared without case and punctuation."""
 
-    def whole(problem: Problem) -> str:
-        return " ".join(problem.prompt.lower().split())
+    def text(problem: Problem) -> str:
+        return "".join(problem.prompt.lower().split())
 
-    def passages(problem: Problem) -> Iterator[tuple[str, ...]]:
+    def passages(problem: Problem) -> list[tuple[str, ...]]:
         words = re.findall(r"\w+", problem.prompt.lower())
-        for start in range(len(words) - NGRAM + 1):
-            yield tuple(words[start : start + NGRAM])
+        return [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
 
-    texts = {whole(problem) for problem in train}
-    known = {passage for problem in train for passage in passages(problem)}
-    same, shared = [], []
+    texts = {text(problem) for problem in train}
+    owner = {passage: problem for problem in train for passage in passages(problem)}
+    same, near, phrases = [], [], 0
     for problem in test:
-        if whole(problem) in texts:
+        known = [passage in owner for passage in passages(problem)]
+        if text(problem) in texts:
             same.append(problem)
-        elif (found := next((p for p in passages(problem) if p in known), None)) is not None:
-            shared.append((problem, " ".join(found)))
-    return Overlap(same, shared)
+        elif any(known):
+            if (share := sum(known) / len(known)) >= 0.5:
+                near.append((share, problem, owner[passages(problem)[known.index(True)]]))
+            else:
+                phrases += 1
+    near.sort(key=lambda item: -item[0])
+    return Overlap(same, [(problem, other) for _, problem, other in near], phrases)
 
 
 def overlaps(suite: Suite) -> Iterator[Check]:
+    """Of training with what is scored or tuned on."""
     train = training_problems(suite.train)
     benchmarks = evaluated(suite)
     if suite.tuning is not None:
@@ -201,25 +209,21 @@ def overlaps(suite: Suite) -> Iterator[Check]:
     for benchmark in benchmarks:
         test = benchmark.problems()[: suite.evaluation.limit]
         found = overlap(train, test)
-        name = f"overlap {benchmark.name}"
-        if not found.same and not found.shared:
-            yield Check(
-                name, "ok", f"none of {len(test)} problems is in {suite.train.benchmark} or shares {NGRAM} words"
-            )
-            continue
-        texts = []
-        if found.same:
-            texts.append(f"{len(found.same)} of {len(test)} problems are trained on, such as {found.same[0].id}")
-        if found.shared:
-            problem, passage = found.shared[0]
-            texts.append(f"{len(found.shared)} share {NGRAM} words, such as {problem.id}: “{passage}”")
+        texts = [f"of {len(test)} problems {len(found.same)} are trained on"]
+        texts[0] += f", such as {found.same[0].id}" if found.same else ""
+        if found.near:
+            problem, other = found.near[0]
+            texts.append(f"{len(found.near)} share most of their words with one, such as {problem.id} with {other.id}")
+        if found.phrases:
+            texts.append(f"{found.phrases} share a phrase of {NGRAM} words")
         too_many = len(found.same) > MAX_DUPLICATES * len(test)
-        remedy = (
-            "train on problems without these, or score on others"
-            if found.same
-            else "look at them: a common phrase does no harm, a common problem does"
-        )
-        yield Check(name, "fail" if too_many else "warn", "; ".join(texts), remedy)
+        status: Status = "fail" if too_many else "warn" if found.same or found.near else "ok"
+        remedy = {
+            "fail": "train on problems without these, or score on others",
+            "warn": "read them; the score of problems that training shows is no generalisation",
+            "ok": "",
+        }[status]
+        yield Check(f"overlap {benchmark.name}", status, "; ".join(texts), remedy)
 
 
 def on_the_model(suite: Suite) -> list[Check]:

@@ -440,7 +440,15 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     """What `gvpo-bench plan` prints: tokens and hours, memory, disk, and what was assumed."""
     work = Table(title=f"{suite.name}: {len(cells)} cells on {assumptions.gpu}", box=rich.box.SIMPLE_HEAD)
     work.add_column("algorithm")
-    for name in ("cells", "drawn", "at most", "trained", "forward", "evaluated", "GPU h"):
+    for name in (
+        "cells",
+        "drawn",
+        "at most",
+        "trained",
+        "forward",
+        "evaluated",
+        "core h" if assumptions.gpu == "cpu" else "GPU h",
+    ):
         work.add_column(name, justify="right")
     groups: dict[str, list[CellCost]] = {}
     for cell in cells:

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from benchmarks import Problem, load_benchmark
 from harness.ablation import AblationReport, write_ablation
-from harness.cells import plan, training_problems
+from harness.cells import Cell, plan, training_problems
 from harness.coefficients import write_coefficients
 from harness.config import Suite, points_of
 from harness.doctor import examine, require_health
@@ -33,11 +33,7 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
     )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
-    if not all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
-        require_health(
-            examine(suite, cells, out, workers=workers),
-            lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-        )
+    check_health(suite, cells, out, workers, console)
     outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
     report: Report | AblationReport
     if suite.ablation is not None:
@@ -51,6 +47,17 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)
+
+
+def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
+    """Has the doctor look at a sweep that has something to run, and prints what it warns of. Raises DoctorError."""
+    runs = out / "runs" / suite.name
+    if all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+        return
+    require_health(
+        examine(suite, cells, out, workers=workers),
+        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+    )
 
 
 def prepare_model(suite: Suite, console: Console) -> None:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full tune theory perf test lint clean
+.PHONY: install bench bench-full ablations tune theory perf test lint clean
 
 install: .venv/installed
 
@@ -24,6 +24,13 @@ bench-full: install
 	$(BIN)/gvpo-bench sweep embedded
 	$(BIN)/gvpo-bench sweep embedded-reuse
 	$(BIN)/gvpo-bench sweep embedded-stale
+
+# GVPO's β, the samples of a prompt, the share of historical samples, and the terms of the loss: 12 seeds each.
+ablations: install
+	$(BIN)/gvpo-bench sweep embedded-beta
+	$(BIN)/gvpo-bench sweep embedded-k
+	$(BIN)/gvpo-bench sweep embedded-history
+	$(BIN)/gvpo-bench sweep embedded-terms
 
 # The trials behind the suites' hyper-parameters.
 tune: install

@@ -21,6 +21,7 @@ EXIT_CODES = {
     "ConfigError": EXIT_INPUT,
     "DataError": EXIT_INPUT,
     "ReportError": EXIT_INPUT,
+    "DoctorError": EXIT_INPUT,
     "RecordError": EXIT_REFUSED,
 }
 """By the name of the exception, so that nothing heavy is imported for it."""
@@ -77,6 +78,67 @@ def sweep(
     with _executor(ray, workers, loaded) as executor:
         failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
     raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="H100, A100, …; by default this machine's, or an H100.")] = None,
+    mean_response: Annotated[
+        float | None, typer.Option(min=1, help="Mean length of a response, in tokens; by default half of the limit.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    generation_rate: Annotated[
+        float | None, typer.Option(min=1, help="Tokens/s that a GPU draws; by default from its bandwidth.")
+    ] = None,
+) -> None:
+    """Say what a suite will cost, without starting it: tokens, memory, GPU hours, disk.
+
+    From the suite, the prompts and the model's config alone; no weights are loaded.
+    """
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.costs import Assumptions, default_gpu, render, suite_cost
+
+    cells = cells_of(loaded)
+    assumptions = Assumptions(
+        gpu=gpu or default_gpu(loaded.model), mean_response=mean_response, mfu=mfu, generation_rate=generation_rate
+    )
+    console = Console()
+    for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):
+        console.print(part, highlight=False)
+
+
+@app.command()
+def doctor(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    workers: WorkersOption = None,
+    out: OutOption = Path("results"),
+) -> None:
+    """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.doctor import examine, table_of
+    from harness.run import prepare_model
+
+    console = Console()
+    cells = cells_of(loaded)
+    prepare_model(loaded, console)
+    checks = examine(loaded, cells, out, workers=workers or _cores())
+    console.print(table_of(checks, loaded.name), highlight=False)
+    raise typer.Exit(EXIT_INPUT if any(check.status == "fail" for check in checks) else 0)
 
 
 @app.command()

@@ -103,8 +103,8 @@ def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int
     """
     device_of(settings)
     template = load_template(settings.template)
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
-    config = _from_pretrained(AutoConfig, settings)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    config = from_pretrained(AutoConfig, settings)
     for use, (problems, max_new_tokens) in uses.items():
         prompts = tokenise(problems, tokenizer, template)
         try:
@@ -113,7 +113,7 @@ def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int
             raise ConfigError(f"{use}: {error}") from None
 
 
-def _from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
+def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
     """Part of a checkpoint. Raises ConfigError where it is not to be had."""
     path = resolve_path(settings)
     if settings.revision:
@@ -132,8 +132,8 @@ def load_model(settings: Model) -> LanguageModel:
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
-    model = _from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    model = from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
     model = model.to(device_of(settings)).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}

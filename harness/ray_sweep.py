@@ -82,6 +82,11 @@ class RayCluster:
 
     address: str
 
+    @property
+    def workers(self) -> int:
+        """A cell takes one CPU at least."""
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
     def __str__(self) -> str:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         return f"Ray with {len(nodes)} nodes"

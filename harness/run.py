@@ -10,11 +10,13 @@ from rich.progress import Progress
 
 from benchmarks import Problem, load_benchmark
 from harness.ablation import AblationReport, write_ablation
-from harness.cells import plan, training_problems
+from harness.cells import Cell, plan, training_problems
 from harness.coefficients import write_coefficients
 from harness.config import Suite, points_of
+from harness.doctor import examine, require_health
 from harness.embedded import embedded_base
 from harness.models import check_model
+from harness.record import CellFolder
 from harness.report import Report, write_report
 from harness.sweep import Executor, run_cells
 
@@ -22,7 +24,7 @@ from harness.sweep import Executor, run_cells
 def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
-    Raises ConfigError, DataError or RecordError before any work begins.
+    Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
     """
     cells = plan(suite)
     points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
@@ -32,6 +34,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
+    check_health(suite, cells, out, executor.workers, console)
     outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
     report: Report | AblationReport
     if suite.ablation is not None:
@@ -45,6 +48,17 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)
+
+
+def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
+    """Has the doctor look at a sweep that has something to run, and prints what it warns of. Raises DoctorError."""
+    runs = out / "runs" / suite.name
+    if all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+        return
+    require_health(
+        examine(suite, cells, out, workers=workers),
+        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+    )
 
 
 def prepare_model(suite: Suite, console: Console) -> None:

@@ -76,6 +76,11 @@ CellEvent = CellProgress | CellNote | CellEnd
 class Executor(Protocol):
     """Where cells run; `str()` of it says so in a few words."""
 
+    @property
+    def workers(self) -> int:
+        """How many cells may run side by side."""
+        ...
+
     def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
         """Runs the cells, and tells of each how it gets on and how it ends. A cell that fails does not stop the others.
 

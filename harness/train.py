@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from harness.record import CellFolder, new_folder
 from harness.reward import REWARD, Judge
 from harness.rollout import Engine
 from harness.seeding import generator, seed_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -205,7 +207,7 @@ def train(
     return spent
 
 
-def prompts_of_step(problems: Sequence[Problem], seed: int, step: int, count: int) -> list[Problem]:
+def prompts_of_step(problems: Sequence[T], seed: int, step: int, count: int) -> list[T]:
     """The step's prompts: pass after pass over all problems, each in an order of its own that only the seed decides."""
     chosen = []
     orders: dict[int, list[int]] = {}

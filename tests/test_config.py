@@ -127,6 +127,10 @@ def test_all_mistakes_are_listed_at_once(refused):
             "algorithms.gvpo: anchor 'behaviour' has no single anchor policy in a group of mixed age",
         ),
         (["train.prompts=5000", "train.mini_batches=1"], "arithmetic-train has only 4096 problems"),
+        (["evaluation.samples={ arithmetic = 4 }"], "samples names arithmetic; it must name each of arithmetic, arit"),
+        (["evaluation.samples={ arithmetic = 4, arithmetic-hard = 0 }"], "arithmetic-hard = 0"),
+        (["evaluation.samples={ arithmetic = 4, arithmetic-hard = 1 }"], "tuning needs evaluation.samples to be one"),
+        (["train.limit=7"], "arithmetic-train has only 7 problems within train.limit = 7"),
         (["report.baseline=grpo"], "report.baseline = 'grpo' is not one of the algorithms: gvpo, ppo"),
         (["tuning.benchmark=arithmetic"], "tuning.benchmark = 'arithmetic' is also evaluated on"),
         (["tuning.benchmark=arithmetic-hard"], "tuning.benchmark = 'arithmetic-hard' is also evaluated on"),
@@ -192,6 +196,21 @@ def test_suite_may_be_named_without_its_folder_and_ending():
 )
 def test_override_takes_numbers_lists_and_bare_text(suite_toml, setting, read):
     assert read(load_suite(str(suite_toml), [setting]))
+
+
+def test_samples_may_differ_by_benchmark(suite_toml, tmp_path):
+    path = tmp_path / "untuned.toml"
+    text = suite_toml.read_text()
+    path.write_text(text[: text.index("[tuning]")] + text[text.index("[algorithms.gvpo]") :])
+    evaluation = load_suite(str(path), ["evaluation.samples={ arithmetic = 4, arithmetic-hard = 1 }"]).evaluation
+    assert (evaluation.samples_of("arithmetic"), evaluation.samples_of("arithmetic-hard")) == (4, 1)
+    assert load_suite(str(path)).evaluation.samples_of("arithmetic-hard") == 2
+
+
+def test_training_may_be_limited_to_the_first_problems(suite_toml):
+    # 48 prompts from 20 problems meet each twice, so that history is accepted
+    suite = load_suite(str(suite_toml), ["train.limit=20", "train.history_share=0.5"])
+    assert len(plan(suite)) == 5
 
 
 def test_later_override_wins(suite_toml):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import plan
+from harness.cells import build_algorithm, plan
 from harness.config import load_suite, points_of, suite_files
 from harness.tuning import trials
 
@@ -15,7 +15,6 @@ SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
 COMPARISONS = ["embedded", "embedded-reuse", "embedded-stale"]
 ABLATIONS = ["embedded-beta", "embedded-k", "embedded-history", "embedded-terms"]
 
-each = pytest.mark.parametrize("name", list(suite_files()))
 each_comparison = pytest.mark.parametrize("name", COMPARISONS)
 each_ablation = pytest.mark.parametrize("name", ABLATIONS)
 
@@ -46,6 +45,39 @@ def test_ablation_can_be_tested_and_its_points_draw_and_train_on_as_many_samples
         assert updates == suite.train.mini_batches * suite.train.epochs
         # fresh data and one update would make β and the terms a learning rate and nothing
         assert updates * point.train.refresh_every > 1
+
+
+def test_paper_suites_have_the_settings_of_the_authors_code_and_only_pinned_models():
+    names = [name for name in suite_files() if name.startswith("qwen")]
+    assert len(names) == 5
+    for name in names:
+        suite = load_suite(name)
+        assert (suite.name, len(suite.model.revision)) == (name, 40)
+        assert suite.algorithms["gvpo"].parameters["beta"] == 0.1
+        for point in points_of(suite).values() or [suite]:
+            assert point.train.prompts * point.train.samples == 1024 * 4
+            assert point.train.mini_batches == 4
+            # 15 passes over 7,498 problems at 4 samples of each
+            assert point.train.steps * 4096 == pytest.approx(
+                15 * 7498 * point.train.samples, rel=0.01
+            ) or name.endswith("k")
+            for label, entry in point.algorithms.items():
+                assert entry.optimizer.lr == 1e-6
+                build_algorithm(label, entry.parameters, where=label)
+
+
+def test_published_rows_of_table_1_name_source_and_protocol():
+    suite = load_suite("qwen2.5-math-7b-table1")
+    assert suite.evaluation.samples_of("aime24") == 32
+    assert suite.evaluation.samples_of("math500") == 1
+    rows = {row.label: row for row in suite.report.published}
+    assert rows["GVPO"].scores == {
+        "aime24": 20.72, "amc83": 62.65, "math500": 83.80, "minerva": 45.95, "olympiadbench": 46.96,
+    }  # fmt: skip
+    for row in rows.values():
+        assert "arXiv" in row.source
+        assert row.protocol
+        assert set(row.scores) == set(suite.evaluation.benchmarks)
 
 
 @each_comparison

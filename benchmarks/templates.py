@@ -21,10 +21,12 @@ class Template:
     name: str
     version: int
     text: str
-    """What the model sees, with `{problem}` where the question goes. It is the whole prompt: chat markup stands in the
-    text, so it is to be tokenised as it is, and no chat template is to be applied on top."""
+    """What the model sees, with `{problem}` where the question goes. It is the whole prompt, chat markup included,
+    unless `chat`."""
     stop: tuple[str, ...] = ()
     """Texts that end a response besides the model's own end of sequence."""
+    chat: bool = False
+    """The tokenizer's own chat template is applied, with the rendered text as the user's turn."""
 
     @property
     def label(self) -> str:
@@ -42,6 +44,8 @@ TEMPLATES: dict[str, Template] = {
     for template in (
         # The bare question.
         Template(name="none", version=1, text=_SLOT),
+        # Whatever the checkpoint was trained to be asked in. No system prompt is added to the template's own.
+        Template(name="chat", version=1, text=_SLOT, chat=True),
         # For base models: a question, an answer, and nothing about reasoning or format.
         Template(name="plain", version=1, text=f"Question: {_SLOT}\nAnswer:", stop=("\nQuestion:",)),
         # Qwen2.5-Math's own prompt for chain of thought (arXiv 2409.12122, in ChatML markup).

@@ -112,7 +112,10 @@ def report(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
     benchmark: Annotated[list[str], typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")],
-    template: Annotated[str, typer.Option(help="Prompt template: none, plain, qwen-math, r1.")] = "plain",
+    revision: Annotated[str | None, typer.Option(help="The hub revision of the checkpoint.")] = None,
+    template: Annotated[
+        str, typer.Option(help="Prompt template: none, plain, qwen-math, r1, or chat, the tokenizer's own.")
+    ] = "plain",
     samples: Annotated[int, typer.Option(min=1, help="k of avg@k.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
@@ -121,9 +124,12 @@ def evaluate(
     engine: Annotated[str, typer.Option(help="cached or transformers.")] = "cached",
     batch: Annotated[int, typer.Option(min=1, help="Sequences generated side by side.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder for manifest and samples.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="For manifest, samples and scores; goes on where it was interrupted.")
+    ] = None,
 ) -> None:
-    """Evaluate a checkpoint: avg@k with 95% intervals over problems, truncation and parse failures apart."""
+    """Evaluate a checkpoint: avg@k, pass@k and maj@k with 95% intervals over problems; truncation and parse failures
+    apart from wrong answers."""
     from rich.console import Console
 
     from harness.evaluation_run import run_evaluation
@@ -131,6 +137,7 @@ def evaluate(
     run_evaluation(
         model,
         benchmark,
+        revision=revision,
         template=template,
         samples=samples,
         temperature=temperature,

@@ -44,8 +44,6 @@ TEMPLATES: dict[str, Template] = {
     for template in (
         # The bare question.
         Template(name="none", version=1, text=_SLOT),
-        # Whatever the checkpoint was trained to be asked in. No system prompt is added to the template's own.
-        Template(name="chat", version=1, text=_SLOT, chat=True),
         # For base models: a question, an answer, and nothing about reasoning or format.
         Template(name="plain", version=1, text=f"Question: {_SLOT}\nAnswer:", stop=("\nQuestion:",)),
         # Qwen2.5-Math's own prompt for chain of thought (arXiv 2409.12122, in ChatML markup).
@@ -68,6 +66,8 @@ TEMPLATES: dict[str, Template] = {
             f"User: {_SLOT}. Assistant:",
             stop=("</answer>",),
         ),
+        # Whatever the checkpoint was trained to be asked in. No system prompt is added to the template's own.
+        Template(name="chat", version=1, text=_SLOT, chat=True),
     )
 }
 

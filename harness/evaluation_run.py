@@ -28,7 +28,7 @@ from harness.statistics import crossed_interval
 
 @dataclass(frozen=True)
 class ResultFolder:
-    """What an evaluation leaves: manifest.json, written first, and a file for each benchmark or task that is finished.
+    """What an evaluation leaves: manifest.json, and a file for each benchmark or task that is finished.
 
     A folder goes on where it was: what is finished in it is not evaluated again, and only the same settings join it.
     """
@@ -125,7 +125,8 @@ def run_evaluation(
 
     def keep(name: str, table: pd.DataFrame) -> None:
         tables[name] = table
-        if out is not None:
+        if out is not None and folder is not None:
+            folder.begin(command, template=lm.template_label)
             scratch = out / "samples" / f".{name}.parquet"
             scratch.parent.mkdir(exist_ok=True)
             table.to_parquet(scratch, index=False)
@@ -134,8 +135,6 @@ def run_evaluation(
     if missing:
         model = Model(path=path, revision=revision, template=template)
         lm = load_model(model)
-        if folder is not None:
-            folder.begin(command, template=lm.template_label)
         with (
             Progress(console=console) as progress,
             judge_for(missing, workers=workers) as judges,

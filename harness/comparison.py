@@ -134,7 +134,7 @@ class Scores:
             counts = problems["samples"]
             if reference is None:
                 reference = (name, counts)
-                self.chances = [name for name in problems if name.startswith(("pass_at_", "maj_at_"))]
+                self.chances = [name for name in map(str, problems) if name.startswith(("pass_at_", "maj_at_"))]
                 self.problems = {str(name): int(n) for name, n in counts.groupby(level="benchmark").size().items()}
             elif not counts.equals(reference[1]):
                 raise ReportError(

@@ -19,7 +19,7 @@ from benchmarks.templates import load_template
 from harness.config import ConfigError, Model, Rollout
 from harness.evaluate import evaluate
 from harness.models import load_model
-from harness.record import RecordError, environment, write_json, write_text
+from harness.record import RecordError, environment, write, write_json
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.scores import OUTCOMES, pass_ks, problem_scores
@@ -127,10 +127,7 @@ def run_evaluation(
         tables[name] = table
         if out is not None and folder is not None:
             folder.begin(command, template=lm.template_label)
-            scratch = out / "samples" / f".{name}.parquet"
-            scratch.parent.mkdir(exist_ok=True)
-            table.to_parquet(scratch, index=False)
-            scratch.rename(out / "samples" / f"{name}.parquet")
+            write(out / "samples" / f"{name}.parquet", table.to_parquet(index=False))
 
     if missing:
         model = Model(path=path, revision=revision, template=template)
@@ -160,7 +157,7 @@ def run_evaluation(
     result = pd.concat([tables[name] for name in totals], ignore_index=True)
     scores = score_table(result)
     if out is not None:
-        write_text(out / "scores.csv", scores.to_csv(index=False))
+        write(out / "scores.csv", scores.to_csv(index=False))
     console.print(render(scores, samples))
     return result
 

@@ -145,7 +145,7 @@ class EngineLM(TemplateLM):
         self, requests: Sequence[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         """log π of each continuation given its context, in nats, and whether greedy decoding would give it."""
-        for (_, text), context, continuation in requests:
+        for (_context, text), context, continuation in requests:
             if len(context) + len(continuation) > self.max_length + 1:
                 raise ConfigError(
                     f"{len(context) + len(continuation)} tokens of context and continuation (…{text[-40:]!r}) do not "

@@ -284,7 +284,7 @@ def sample_columns(table: pd.DataFrame) -> TextTable:
     """The columns of the table of samples as text: a row a benchmark and algorithm."""
     chances = {
         name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
-        for name in table
+        for name in map(str, table)
         if name.startswith(("pass_at_", "maj_at_")) and not name.endswith(("_low", "_high"))
     }
     shown = {

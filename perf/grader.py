@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.grader import Grader
 from harness.grade import GradeReport, RecordedResponse, grade_file, read_responses
-from harness.record import environment, write_text
+from harness.record import environment, write
 from harness.report import escape_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
@@ -42,7 +42,7 @@ def main() -> None:
     if unexplained:
         raise SystemExit(f"not explained in {OUT / 'residuals.csv'}: {', '.join(unexplained)}")
     speed = measure_speed(rows, arguments.responses, arguments.workers)
-    write_text(OUT / "README.md", page(report, rows, speed, why))
+    write(OUT / "README.md", page(report, rows, speed, why))
     print((OUT / "README.md").read_text(encoding="utf-8"))
 
 
@@ -60,8 +60,8 @@ def measure_speed(rows: list[RecordedResponse], responses: int, workers: int) ->
         seconds = time.monotonic() - start
     cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
     return (
-        f"{len(cases):,} ordinary responses took {seconds:.0f} s with {workers} worker processes, which used {cpu:.0f} s "
-        f"of CPU time ({1000 * cpu / len(cases):.1f} ms a response) on {environment()['hardware']['cpu']}."
+        f"{len(cases):,} ordinary responses took {seconds:.0f} s with {workers} worker processes, which used "
+        f"{cpu:.0f} s of CPU time ({1000 * cpu / len(cases):.1f} ms a response) on {environment()['hardware']['cpu']}."
     )
 
 

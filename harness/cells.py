@@ -293,6 +293,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
     write(folder.path / "samples.parquet", samples.to_parquet(index=False))
     return {
         "display": display,
+        "template": lm.template_label,
         "tokens": {
             "generated": spent.generated,
             "trained": spent.trained,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -188,39 +188,96 @@ def report(
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
-    benchmark: Annotated[list[str], typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")],
-    template: Annotated[str, typer.Option(help="Prompt template: none, plain, qwen-math, r1.")] = "plain",
-    samples: Annotated[int, typer.Option(min=1, help="k of avg@k.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Instead: a task of lm-eval (pip install 'gvpo-bench\\[lm-eval]').")
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="A folder with tasks of lm-eval.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The hub revision of the checkpoint.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt template: none, plain (by default), qwen-math, r1, or chat, the tokenizer's own. A task has "
+            "a prompt of its own, to which only chat can be applied."
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="k of avg@k; 1 by default.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 is greedy, the default; of tasks their own.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Limit of a response in tokens; by default 1024, of tasks their own.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
     engine: Annotated[str, typer.Option(help="cached or transformers.")] = "cached",
     batch: Annotated[int, typer.Option(min=1, help="Sequences generated side by side.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder for manifest and samples.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="For manifest, samples and scores; goes on where it was interrupted.")
+    ] = None,
 ) -> None:
-    """Evaluate a checkpoint: avg@k with 95% intervals over problems, truncation and parse failures apart."""
+    """Evaluate a checkpoint: avg@k, pass@k and maj@k with 95% intervals over problems; truncation and parse failures
+    apart from wrong answers."""
     from rich.console import Console
 
-    from harness.evaluation_run import run_evaluation
+    from harness.config import ConfigError
 
-    run_evaluation(
+    if bool(benchmark) == bool(task):
+        raise ConfigError("eval: give --benchmark (ours) or --task (lm-eval's), and not both")
+    shared: dict[str, Any] = {
+        "revision": revision,
+        "limit": limit,
+        "seed": seed,
+        "engine": engine,
+        "batch": batch,
+        "out": out,
+        "command": _command(),
+        "console": Console(),
+    }
+    if benchmark:
+        from harness.evaluation_run import run_evaluation
+
+        run_evaluation(
+            model,
+            benchmark,
+            template=template or "plain",
+            samples=samples or 1,
+            temperature=temperature or 0.0,
+            max_new_tokens=max_new_tokens or 1024,
+            workers=workers,
+            **shared,
+        )
+        return
+    if samples is not None or template not in (None, "chat"):
+        raise ConfigError("eval --task: the task says how many samples it takes and what its prompts are")
+    try:
+        from harness.lm_eval_model import run_tasks
+    except ImportError as error:
+        raise ConfigError(f"eval --task needs lm-eval: pip install 'gvpo-bench[lm-eval]' ({error})") from None
+    run_tasks(
         model,
-        benchmark,
-        template=template,
-        samples=samples,
-        temperature=temperature,
+        task or [],
+        include_path=include_path,
+        chat=template == "chat",
         max_new_tokens=max_new_tokens,
-        limit=limit,
-        seed=seed,
-        engine=engine,
-        batch=batch,
-        workers=workers,
-        out=out,
-        command=_command(),
-        console=Console(),
+        temperature=temperature,
+        **shared,
     )
+
+
+@app.command("lm-eval-tasks")
+def lm_eval_tasks(
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each problem.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
+) -> None:
+    """Print the folder of our benchmarks as tasks of lm-eval: lm_eval --include_path "$(gvpo-bench lm-eval-tasks)"."""
+    from harness.task_folder import own_tasks
+
+    print(own_tasks(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens))
 
 
 @app.command()

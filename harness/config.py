@@ -13,7 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from harness.reward import REWARDS
 
 
 class ConfigError(ValueError):
@@ -63,10 +65,19 @@ class Train(_Section):
     support condition."""
     max_new_tokens: int = Field(ge=1)
     """Limit of a response, in tokens."""
+    reward: str = "correct-v1"
+    """The reward recipe, by name and version (harness/reward.py)."""
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass, padding included: memory, never the result."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
+
+    @field_validator("reward")
+    @classmethod
+    def _known_reward(cls, label: str) -> str:
+        if label not in REWARDS:
+            raise ValueError(f"no reward is called {label!r}; choose from {', '.join(REWARDS)}")
+        return label
 
     @model_validator(mode="after")
     def _fits(self) -> Train:
@@ -121,6 +132,15 @@ class Evaluation(_Section):
     """Limit of a response, in tokens; by default training's."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many problems of each benchmark."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Evaluation:
+        counts = [self.samples] if isinstance(self.samples, int) else list(self.samples.values())
+        if self.temperature == 0 and max(counts, default=1) > 1:
+            raise ValueError(
+                f"samples = {self.samples} at temperature = 0: greedy decoding gives the same response each time"
+            )
+        return self
 
     @model_validator(mode="after")
     def _samples_of_each(self) -> Evaluation:

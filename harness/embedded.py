@@ -7,7 +7,6 @@ left to find out that writing them pays. See benchmarks/arithmetic.py for the ta
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, TERMS, Style, random_expression, split_of, write_response
 from harness.config import hash_of
-from harness.record import new_folder
+from harness.record import cache_folder, new_folder
 from harness.seeding import seed_of
 
 PAD, EOS, VOCABULARY = 0, 1, 32
@@ -57,12 +56,6 @@ class Recipe:
         Phase(steps=550, lr=4e-3, direct=0.0, skip=0.3, full=0.7, slip=0.0),
         Phase(steps=200, lr=1e-3, direct=0.6, skip=0.25, full=0.15, slip=0.03),
     )
-
-
-def cache_folder() -> Path:
-    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
-    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
 
 
 def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int, float], None] | None = None) -> Path:

@@ -48,6 +48,12 @@ def write_json(path: Path, value: Any) -> None:
     write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def cache_folder() -> Path:
+    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
+    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
+
+
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A scratch folder that becomes `target` when the block ends well, replacing what was there."""

@@ -28,6 +28,7 @@ from harness.comparison import (
     Scores,
     agreed,
     algorithm_rows,
+    benchmark_rows,
     load_cells,
     seed_rows,
     trials_of,
@@ -49,6 +50,8 @@ class Report:
 
     suite: str
     table: pd.DataFrame
+    by_benchmark: pd.DataFrame
+    """A row per benchmark and algorithm: benchmarks.csv."""
     path: Path
     """The page."""
     failed: list[str]
@@ -73,6 +76,9 @@ class Report:
             caption.append("collapsed seeds: " + ", ".join(f"{name} {n}" for name, n in each))
         if self.failed:
             caption.append(f"failed: {', '.join(self.failed)}")
+        for column, name in (("truncated", "truncated"), ("no_answer", "no answer"), ("grader_failures", "ungraded")):
+            if len(self.by_benchmark) and (share := self.by_benchmark[column]).max() > 0:
+                caption.append(f"{name}: {share.min():.1%} to {share.max():.1%} of the samples")
         shown = score_columns(self.table, self.k, self.baseline, self.k_of)
         shown = {name: texts for name, texts in shown.items() if name not in left_out}
         for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
@@ -95,7 +101,8 @@ class Report:
 def write_report(
     runs: Path, out: Path, *, baseline: str | None = None, published: Sequence[Published] | None = None
 ) -> Report:
-    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the cells in `runs`.
+    """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
+    the cells in `runs`.
 
     Args:
         runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
@@ -118,7 +125,7 @@ def write_report(
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, curves = seed_rows(scores)
     table = algorithm_rows(cells, scores, seeds, baseline)
-
+    by_benchmark = benchmark_rows(scores, table)
     coefficients_path = runs / "coefficients.parquet"
     coefficients = pd.read_parquet(coefficients_path) if coefficients_path.is_file() else None
     k = k_text(evaluation)
@@ -128,6 +135,7 @@ def write_report(
     report = Report(
         suite=suite,
         table=table,
+        by_benchmark=by_benchmark,
         path=out / "README.md",
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
@@ -142,6 +150,7 @@ def write_report(
     shown = {
         "scores": score_columns(table, k, baseline, report.k_of),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
+        **({"samples": sample_columns(by_benchmark)} if len(by_benchmark) else {}),
         "cost and settings": cost_columns(table),
     }
     if published:
@@ -149,6 +158,7 @@ def write_report(
     significant = is_significant(table, baseline)
     markdown = to_markdown(shown, significant, notes)
     write(out / "table.csv", table.to_csv(index=False))
+    write(out / "benchmarks.csv", by_benchmark.to_csv(index=False))
     write(out / "seeds.csv", seeds.to_csv(index=False))
     write(out / "table.md", markdown)
     write(out / "table.tex", to_latex(suite, shown, significant, notes))
@@ -270,8 +280,29 @@ def score_columns(table: pd.DataFrame, k: str, baseline: str | None, k_of: Mappi
     return {column: texts for column, texts in shown.items() if any(texts)}
 
 
+def sample_columns(table: pd.DataFrame) -> TextTable:
+    """The columns of the table of samples as text: a row a benchmark and algorithm."""
+    chances = {
+        name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
+        for name in map(str, table)
+        if name.startswith(("pass_at_", "maj_at_")) and not name.endswith(("_low", "_high"))
+    }
+    shown = {
+        "benchmark": list(table["benchmark"]),
+        "algorithm": list(table["name"]),
+        "k": [str(k) for k in table["k"]],
+        "avg@k": interval_texts(table, "avg_at_k", "ci", 3),
+        **chances,
+        "wrong": [f"{share:.1%}" for share in table["wrong"]],
+        "no answer": [f"{share:.1%}" for share in table["no_answer"]],
+        "truncated": [f"{share:.1%}" for share in table["truncated"]],
+        "grader failures": [f"{share:.1%}" for share in table["grader_failures"]],
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
 def cost_columns(table: pd.DataFrame) -> TextTable:
-    """The columns of the second table as text."""
+    """The columns of the third table as text."""
     parameters = [
         "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
         for text in table["parameters"]
@@ -418,6 +449,16 @@ def score_notes(cells: Sequence[Cell], scores: Scores) -> list[str]:
     ]
     if scores.hard_benchmarks:
         notes.append(f"hard avg@{k}: the same on {listed(scores.hard_benchmarks)}.")
+    if k != "1":
+        notes.append(
+            "pass@j: the chance that j samples of a problem hold a correct one, without bias from its k (Chen et al. "
+            "2021, eq. 1). maj@k: whether the answer that most of the k samples give is correct, where equal means "
+            "equal in normal form (numbers by value); no answer, no vote; of tied answers one is drawn."
+        )
+    notes.append(
+        "wrong, no answer (nothing that could be graded) and grader failures are verdicts, as shares of the samples. "
+        "truncated: ended by the length limit, whatever the verdict."
+    )
     return [
         *notes,
         f"± is half of a 95% interval. Of avg@{k} and Δ: seeds and problems both taken as random and crossed (two-way "

@@ -196,6 +196,14 @@ def test_override_takes_numbers_lists_and_bare_text(suite_toml, setting, read):
     assert read(load_suite(str(suite_toml), [setting]))
 
 
+def test_another_reward_is_another_run(suite_toml):
+    hashes = {
+        plan(load_suite(str(suite_toml), settings))[1].config.hash()
+        for settings in ([], ["train.reward=correct-v1"], ["train.reward=dapo-v1"])
+    }
+    assert len(hashes) == 2
+
+
 def test_later_override_wins(suite_toml):
     assert load_suite(str(suite_toml), ["seeds=3", "seeds=4"]).seeds == 4
 

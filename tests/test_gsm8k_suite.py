@@ -47,6 +47,8 @@ def test_suite_on_real_problems_trains_evaluates_and_reports(reader, tmp_path, q
     asked = [problem.id for problem in load_benchmark("gsm8k").problems()[:2]]
     for name in ("base", "gvpo-s0", "ppo-s0"):
         assert manifest(runs / name)["status"] == "finished"
+        assert manifest(runs / name)["template"] == "plain-v1"
+        assert manifest(runs / name)["config"]["train"]["reward"] == "correct-v1"
         samples = pd.read_parquet(runs / name / "samples.parquet")
         assert samples["problem_id"].tolist() == [asked[0], asked[0], asked[1], asked[1]]
     for name in ("gvpo-s0", "ppo-s0"):

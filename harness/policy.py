@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from algorithms.base import PolicyOutput
-from harness.ranks import Ranks, gathered
+from harness.ranks import ALONE, Ranks, gathered
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Critic(nn.Module):
     def forward(self, input_ids_NL: Tensor) -> Tensor:
         """The value after each token, [N, L], float32 or wider."""
         hidden_NLH = self.body(input_ids=input_ids_NL, use_cache=False).last_hidden_state
-        return widen(self.head(hidden_NLH)[..., 0])
+        return widen(self.head(hidden_NLH)[..., 0]).clone()  # FSDP warns of outputs that are views
 
 
 def widen(x: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class PolicyModel(nn.Module):
     @staticmethod
     def _logp(logits_V: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
         logp_V = logits_V.log_softmax(-1)
-        logp = logp_V.gather(-1, ids[..., None])[..., 0]
+        logp = logp_V.gather(-1, ids[..., None])[..., 0].clone()  # FSDP warns of outputs that are views
         return logp, -(logp_V.exp() * logp_V).sum(-1) if entropy else None
 
     def _hidden(self, rows: Rows) -> Tensor:
@@ -262,25 +262,34 @@ def logprob_chunk(model: PreTrainedModel, requested: int, token_budget: int) -> 
     return None
 
 
-def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The blocks that a model is made of: what is sharded, and recomputed, one by one.
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The blocks that a model, or one within it, is made of: what is sharded, and recomputed, one by one.
 
     Raises ValueError where transformers does not say which they are.
     """
-    layers = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
+    found = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    names = {name for module in found for name in module._no_split_modules or ()}
+    layers = [module for module in model.modules() if type(module).__name__ in names]
     if not layers:
-        raise ValueError(f"transformers does not say which modules of {type(model).__name__} are its decoder layers")
+        kinds = ", ".join(type(module).__name__ for module in found)
+        raise ValueError(f"transformers does not say which modules of {kinds} are its decoder layers")
     return layers
 
 
-def recompute_activations(model: PreTrainedModel) -> None:
+def shard(model: nn.Module, ranks: Ranks) -> None:
+    """Shares out the parameters over the ranks, layer by layer, in place; nothing where there is one rank."""
+    if not ranks.alone:
+        ranks.shard(model, decoder_layers(model))
+
+
+def recompute_activations(model: nn.Module) -> None:
     """Keeps only the input of each decoder layer for the backward pass, which computes the rest again.
 
     transformers' own switch asks for training mode, which brings dropout.
     """
     for layer in decoder_layers(model):
         # A bound method and not a closure: a deep copy of the model is bound to its own layers.
-        layer.forward = MethodType(_recomputed, layer)  # type: ignore[method-assign]
+        layer.forward = MethodType(_recomputed, layer)
 
 
 def _recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -298,7 +307,7 @@ class Scorer:
     critic: Critic | None = None
     temperature: float = 1.0
     precision: str = "float32"
-    ranks: Ranks = Ranks()
+    ranks: Ranks = ALONE
     """Who shares the work of `score`, `final_value` and `kl_from`."""
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """The processes that train one policy together. A process alone is the case of one rank, and nothing is sent.
 
-Every rank runs the same program on the same batch. What is costly is shared out: prompts to sample and grade (`spread`),
-rows to run through a model (`deal`, `collect`), and the weights themselves (`shard`). All else is computed by all.
+Every rank runs the same program on the same batch. What is costly is shared out: prompts to sample and grade
+(`spread`), rows to run through a model (`deal`, `collect`), and the weights themselves (`shard`). All else is computed
+by all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a rank waits for another before both give up: longer than any work that one rank does for all."""
@@ -36,7 +38,7 @@ class Ranks:
     def of_group() -> Ranks:
         """Those of torch's process group, or a single one where there is none."""
         if not dist.is_initialized() or dist.get_world_size() == 1:
-            return Ranks()
+            return ALONE
         device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else "cpu"
         return Ranks(dist.get_rank(), dist.get_world_size(), torch.device(device))
 
@@ -54,7 +56,7 @@ class Ranks:
             return work()
         box = [work() if self.rank == 0 else None]
         dist.broadcast_object_list(box)
-        return box[0]  # type: ignore[return-value]
+        return box[0]
 
     def spread(self, work: Callable[[Sequence[A]], Sequence[B]], items: Sequence[A]) -> list[B]:
         """`work(items)`, one result an item, of which each rank does its share; all results on every rank."""
@@ -90,8 +92,6 @@ class Ranks:
 
         Gradients are then averaged over ranks.
         """
-        if self.alone:
-            return
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
@@ -100,6 +100,9 @@ class Ranks:
         for part in (*layers, module):
             # The root too: parameters that stay whole after a forward pass would miss the next optimiser step.
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
+
+
+ALONE = Ranks()
 
 
 @contextlib.contextmanager

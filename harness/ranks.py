@@ -12,7 +12,7 @@ import datetime
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -54,7 +54,7 @@ class Ranks:
         """What `work` returns on rank 0, which alone does it, on every rank."""
         if self.alone:
             return work()
-        box = [work() if self.rank == 0 else None]
+        box: list[Any] = [work() if self.rank == 0 else None]
         dist.broadcast_object_list(box)
         return box[0]
 

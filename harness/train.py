@@ -97,6 +97,8 @@ class Learner:
                 recompute_activations(model)
         for model in filter(None, (policy, reference, self.critic)):
             shard(model, ranks)
+        if self.sampler is not self.policy:
+            self.sampler.requires_grad_(False)
 
         self.optimizer = adamw(policy, settings.lr, settings)
         self.critic_optimizer = (
@@ -110,6 +112,11 @@ class Learner:
     def refresh_sampler(self) -> None:
         if self.sampler is not self.policy:
             copy_weights(self.policy, self.sampler)
+
+    def hand_over(self) -> None:
+        """Leaves the trained weights in `lm.model`."""
+        self.refresh_sampler()
+        self.sampler.requires_grad_(True)
 
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
@@ -228,7 +235,7 @@ def train(
             kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
             progress = {"step": step + 1, "spent": asdict(spent), "history": kept}
             save(folder.resume_path, learner.parts(), progress, ranks)
-    learner.refresh_sampler()  # which is lm.model
+    learner.hand_over()
     return spent
 
 

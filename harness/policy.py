@@ -141,9 +141,25 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """bfloat16 autocast over float32 weights, or nothing."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
+def scaled(logits: Tensor, temperature: float) -> Tensor:
+    """The logits over the temperature, float32 or wider."""
+    return widen(logits) if temperature == 1 else widen(logits) / temperature
+
+
+def autocast(
+    device: torch.device, precision: str, *, keep_weights: bool = True
+) -> contextlib.AbstractContextManager[object]:
+    """bfloat16 autocast over float32 weights, or nothing. With `keep_weights` each is cast once and not at each use."""
+    if precision != "bfloat16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=keep_weights)
+
+
+def token_logp(logits_V: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
+    """log π of each token in nats and, with `entropy`, the entropy of its distribution, in the shape of `ids`."""
+    logp_V = logits_V.log_softmax(-1)
+    logp = logp_V.gather(-1, ids[..., None])[..., 0].clone()  # FSDP warns of outputs that are views
+    return logp, -(logp_V.exp() * logp_V).sum(-1) if entropy else None
 
 
 LOGITS_AT_ONCE = 2**26
@@ -174,16 +190,14 @@ class PolicyModel(nn.Module):
         if output == "hidden":
             return self._hidden(rows), None
         if not self.needs_chunks(rows):
-            return self._logp(self._logits(rows, temperature), rows.response_ids_NT, entropy)
+            return token_logp(self._logits(rows, temperature), rows.response_ids_NT, entropy)
         mask_NT = rows.response_mask_NT
-        pieces = zip(self.split(self._hidden(rows)), self.split(rows.response_ids_NT[mask_NT]), strict=True)
-        logp, entropies = zip(*(self._chunk(*piece, temperature, entropy) for piece in pieces), strict=True)
+        logp_M, entropy_M = self.in_chunks(self._hidden(rows), rows.response_ids_NT[mask_NT], temperature, entropy)
 
-        def to_rows(x: tuple[Tensor, ...]) -> Tensor:
-            x_M = torch.cat(x)
+        def to_rows(x_M: Tensor) -> Tensor:
             return torch.zeros(mask_NT.shape, dtype=x_M.dtype, device=x_M.device).masked_scatter(mask_NT, x_M)
 
-        return to_rows(logp), to_rows(entropies) if entropy else None
+        return to_rows(logp_M), None if entropy_M is None else to_rows(entropy_M)
 
     def needs_chunks(self, rows: Rows) -> bool:
         start = int(rows.prompt_length_N.min()) - 1
@@ -195,25 +209,23 @@ class PolicyModel(nn.Module):
 
     def head(self, hidden_MH: Tensor, temperature: float = 1.0) -> Tensor:
         """Logits over the temperature, [M, V]."""
-        return widen(self.model.get_output_embeddings()(hidden_MH)) / temperature
+        return scaled(self.model.get_output_embeddings()(hidden_MH), temperature)
 
-    def _chunk(
-        self, hidden_MH: Tensor, ids_M: Tensor, temperature: float, entropy: bool
+    def in_chunks(
+        self, hidden_MH: Tensor, ids_M: Tensor, temperature: float = 1.0, entropy: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        def run(hidden_MH: Tensor) -> tuple[Tensor, Tensor | None]:
-            return self._logp(self.head(hidden_MH, temperature), ids_M, entropy)
+        """log π of each token and, with `entropy`, its entropy, [M], from the states before the head."""
 
-        if not torch.is_grad_enabled():
-            return run(hidden_MH)
+        def chunk(hidden_CH: Tensor, ids_C: Tensor) -> tuple[Tensor, Tensor | None]:
+            return token_logp(self.head(hidden_CH, temperature), ids_C, entropy)
+
         # The reentrant kind adds each chunk's gradient of the head straight to what is there; the other one would
         # hold two of them, each as large as the head.
-        return checkpoint(run, hidden_MH, use_reentrant=True, preserve_rng_state=False)
-
-    @staticmethod
-    def _logp(logits_V: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
-        logp_V = logits_V.log_softmax(-1)
-        logp = logp_V.gather(-1, ids[..., None])[..., 0].clone()  # FSDP warns of outputs that are views
-        return logp, -(logp_V.exp() * logp_V).sum(-1) if entropy else None
+        again = {"use_reentrant": True, "preserve_rng_state": False}
+        pieces = zip(self.split(hidden_MH), self.split(ids_M), strict=True)
+        found = [checkpoint(chunk, *piece, **again) if torch.is_grad_enabled() else chunk(*piece) for piece in pieces]
+        logp, entropies = zip(*found, strict=True)
+        return torch.cat(logp), torch.cat(entropies) if entropy else None
 
     def _hidden(self, rows: Rows) -> Tensor:
         hidden_NLH = self.model.base_model(input_ids=rows.input_ids_NL, use_cache=False).last_hidden_state
@@ -226,11 +238,11 @@ class PolicyModel(nn.Module):
         keep_L = torch.arange(start, rows.input_ids_NL.shape[1], device=device)
         logits_NLV = self.model(input_ids=rows.input_ids_NL, use_cache=False, logits_to_keep=keep_L).logits
         if int(rows.prompt_length_N.max()) - 1 == start:
-            return widen(logits_NLV[:, :T]) / temperature
+            return scaled(logits_NLV[:, :T], temperature)
         offset_N = rows.prompt_length_N.to(device) - 1 - start
         at_NT = (offset_N[:, None] + torch.arange(T, device=device)).clamp(max=logits_NLV.shape[1] - 1)
         row_N1 = torch.arange(len(rows), device=device)[:, None]
-        return widen(logits_NLV[row_N1, at_NT]) / temperature
+        return scaled(logits_NLV[row_N1, at_NT], temperature)
 
 
 @torch.no_grad()
@@ -355,7 +367,7 @@ class Scorer:
             return torch.where(mask_NT, kl(logits_NTV, base_logits_NTV), 0.0).sum(-1)
         hidden_MH, base_hidden_MH = (scorer._run(rows, output="hidden")[0] for scorer in (self, base))
         device = hidden_MH.device
-        with gathered(self.model, base.model), autocast(device, self.precision):
+        with gathered(self.model, base.model), self._autocast(device):
             pieces = zip(self.model.split(hidden_MH), self.model.split(base_hidden_MH), strict=True)
             kl_M = torch.cat(
                 [kl(self.model.head(h, self.temperature), base.model.head(b, base.temperature)) for h, b in pieces]
@@ -380,14 +392,18 @@ class Scorer:
         return x_N[torch.cat(parts).argsort().to(x_N.device)]
 
     def _run(self, rows: Rows, temperature: float = 1.0, **options: Any) -> tuple[Tensor, Tensor | None]:
-        with autocast(rows.input_ids_NL.device, self.precision):
+        with self._autocast(rows.input_ids_NL.device):
             return self.model(rows, temperature, **options)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        # Casts of sharded weights would stay whole for as long as they are kept.
+        return autocast(device, self.precision, keep_weights=self.ranks.alone)
 
     def _values(self, rows: Rows) -> Tensor:
         """Values before each response token and after the last, [N, T + 1]."""
         assert self.critic is not None
         device = rows.input_ids_NL.device
-        with autocast(device, self.precision):
+        with self._autocast(device):
             value_NL = self.critic(rows.input_ids_NL)
         at_NT = rows.prompt_length_N.to(device)[:, None] - 1 + torch.arange(rows.T + 1, device=device)
         return value_NL.gather(1, at_NT.clamp(max=value_NL.shape[1] - 1))

@@ -1,4 +1,4 @@
-"""What is there to save memory changes no number: chunked log-probs, recomputed activations, bfloat16, and less padding."""
+"""What saves memory changes no number: chunked log-probs, recomputed activations, bfloat16, and less padding."""
 
 from __future__ import annotations
 

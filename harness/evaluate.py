@@ -47,8 +47,8 @@ def evaluate(
     template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
     without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
     and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. `chunk` problems are sampled
-    at a time; with the cached engine it does not decide the responses. With several ranks each answers its share of
-    them, and the table is the same on all.
+    at a time, on each of the `ranks`; with the cached engine it does not decide the responses. The table is the same on
+    all ranks.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
@@ -83,8 +83,8 @@ def evaluate(
     for benchmark, problems, prompts in work:
         k = samples if isinstance(samples, int) else samples[benchmark.name]
         frames = []
-        for start in range(0, len(problems), chunk):
-            part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
+        for start in range(0, len(problems), step := chunk * ranks.size):
+            part, part_prompts = problems[start : start + step], prompts[start : start + step]
             asked = list(zip(part, part_prompts, strict=True))
             answers = ranks.spread(functools.partial(answer, benchmark, k), asked)
             flat = [response for group in answers for response, _ in group]

@@ -1,7 +1,7 @@
 """What a run continues from: weights, optimiser states and progress of its last checkpoint.
 
 A process alone keeps it all in state.pt. Several ranks each write their shards as safetensors, and progress.json beside
-them, which any number of ranks, one included, can continue from. Nothing of either is unpickled.
+them, which any number of ranks, one included, can continue from. Reading either runs no code of theirs.
 """
 
 from __future__ import annotations

@@ -91,7 +91,6 @@ def evaluate(
             verdicts = [verdict for group in answers for _, verdict in group]
             owners = [problem for problem in part for _ in range(k)]
             texts = [lm.text(response.tokens) for response in flat]
-            cut = [response.truncated for response in flat]
             kl = [float("nan")] * len(flat)
             if scorer is not None and base is not None:
                 ids = [prompt for prompt in part_prompts for _ in range(k)]

@@ -87,7 +87,9 @@ class Learner:
             raise ValueError("a cell without an optimizer cannot be trained")
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.sampler, self.sampler_is_stale = lm.model, train.refresh_every > 1
-        self.policy = lm.model if ranks.alone and not self.sampler_is_stale else copy.deepcopy(lm.model)
+        self.policy = (
+            lm.model if ranks.alone and not self.sampler_is_stale else copy.deepcopy(lm.model).requires_grad_(True)
+        )
         chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
         policy = PolicyModel(self.policy, chunk)
         reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None

@@ -93,6 +93,7 @@ def plan(
     generation_rate: Annotated[
         float | None, typer.Option(min=1, help="Tokens/s that a GPU draws; by default from its bandwidth.")
     ] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="GPUs that share a cell, as torchrun starts them.")] = 1,
 ) -> None:
     """Say what a suite will cost, without starting it: tokens, memory, GPU hours, disk.
 
@@ -108,7 +109,11 @@ def plan(
 
     cells = cells_of(loaded)
     assumptions = Assumptions(
-        gpu=gpu or default_gpu(loaded.model), mean_response=mean_response, mfu=mfu, generation_rate=generation_rate
+        gpu=gpu or default_gpu(loaded.model),
+        mean_response=mean_response,
+        mfu=mfu,
+        generation_rate=generation_rate,
+        ranks=ranks,
     )
     console = Console()
     for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):

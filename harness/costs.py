@@ -24,6 +24,7 @@ from benchmarks.templates import load_template
 from harness.cells import BASE, Cell, build_algorithm, training_problems
 from harness.config import CellConfig, ConfigError, Model, Suite, Train
 from harness.models import check_length, device_of, from_pretrained, tokenise
+from harness.policy import LOGITS_AT_ONCE
 from harness.report import tokens
 from harness.train import prompts_of_step
 
@@ -66,6 +67,8 @@ class Assumptions:
     """Model FLOPs utilisation: share of the peak arithmetic rate that forward and backward passes reach."""
     generation_rate: float | None = None
     """Tokens/s of one GPU; by default from memory bandwidth and peak."""
+    ranks: int = 1
+    """GPUs that share a cell (torchrun): they shard its models and share out its prompts and rows."""
 
     def response(self, limit: int) -> float:
         """Mean length of a response whose limit is `limit`, in tokens."""
@@ -293,7 +296,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 
     mean_tokens = tokens_at(assumptions.response(train.max_new_tokens), assumptions.response(limit))
     longest = max(prompts.training) + train.max_new_tokens
-    memory = memory_of(config, size, needs, longest)
+    memory = memory_of(config, size, needs, longest, assumptions.ranks)
 
     gpu = GPUS[assumptions.gpu]
     half = config.model.precision == "bfloat16"
@@ -302,11 +305,12 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     flops = size.flops(mean)
     rate = assumptions.generation_rate or generation_rate(config, size, gpu, mean)
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
+    passes = 4 if train.activation_checkpointing else 3  # a backward pass is two forward passes; once more to recompute
     work = {
         "rollouts": mean_tokens.generated / rate,
-        "training": 3 * mean_tokens.trained * flops / peak / assumptions.mfu,
+        "training": passes * mean_tokens.trained * flops / peak / assumptions.mfu,
         "scoring": (mean_tokens.scored + mean_tokens.reference) * flops / peak / assumptions.mfu,
-        "critic": (3 * mean_tokens.trained * bool(needs.critic) + critic_only) * flops / peak / assumptions.mfu,
+        "critic": (passes * mean_tokens.trained * bool(needs.critic) + critic_only) * flops / peak / assumptions.mfu,
         # Drawn, then scored under the policy and the base for the KL.
         "evaluation": mean_tokens.evaluation / rate
         + 2 * (asked + mean_tokens.evaluation) * flops / peak / assumptions.mfu,
@@ -353,35 +357,42 @@ def check_positions(config: CellConfig, prompts: Prompts) -> None:
         check_length([[0] * longest[use]], limit, model, f"model.path = {config.model.path!r} ({use})")
 
 
-def memory_of(config: CellConfig, size: ModelSize, needs: Needs, longest: float) -> Memory:
-    """Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live
-    through a pass."""
+def memory_of(config: CellConfig, size: ModelSize, needs: Needs, longest: float, ranks: int = 1) -> Memory:
+    """Of each of `ranks` GPUs. Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies
+    of the weights live through a pass. What is trained or scored is sharded; what samples is whole on each rank, and a
+    copy of the policy where it is stale or the policy is sharded."""
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
     weights = 4.0 * size.parameters
-    critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
-    updated = train.prompts * train.samples / train.mini_batches * longest
+    shard = weights / ranks
+    critic = 4.0 * (size.body + size.hidden + 1) / ranks if needs.critic else 0.0
+    updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(train.token_budget, longest), updated)  # tokens of a pass with gradient
-    responses = passes * train.max_new_tokens / longest
-    # Logits, log-probs and their gradients, in float32, of the response tokens of a pass.
-    logits = 4 * 4.0 * responses * size.vocabulary
-    sequences = min(config.rollout.batch, train.prompts * train.samples)
+    # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
+    chunk = train.logprob_chunk or max(1, LOGITS_AT_ONCE // size.vocabulary)
+    logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
+    sequences = min(config.rollout.batch, train.prompts * train.samples / ranks)
+    kept = passes * size.activation_bytes(width)
+    copies = 2.0 * (size.parameters + critic * ranks / 4) if width == 2 else 0.0
+    if train.activation_checkpointing:  # each layer's float32 input, and all of one layer
+        kept = passes * 4 * size.hidden * size.layers + kept / size.layers
+        copies = copies / size.layers if ranks > 1 else copies
     if config.label == BASE:
-        resident = {"policy": weights, "base, for the KL": weights}
+        resident = {"policy": weights, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
-            "policy": weights,
-            "Adam": 2 * weights,
-            "base, for the KL": weights,
-            "reference": weights if needs.reference else 0.0,
-            "stale sampling policy": weights if train.refresh_every > 1 else 0.0,
+            "policy": shard,
+            "Adam": 2 * shard,
+            "base, for the KL": shard,
+            "reference": shard if needs.reference else 0.0,
+            "sampling policy": weights if train.refresh_every > 1 or ranks > 1 else 0.0,
             "critic and its Adam": 3 * critic,
         }
         training = {
-            "gradients": weights + critic,
-            "bfloat16 copies": (size.parameters + critic / 4) * 2.0 if width == 2 else 0.0,
-            "activations": passes * size.activation_bytes(width) * (2 if needs.critic else 1),
+            "gradients": shard + critic,
+            "bfloat16 copies": copies,
+            "activations": kept * (2 if needs.critic else 1),
             "logits": logits,
         }
     rollout = {
@@ -469,7 +480,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
 
     name, largest = max(groups.items(), key=lambda item: item[1][0].memory.peak)
     memory = largest[0].memory
-    table = Table(title=f"memory of one GPU, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
+    each = f"one of {assumptions.ranks} GPUs" if assumptions.ranks > 1 else "one GPU"
+    table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
     table.add_column("when")
     table.add_column("what")
     table.add_column("GB", justify="right")
@@ -487,7 +499,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     if memory.peak > gpu.memory:
         lines.append(
             f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {assumptions.gpu}'s {gpu.memory / 1e9:.0f}; lower "
-            "train.token_budget or rollout.batch, or take more GPUs"
+            "train.token_budget or rollout.batch, set train.activation_checkpointing, or take more GPUs (--ranks)"
         )
     kept = sum(cost.checkpoint + cost.samples for cost in costs.values())
     running = max(cost.resume for cost in costs.values())

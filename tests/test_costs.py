@@ -55,7 +55,7 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
         "gradients": 4 * N,
         "bfloat16 copies": 2 * N,
         "activations": 4096 * token,
-        "logits": 4 * 4 * 2048 * 152064,  # half of the pass is responses
+        "logits": 4 * 4 * (2**26 // 152064) * 152064,  # of the 441 tokens that make 2^26 logits
     }
     assert memory.rollout["KV cache"] == 256 * 2048 * 57_344  # 30 GB
     assert memory.peak == sum(memory.resident.values()) + sum(memory.training.values())
@@ -64,6 +64,23 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     critic = 4 * (size.body + 3584 + 1)
     assert more.resident["critic and its Adam"] == 3 * critic
     assert more.training["gradients"] == 4 * N + critic
+
+
+def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file):
+    settings = [
+        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "train.token_budget=4096",
+        "train.prompts=1024", "train.samples=4", "rollout.batch=256", "train.activation_checkpointing=true",
+    ]  # fmt: skip
+    _, gvpo, *_ = plan(load_suite(str(suite_file), settings))
+    size = model_size(gvpo.config.model)
+    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048, ranks=8)
+    N = 7_615_616_512
+    assert memory.resident == {
+        "policy": 4 * N / 8, "Adam": 8 * N / 8, "base, for the KL": 4 * N / 8, "sampling policy": 4 * N,
+    }  # fmt: skip
+    assert memory.training["gradients"] == 4 * N / 8
+    layer = 20 * 3584 + 2 * (3 * 3584 + 3 * 512) + 8 * 18944
+    assert memory.training["activations"] == 4096 * (4 * 3584 * 28 + layer)  # every layer's input, and one layer
 
 
 def test_activations_are_what_autograd_keeps(model32):

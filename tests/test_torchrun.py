@@ -16,7 +16,7 @@ from small import command, lean_environment, manifest, metrics, write_suite
 
 pytest_plugins = ["small_fixtures"]
 
-SECONDS = 240
+SECONDS = 600
 GVPO = ("--algorithm", "gvpo", "--set", "seeds=1")
 
 

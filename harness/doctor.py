@@ -122,7 +122,8 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
     size = model_size(suite.model)
     longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
-    largest = max(memory_of(cell.config, size, needs_of(cell), longest).peak for cell in cells)
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+    largest = max(memory_of(cell.config, size, needs_of(cell), longest, ranks).peak for cell in cells)
     yield Check(
         "memory",
         "ok" if largest < free else "warn",

@@ -12,8 +12,9 @@ from harness.cells import plan
 from harness.coefficients import write_coefficients
 from harness.config import Suite
 from harness.embedded import embedded_base
-from harness.models import check_model
+from harness.models import check_model, device_of
 from harness.report import write_report
+from harness.rollout import check_engine
 from harness.sweep import run_cells
 
 
@@ -40,8 +41,10 @@ def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], cons
 def prepare_model(suite: Suite, console: Console) -> None:
     """Trains the embedded base, with progress, where the suite uses it and it isn't cached.
 
-    Raises ConfigError where the model is not to be had or has too few positions, before any cell starts.
+    Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
+    before any cell starts.
     """
+    check_engine(suite.rollout, device_of(suite.model))
     if suite.model.path == "embedded":
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)
@@ -51,4 +54,4 @@ def prepare_model(suite: Suite, console: Console) -> None:
     for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
         problems = load_benchmark(name).problems()[: evaluation.limit]
         uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
-    check_model(suite.model, uses)
+    check_model(suite.model, uses, max_model_len=suite.rollout.vllm_or_default.max_model_len)

@@ -80,7 +80,8 @@ class LocalEngine(ABC):
         self.model = model
 
     def release_memory(self) -> None:
-        """Its memory is the trainer's anyway."""
+        """Nothing to do: its memory is the trainer's."""
+        return
 
     @torch.no_grad()
     def generate(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -297,6 +297,7 @@ def _pads(model: PreTrainedModel) -> bool:
 def config_for_vllm(model: PreTrainedModel) -> PreTrainedConfig:
     """The model's own, but for what vLLM cannot do on the CPU."""
     config = padded_config(model.config) if _pads(model) else copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]  # which a model that was never saved does not have there
     if next(model.parameters()).device.type == "cpu":
         # There the output layer keeps a packed copy of its weights, and a reload of tied embeddings passes it by.
         config.tie_word_embeddings = False
@@ -318,7 +319,8 @@ class VLLM:
         from vllm import LLM
 
         self.can_sleep = bool(options.get("enable_sleep_mode"))
-        with torch.random.fork_rng():  # vLLM seeds the global generators
+        with torch.random.fork_rng(), warnings.catch_warnings():  # vLLM seeds the global generators
+            warnings.simplefilter("ignore")
             self.llm = LLM(
                 model=str(folder),
                 load_format="dummy",
@@ -359,10 +361,13 @@ class VLLM:
         ]
 
     def score(self, tokens: Sequence[int]) -> list[float]:
-        """log π of each token given those before it, at temperature 1; NaN for the first."""
+        """log π of each token given those before it, at temperature 1; NaN for the first.
+
+        The temperature below is that of the one token that vLLM insists on drawing.
+        """
         from vllm import SamplingParams
 
-        params = SamplingParams(temperature=1.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         (output,) = self.llm.generate([{"prompt_token_ids": list(tokens)}], params, use_tqdm=False)
         found = zip(tokens, output.prompt_logprobs, strict=True)
         return [float("nan") if at is None else at[token].logprob for token, at in found]
@@ -375,12 +380,8 @@ class VLLM:
         self.llm.wake_up()
 
     def close(self) -> None:
-        from vllm.distributed import cleanup_dist_env_and_memory
-
         self.llm.llm_engine.engine_core.shutdown()
         del self.llm
-        cleanup_dist_env_and_memory()
-        gc.collect()
 
 
 class WorkerExtension:
@@ -520,6 +521,7 @@ def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
             else:
                 reply(result=result)
     shutil.rmtree(folder, ignore_errors=True)  # where the other side was killed
+    os._exit(0)  # vLLM's own farewell takes seconds
 
 
 if __name__ == "__main__":

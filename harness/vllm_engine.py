@@ -310,6 +310,11 @@ def checkpoint_weights(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
     return padded_weights(weights, model.config.head_dim) if _pads(model) else weights
 
 
+def _global_generator_untouched() -> contextlib.AbstractContextManager[None]:
+    """vLLM seeds torch's own generator and draws from it."""
+    return torch.random.fork_rng(devices=[])
+
+
 class VLLM:
     """vLLM in this process, and with tensor parallelism in workers that it starts."""
 
@@ -319,7 +324,7 @@ class VLLM:
         from vllm import LLM
 
         self.can_sleep = bool(options.get("enable_sleep_mode"))
-        with torch.random.fork_rng(), warnings.catch_warnings():  # vLLM seeds the global generators
+        with _global_generator_untouched(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.llm = LLM(
                 model=str(folder),
@@ -351,7 +356,8 @@ class VLLM:
         fixed = {"top_p": 1.0, "top_k": 0, "ignore_eos": True, "logprobs": 0, "detokenize": False}
         params = [SamplingParams(**{k: v for k, v in r.items() if k != "prompt"}, **fixed) for r in requests]
         prompts = [{"prompt_token_ids": list(r["prompt"])} for r in requests]
-        outputs = self.llm.generate(prompts, params, use_tqdm=False)
+        with _global_generator_untouched():
+            outputs = self.llm.generate(prompts, params, use_tqdm=False)
         return [
             [
                 (tokens := list(o.token_ids), [at[token].logprob for token, at in zip(tokens, o.logprobs, strict=True)])
@@ -368,7 +374,8 @@ class VLLM:
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        (output,) = self.llm.generate([{"prompt_token_ids": list(tokens)}], params, use_tqdm=False)
+        with _global_generator_untouched():
+            (output,) = self.llm.generate([{"prompt_token_ids": list(tokens)}], params, use_tqdm=False)
         found = zip(tokens, output.prompt_logprobs, strict=True)
         return [float("nan") if at is None else at[token].logprob for token, at in found]
 

@@ -279,13 +279,13 @@ class VLLMEngine:
 def _request(
     prompt: Sequence[int], count: int, temperature: float, max_tokens: int, seed: int, stop: Sequence[int]
 ) -> dict[str, Any]:
-    # vLLM adds a sample's place in its group to the seed, which must stay an int64.
+    # vLLM adds a sample's place in its group to the seed: seeds far apart, with room up to an int64.
     return {
         "prompt": list(prompt),
         "n": count,
         "temperature": temperature,
         "max_tokens": max_tokens,
-        "seed": seed >> 16,
+        "seed": seed_of("vllm", seed) >> 8,
         "stop_token_ids": list(stop),
     }
 

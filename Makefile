@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full tune theory perf test test-vllm lint clean
+.PHONY: install bench bench-full ablations tune theory perf test test-vllm lint clean
 
 install: .venv/installed
 
@@ -17,13 +17,20 @@ install: .venv/installed
 # Six algorithms, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
 bench: install
 	$(BIN)/gvpo-bench sweep embedded --seeds 4 --set train.steps=10 --out results/bench
-	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=32 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=24 --out results/bench
 
 # What is published under results/: three suites, 12 seeds each.
 bench-full: install
 	$(BIN)/gvpo-bench sweep embedded
 	$(BIN)/gvpo-bench sweep embedded-reuse
 	$(BIN)/gvpo-bench sweep embedded-stale
+
+# GVPO's β, the samples of a prompt, the share of historical samples, and the terms of the loss: 12 seeds each.
+ablations: install
+	$(BIN)/gvpo-bench sweep embedded-beta
+	$(BIN)/gvpo-bench sweep embedded-k
+	$(BIN)/gvpo-bench sweep embedded-history
+	$(BIN)/gvpo-bench sweep embedded-terms
 
 # The trials behind the suites' hyper-parameters.
 tune: install
@@ -50,8 +57,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: install
+test: .venv/lm-eval
 	$(BIN)/pytest
+
+# Only the tests need it: 46 packages more.
+.venv/lm-eval: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lm-eval]'
+	@touch $@
 
 # vLLM on the CPU, in an environment of its own: its requirements are pinned one by one, and --no-deps keeps out the rest.
 test-vllm: .venv-vllm/installed

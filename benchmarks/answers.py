@@ -12,6 +12,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+MAX_CHARACTERS = 20_000
+"""Only the end of a longer response is read: the last this many characters, which is where its answer stands."""
+
 SHORT_ANSWER = 200
 """Characters up to which a line can be an answer, rather than a text that contains one."""
 
@@ -23,7 +26,7 @@ _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _STATEMENT = re.compile(
     r"####|^A:"
     r"|\b(?i:answer(?:\s+[\w']+){0,6}?\s+(?:is|are)\b:?)"
-    r"|(?:^\W*|(?i:\bfinal\s+))(?i:answer)\W{0,6}?[:=]",  # "To check our answer: …" states none
+    r"|(?:^[^\w\n]*|(?i:\bfinal\s+))(?i:answer)\W{0,6}?[:=]",  # "To check our answer: …" states none
     re.MULTILINE,
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
@@ -33,7 +36,7 @@ _BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:
 
 def find_answer(response: str) -> tuple[str, bool]:
     """The answer of a response, or the text to look for it in, and whether it is stated explicitly."""
-    response = _END_OF_TURN.split(response.lstrip())[0].rpartition("</think>")[2]
+    response = _END_OF_TURN.split(response.lstrip(), maxsplit=1)[0].rpartition("</think>")[2]
     if tagged := _ANSWER_TAG.findall(response):
         response = tagged[-1]
     stated = explicit_answer(response)
@@ -56,14 +59,13 @@ def explicit_answer(text: str) -> str | None:
             return answer
     if not boxes:
         return None
-    contents = [boxes[-1].content.strip()]
+    contents = {boxes[-1].content.strip(): None}
     for earlier, later in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[earlier.end : later.start]
         if not (len(between) < 10 or _BOX_SEPARATOR.fullmatch(between)):
             break
-        if earlier.content.strip() not in contents:
-            contents.insert(0, earlier.content.strip())
-    return ", ".join(contents)
+        contents[earlier.content.strip()] = None
+    return ", ".join(reversed(contents))
 
 
 _OPENING = re.compile(r"\\(?:f?box|boxed|framebox)(?:\s*\{|\s+(?P<bare>[^\s{}$\\]+))")

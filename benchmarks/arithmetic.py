@@ -13,6 +13,7 @@ their text: half of them for the tables, half for tuning.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from dataclasses import dataclass
@@ -85,16 +86,25 @@ class Arithmetic:
     grading: Literal["exact"] = "exact"
 
     def problems(self) -> list[Problem]:
+        return list(self._problems())
+
+    @functools.cache  # noqa: B019 - there are four of them, and they live as long as the process
+    def _problems(self) -> tuple[Problem, ...]:
         rng = random.Random(f"arithmetic/{self.split}/{self.hard}")
         found: dict[str, None] = {}
         while len(found) < self.count:
             expression = random_expression(rng, rng.choice(TERMS[self.hard]))
             if split_of(expression) == self.split:
                 found[expression] = None
-        return [
+        return tuple(
             Problem(id=expression, prompt=expression.ljust(PROMPT_WIDTH), answer=str(partial_values(expression)[-1]))
             for expression in found
-        ]
+        )
+
+    def answer_of(self, response: str) -> str:
+        """The text after the last `=`, empty without one."""
+        _, equals, given = response.rpartition("=")
+        return given if equals else ""
 
     def grade(self, answer: str, response: str, *, truncated: bool) -> Verdict:
         """Exact comparison of the text after the last `=`; a truncated response is wrong whatever it says."""

@@ -9,6 +9,8 @@ Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 """What a grader says of one response. `no_answer`: the response holds nothing to compare. `timeout` and `error` are
 the grader's own failures; they are counted apart and never silently become `wrong`."""
 
+GRADER_FAILURES: frozenset[Verdict] = frozenset({"timeout", "error"})
+
 
 class DataError(Exception):
     """The problems of a benchmark are not to be had, or are not the ones that were asked for."""
@@ -38,8 +40,12 @@ class Benchmark(Protocol):
         ...
 
     def problems(self) -> list[Problem]:
-        """Load and verify the problems, in their fixed order.
+        """Load and verify the problems, in their fixed order. From the second call on it takes no time.
 
         Raises DataError where they are not to be had or differ from the ones expected.
         """
+        ...
+
+    def answer_of(self, response: str) -> str:
+        """The answer that a response gives, in a normal form: what it votes for in maj@k. Empty where it has none."""
         ...

@@ -31,10 +31,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import cast, get_args
 
+from benchmarks.answers import MAX_CHARACTERS
 from benchmarks.base import Verdict
-
-MAX_CHARACTERS = 20_000
-"""Only the end of a longer response is graded: the last this many characters, which is where its answer stands."""
 
 WALL_FACTOR = 4.0
 """The limit of wall-clock time as a multiple of the limit of CPU time: for a machine that is busy with other things."""

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
-from benchmarks.answers import SHORT_ANSWER, explicit_answer, find_answer
+from benchmarks.answers import MAX_CHARACTERS, SHORT_ANSWER, explicit_answer, find_answer
 from benchmarks.base import Verdict
 
-ABSOLUTE_TOLERANCE = 1e-6
-RELATIVE_TOLERANCE = 1e-5
+ABSOLUTE_TOLERANCE = Fraction(1, 10**6)
+RELATIVE_TOLERANCE = Fraction(1, 10**5)
 """Two numbers are equal if they are within both tolerances: 0.333333 is 1/3, 1e-9 is not 2e-9, 1000000 not 1000001."""
 
 
@@ -38,9 +40,9 @@ def judge(gold: str, response: str) -> Verdict:
         return "no_answer"
     if _without_layout(gold) == _without_layout(answer):
         return "correct"
-    gold_number, number = _number(gold), _number(answer)
-    if gold_number is not None and number is not None:
-        return "correct" if _numbers_agree(gold_number, number) else "wrong"
+    gold_value, value = _value(gold), _value(answer)
+    if gold_value is not None and value is not None:
+        return "correct" if _values_agree(gold_value, value) else "wrong"
     if (words := _words(gold)) and words == _words(answer):
         return "correct"
     if _with_decimal_point(gold) == _with_decimal_point(answer):
@@ -51,18 +53,40 @@ def judge(gold: str, response: str) -> Verdict:
     return "correct" if any(_equal(g, a) for g in _read(gold) for a in readings) else "wrong"
 
 
+def normal_answer(response: str) -> str:
+    r"""The answer of a response in a normal form: equal texts are equal answers, and it is what maj@k counts.
+
+    Numbers have their value, as an integer or a fraction in lowest terms (`0.5` and `\frac{1}{2}` are `1/2`, `$1,000`
+    is `1000`); words have no case and markup; everything else has no layout. A response that states no answer gives its
+    last number where it is long. Unlike `judge` this asks no computer algebra: \sqrt{8} and 2\sqrt{2} are two answers.
+    Takes time linear in the response; empty if there is nothing to compare.
+    """
+    text, stated = find_answer(response[-MAX_CHARACTERS:])
+    if not stated and len(text) > SHORT_ANSWER:
+        numbers = _NUMBER_IN_TEXT.findall(text)
+        text = numbers[-1] if numbers else ""
+    answer = _ASSIGNMENT.sub("", _strip_delimiters(convert_notation(text)))
+    value = _value(answer)
+    return str(value) if value is not None else _words(answer) or _without_layout(answer)
+
+
+_NUMBER_IN_TEXT = re.compile(r"-?\d++(?:,\d{3}\b)*+(?:\.\d++)?")
+_ASSIGNMENT = re.compile(r"^[A-Za-z]\s*=(?!.*=)", re.DOTALL)
+
+
 _FUNCTIONS = "arcsin|arccos|arctan|sin|cos|tan|sqrt|exp|log|ln|pi"
 
-_CONVERSIONS = tuple(
+_CONVERSIONS: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # LaTeX that was escaped twice: \\frac. A matrix needs its \\.
-        (r"\\\\(?=(?:d?frac|sqrt|text|boxed|left|right|pi|infty|cdot|times)\b)(?!.*\\begin)", r"\\"),
         # \$36, 12,\!000 and 12{,}000.
         (r"\\\$|\\!\s*", ""),
         (r"(?<=\d)(?:\{,\}|,\\ ?|\\,)(?=\d{3})", ","),
         # 3.83e35, and the point of 1./3.
-        (r"(?<![A-Za-z\\\d.])(\d+\.?\d*|\.\d+)[eE]([+-]?)0*(\d+)(?![\d.]*[A-Za-z(^{])", r"\1 \\times 10^{\2\3}"),
+        (
+            r"(?<![A-Za-z\\\d.])(\d++(?:\.\d*+)?|\.\d++)[eE]([+-]?\d{1,9}+)(?!\d|[\d.]*+[A-Za-z(^{])",
+            lambda match: rf"{match[1]} \times 10^{{{int(match[2])}}}",
+        ),
         (r"(?<=\d)\.(?=\s*[/*)])", ""),
         # An upright e, i or d. math-verify takes \mathrm{…} for a unit.
         (r"\\mathrm\s*\{\s*([A-Za-z])\s*\}", r"\1"),
@@ -81,17 +105,20 @@ _CONVERSIONS = tuple(
         ("°", r"^\\circ "),
     )
 )
-_AND = re.compile(r"(?:\\quad|\\[ ,;]|\s)*\\text\s*\{\s*(?:and|or)\s*\}(?:\\quad|\\[ ,;]|\s)*")
+_ESCAPED_TWICE = re.compile(r"\\\\(?=(?:d?frac|sqrt|text|boxed|left|right|pi|infty|cdot|times)\b)")
+_AND = re.compile(r"\\text\s*\{\s*(?:and|or)\s*\}")
 
 
 def convert_notation(text: str) -> str:
-    """The text in notation that math-verify reads as it is meant."""
+    """The text in notation that math-verify reads as it is meant. Takes time linear in the text."""
+    if "\\begin" not in text:  # a matrix needs its \\
+        text = _ESCAPED_TWICE.sub(r"\\", text)
     for pattern, replacement in _CONVERSIONS:
         text = pattern.sub(replacement, text)
     # Between solutions of several unknowns, "and" separates more than the commas in them: p=5, q=2 and p=7, q=2.
     solutions = _AND.split(text)
     if len(solutions) > 1 and all(solution.count("=") > 1 and "," in solution for solution in solutions):
-        text = "; ".join(solutions)
+        text = "; ".join(solution.strip() for solution in solutions)
     return text.strip()
 
 
@@ -112,27 +139,37 @@ def _without_layout(text: str) -> str:
 
 
 _QUANTITY = re.compile(
-    r"[$€£]?\s*"
-    r"(?P<number>[+-]?\s*(?:(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d{1,300})(?:\.\d{0,300})?|\.\d{1,300}))"
-    r"(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d)))?"
-    r"\s*[$€£]?\s*(?P<unit>[^\W\d_]{2,}(?:\s+[^\W\d_]{2,})*)?"
+    r"[$€£]?\s*+(?P<number>[+-]?\s*+"
+    r"(?:(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d{1,300})(?:\.\d{0,300})?|\.\d{1,300}))"
+    r"(?:\s*+\\(?:times|cdot)\s*+10\s*+\^\s*+(?:\{\s*+(?P<exponent>[+-]?\d{1,3})\s*+\}|(?P<digit>\d)))?"
+    r"\s*+[$€£]?\s*+(?P<unit>[^\W\d_]{2,}+(?:\s++[^\W\d_]{2,}+)*+)?"
+)
+_FRACTION = re.compile(
+    r"([+-]?)(?:\\frac(?:\{(\d{1,300})\}|(\d))(?:\{(\d{1,300})\}|(\d))|\(?(\d{1,300})\)?/\(?(\d{1,300})\)?)"
 )
 _NOT_UNITS = re.compile(
     rf"\b(?:and|or|to|choose|pct|percent\w*|hundred|thousand|[mb]illion|dozen|squared|cubed|{_FUNCTIONS})\b"
 )
 
 
-def _number(text: str) -> Decimal | None:
-    r"""The value of a plain number: 18, 1,234.50, €18, 18 dollars a day, 1.6 \times 10^{-19}. None of anything else."""
-    match = _QUANTITY.fullmatch(_strip_delimiters(text))
-    if match is None or _NOT_UNITS.search(match["unit"] or ""):
-        return None
-    return Decimal(re.sub(r"[\s,]", "", match["number"]) + "e" + (match["exponent"] or match["digit"] or "0"))
+def _value(text: str) -> Fraction | None:
+    r"""The value of a plain number: 18, 1,234.50, €18, 18 dollars a day, 1.6 \times 10^{-19}, -3/4, \frac{3}{4}.
+
+    None of anything else."""
+    if match := _QUANTITY.fullmatch(_strip_delimiters(text)):
+        if _NOT_UNITS.search(match["unit"] or ""):
+            return None
+        exponent = match["exponent"] or match["digit"] or "0"
+        return Fraction(Decimal(re.sub(r"[\s,]", "", match["number"]) + "e" + exponent))
+    if match := _FRACTION.fullmatch(_without_layout(text)):
+        sign, numerator, denominator = (group for group in match.groups() if group is not None)
+        return Fraction(int(sign + numerator), int(denominator)) if int(denominator) else None
+    return None
 
 
-def _numbers_agree(a: Decimal, b: Decimal) -> bool:
+def _values_agree(a: Fraction, b: Fraction) -> bool:
     difference = abs(a - b)
-    return difference <= Decimal(ABSOLUTE_TOLERANCE) and difference <= Decimal(RELATIVE_TOLERANCE) * max(abs(a), abs(b))
+    return difference <= ABSOLUTE_TOLERANCE and difference <= RELATIVE_TOLERANCE * max(abs(a), abs(b))
 
 
 _MARKUP = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox|rm|bf)(?![A-Za-z])|\\[ ,;:]")
@@ -181,4 +218,4 @@ def _equal(gold: Any, answer: Any) -> bool:
         a, b = complex(gold), complex(answer)
     except Exception:  # not numbers; a percentage, which may equal its hundredfold, does not convert either
         return True
-    return abs(a - b) <= RELATIVE_TOLERANCE * max(abs(a), abs(b))
+    return abs(a - b) <= float(RELATIVE_TOLERANCE) * max(abs(a), abs(b))

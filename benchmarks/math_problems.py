@@ -22,17 +22,19 @@ must have the expected number of rows and SHA-256. A revision fixes the hub's co
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import boxed_expressions
 from benchmarks.base import DataError, Problem
+from benchmarks.judge import normal_answer
 
 DATA_VARIABLE = "GVPO_BENCH_DATA"
 
@@ -106,29 +108,29 @@ class MathBenchmark:
 
     def problems(self) -> list[Problem]:
         """See `benchmarks.base.Benchmark.problems`. An id that is an index holds for one source: file and hub need not
-        have the same order, so results from the two are not to be paired problem by problem."""
-        rows, source = self._rows()
-        problems = [
-            Problem(
-                id=next((row[field] for field in self.id_fields if field in row), f"{self.name}/{index}"),
-                prompt=row["problem"],
-                answer=row["answer"],
-            )
-            for index, row in enumerate(rows)
-            if row["answer"].strip()
-        ]
-        if len(rows) - len(problems) != self.empty_golds:
-            raise DataError(
-                f"{self.name}: {source} has {len(rows) - len(problems)} rows with an empty gold answer, "
-                f"expected {self.empty_golds}"
-            )
-        return problems
+        have the same order, so results from the two are not to be paired problem by problem.
 
-    def _rows(self) -> tuple[list[Row], str]:
-        """The verified rows, and a description of where they were read."""
+        A file is read and verified at every call, and parsed once.
+        """
         folder = os.environ.get(DATA_VARIABLE)
-        if folder:
-            return self._read_file(Path(folder) / self.file), str(Path(folder) / self.file)
+        if not folder:
+            return list(self._from_hub())
+        path = Path(folder) / self.file
+        return list(self._from_file(str(path), self._verified(path)))
+
+    def answer_of(self, response: str) -> str:
+        """See `benchmarks.base.Benchmark.answer_of` and `benchmarks.judge.normal_answer`."""
+        return normal_answer(response)
+
+    @functools.cache  # noqa: B019 - the benchmarks of the table live as long as the process
+    def _from_file(self, source: str, content: bytes) -> tuple[Problem, ...]:
+        lines = (gzip.decompress(content) if self.file.endswith(".gz") else content).decode().rstrip("\n").split("\n")
+        if len(lines) != self.rows:
+            raise DataError(f"{self.name}: {source} has {len(lines)} rows, expected {self.rows}")
+        return self._problems([json.loads(line) for line in lines], source)
+
+    @functools.cache  # noqa: B019
+    def _from_hub(self) -> tuple[Problem, ...]:
         source = f"{self.hub.path} at revision {self.hub.revision} on the hub"
         try:
             rows = list(self.hub.read())
@@ -140,9 +142,26 @@ class MathBenchmark:
             ) from error
         if len(rows) != self.hub.rows:
             raise DataError(f"{self.name}: {source} has {len(rows)} rows, expected {self.hub.rows}")
-        return rows, source
+        return self._problems(rows, source)
 
-    def _read_file(self, path: Path) -> list[Row]:
+    def _problems(self, rows: Sequence[Row], source: str) -> tuple[Problem, ...]:
+        problems = tuple(
+            Problem(
+                id=next((row[field] for field in self.id_fields if field in row), f"{self.name}/{index}"),
+                prompt=row["problem"],
+                answer=row["answer"],
+            )
+            for index, row in enumerate(rows)
+            if row["answer"].strip()
+        )
+        if len(rows) - len(problems) != self.empty_golds:
+            raise DataError(
+                f"{self.name}: {source} has {len(rows) - len(problems)} rows with an empty gold answer, "
+                f"expected {self.empty_golds}"
+            )
+        return problems
+
+    def _verified(self, path: Path) -> bytes:
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -156,10 +175,7 @@ class MathBenchmark:
                 f"{self.name}: {path} is not the expected file of {self.rows} rows: SHA-256 expected {self.sha256}, "
                 f"found {found}. Restore the original file"
             )
-        lines = (gzip.decompress(content) if path.suffix == ".gz" else content).decode().rstrip("\n").split("\n")
-        if len(lines) != self.rows:
-            raise DataError(f"{self.name}: {path} has {len(lines)} rows, expected {self.rows}")
-        return [json.loads(line) for line in lines]
+        return content
 
 
 MATH_SUBJECTS = (

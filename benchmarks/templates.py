@@ -21,10 +21,12 @@ class Template:
     name: str
     version: int
     text: str
-    """What the model sees, with `{problem}` where the question goes. It is the whole prompt: chat markup stands in the
-    text, so it is to be tokenised as it is, and no chat template is to be applied on top."""
+    """What the model sees, with `{problem}` where the question goes. It is the whole prompt, chat markup included,
+    unless `chat`."""
     stop: tuple[str, ...] = ()
     """Texts that end a response besides the model's own end of sequence."""
+    chat: bool = False
+    """The tokenizer's own chat template is applied, with the rendered text as the user's turn."""
 
     @property
     def label(self) -> str:
@@ -64,6 +66,8 @@ TEMPLATES: dict[str, Template] = {
             f"User: {_SLOT}. Assistant:",
             stop=("</answer>",),
         ),
+        # Whatever the checkpoint was trained to be asked in. No system prompt is added to the template's own.
+        Template(name="chat", version=1, text=_SLOT, chat=True),
     )
 }
 

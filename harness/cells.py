@@ -15,13 +15,13 @@ from typing import Any
 import pydantic
 
 from algorithms import Algorithm, load_algorithm
-from benchmarks import load_benchmark
+from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
-from harness.config import CellConfig, ConfigError, Suite, hash_of
+from harness.config import CellConfig, ConfigError, Resources, Suite, Train, hash_of, points_of
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
 from harness.policy import Scorer
-from harness.record import CellFolder, environment, new_folder
+from harness.record import CellFolder, environment, new_folder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.train import Spent, train
@@ -36,6 +36,9 @@ class Cell:
     config: CellConfig
     suite: Mapping[str, Any]
     """The suite's report, tuning and evaluation settings, for the manifest."""
+    resources: Resources
+    source: bytes | None = None
+    """The user's file, where the algorithm comes from one: what is run is what was hashed."""
 
     @property
     def is_base(self) -> bool:
@@ -43,8 +46,10 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
-        return BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+        """Of its folder, inside that of its point where the suite is an ablation."""
+        point = self.config.suite.partition("/")[2]
+        name = BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+        return f"{point}/{name}" if point else name
 
 
 def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
@@ -71,27 +76,36 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
 
-    `seeds` are the suite's, 0 to seeds − 1, unless given.
+    `seeds` are the suite's, 0 to seeds − 1, unless given. An ablation has the cells of all of its points; the base,
+    which is the same at each, is evaluated at the reference alone.
 
     Raises ConfigError, or DataError where a benchmark's problems are not to be had.
     """
+    if suite.ablation is not None:
+        ablation = suite.ablation.model_dump(mode="json")
+        return [
+            dataclasses.replace(cell, suite={**cell.suite, "ablation": ablation})
+            for label, point in points_of(suite).items()
+            for cell in plan(point, seeds)
+            if not cell.is_base or label == suite.ablation.reference
+        ]
     try:
         load_template(suite.model.template)
-        train_benchmark = load_benchmark(suite.train.benchmark)
         for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks):
             load_benchmark(name).problems()
-        problems = train_benchmark.problems()
+        problems = training_problems(suite.train)
     except ValueError as error:
         raise ConfigError(f"suite {suite.name}: {error}") from None
     if suite.train.prompts > len(problems):
         raise ConfigError(
             f"train.prompts = {suite.train.prompts}: {suite.train.benchmark} has only {len(problems)} problems"
+            + (f" within train.limit = {suite.train.limit}" if suite.train.limit else "")
         )
     if suite.train.history_share > 0 and suite.train.steps * suite.train.prompts <= len(problems):
         raise ConfigError(
             f"train.history_share = {suite.train.history_share}: {suite.train.steps} steps of {suite.train.prompts} "
             f"prompts meet none of the {len(problems)} problems of {suite.train.benchmark} twice, so no sample would "
-            "ever be historical; train longer or on fewer problems"
+            "ever be historical; train longer or on fewer problems (train.limit)"
         )
 
     shared = {"report": suite.report, "tuning": suite.tuning, "evaluation": suite.evaluation}
@@ -104,24 +118,30 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         "evaluation": suite.evaluation,
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
-    cells = [Cell(base, about)]
+    cells = [Cell(base, about, suite.resources)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
             where = f"algorithms.{label}"
             spec = entry.algorithm or label
             algorithm = build_algorithm(spec, entry.parameters, where=where)
+            source = _source(spec)
             _check_needs(suite, algorithm, where)
             config = CellConfig(
                 label=label,
                 seed=seed,
                 algorithm=spec,
-                source_sha256=_source_hash(spec),
+                source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
                 parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
                 optimizer=entry.optimizer,
                 **settings,
             )
-            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}))
+            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, suite.resources, source))
     return cells
+
+
+def training_problems(settings: Train) -> list[Problem]:
+    """Raises ValueError for an unknown benchmark, DataError where its problems are not to be had."""
+    return load_benchmark(settings.benchmark).problems()[: settings.limit]
 
 
 def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
@@ -144,9 +164,9 @@ def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
         )
 
 
-def _source_hash(spec: str) -> str | None:
+def _source(spec: str) -> bytes | None:
     path = Path(spec.rpartition(":")[0]).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if ":" in spec and path.is_file() else None
+    return path.read_bytes() if ":" in spec and path.is_file() else None
 
 
 def settings_hash(config: CellConfig) -> str:
@@ -178,13 +198,18 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         return status
 
 
-def bury_cell(cell: Cell, runs: Path, command: list[str], reason: str, seconds: float) -> str:
-    """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over."""
+def bury_cell(
+    cell: Cell, runs: Path, command: list[str], reason: str, seconds: float, place: Mapping[str, Any] | None = None
+) -> str:
+    """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over.
+
+    `place` is the `environment` of the machine that the process ran on, where it was not this one.
+    """
     folder = CellFolder(runs / cell.name)
     if folder.is_finished(cell.config.hash()):
         return "finished"
     folder.write_traceback(reason)
-    folder.finish({**_about(cell, command), "seconds": {"wall": seconds}, "status": "failed"})
+    folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
     return "failed"
 
 
@@ -204,6 +229,16 @@ def _about(cell: Cell, command: list[str]) -> dict[str, Any]:
     }
 
 
+def _algorithm(cell: Cell, folder: CellFolder) -> Algorithm:
+    """The cell's algorithm; a user's file runs from the copy that the cell keeps of it, on whatever machine this is."""
+    config, spec = cell.config, cell.config.algorithm
+    if cell.source is not None:
+        copy = folder.path / "algorithm.py"
+        write(copy, cell.source)
+        spec = f"{copy}:{spec.rpartition(':')[2]}"
+    return build_algorithm(spec, config.parameters, where=f"algorithms.{config.label}")
+
+
 def _resolved(cell: Cell) -> dict[str, Any]:
     resolved = cell.config.model_dump(mode="json")
     entry = {
@@ -212,7 +247,7 @@ def _resolved(cell: Cell) -> dict[str, Any]:
         "parameters": resolved.pop("parameters"),
         "source_sha256": resolved.pop("source_sha256"),
     }
-    return {**resolved, **cell.suite, "algorithm": entry}
+    return {**resolved, **cell.suite, "resources": cell.resources.model_dump(), "algorithm": entry}
 
 
 def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
@@ -230,13 +265,13 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
     ):
         spent, display = Spent(), "base"
         if not cell.is_base:
-            algorithm = build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}")
+            algorithm = _algorithm(cell, folder)
             display = getattr(algorithm, "name", config.label)
 
             def on_step(step: int, row: Mapping[str, float]) -> None:
                 on_progress("train", step, config.train.steps, row["reward"])
 
-            problems = train_benchmark.problems()
+            problems = training_problems(config.train)
             spent = train(config, algorithm, lm, engine, problems, judges[train_benchmark.name], folder, on_step)
 
         evaluation_started = time.perf_counter()
@@ -246,7 +281,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
             engine,
             scored,
             judges,
-            samples=settings.samples,
+            samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
             temperature=settings.temperature,
             max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
             seed=config.seed,
@@ -261,11 +296,10 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
         with new_folder(folder.checkpoint_path) as scratch:
             lm.model.save_pretrained(scratch)
             lm.tokenizer.save_pretrained(scratch)
-    scratch_file = folder.path / ".samples.parquet"
-    samples.to_parquet(scratch_file, index=False)
-    scratch_file.rename(folder.path / "samples.parquet")
+    write(folder.path / "samples.parquet", samples.to_parquet(index=False))
     return {
         "display": display,
+        "template": lm.template_label,
         "tokens": {
             "generated": spent.generated,
             "trained": spent.trained,

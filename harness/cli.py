@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.config import Suite
+    from harness.sweep import Executor
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
     "ConfigError": EXIT_INPUT,
     "DataError": EXIT_INPUT,
     "ReportError": EXIT_INPUT,
+    "DoctorError": EXIT_INPUT,
+    "VLLMError": EXIT_FAILED,
     "RecordError": EXIT_REFUSED,
 }
 """By the name of the exception, so that nothing heavy is imported for it."""
@@ -32,6 +41,10 @@ SetOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Runs go to OUT/runs/<suite>, the report to OUT/<suite>.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="Run the cells on Ray: HOST:PORT, auto (a running one) or local."),
+]
 
 
 @app.command()
@@ -47,6 +60,7 @@ def sweep(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N−1; by default the suite's.")] = None,
     workers: WorkersOption = None,
+    ray: RayOption = None,
     out: OutOption = Path("results"),
 ) -> None:
     """Run every algorithm of a suite at every seed, then write the table and the figures.
@@ -62,8 +76,70 @@ def sweep(
     loaded = load_suite(suite, overrides, algorithm or [])
     from harness.run import run_sweep
 
-    failed = run_sweep(loaded, out, workers=workers or _cores(), command=_command(), console=console)
+    with _executor(ray, workers, loaded) as executor:
+        failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
     raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="H100, A100, …; by default this machine's, or an H100.")] = None,
+    mean_response: Annotated[
+        float | None, typer.Option(min=1, help="Mean length of a response, in tokens; by default half of the limit.")
+    ] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak that training reaches.")] = 0.4,
+    generation_rate: Annotated[
+        float | None, typer.Option(min=1, help="Tokens/s that a GPU draws; by default from its bandwidth.")
+    ] = None,
+) -> None:
+    """Say what a suite will cost, without starting it: tokens, memory, GPU hours, disk.
+
+    From the suite, the prompts and the model's config alone; no weights are loaded.
+    """
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.costs import Assumptions, default_gpu, render, suite_cost
+
+    cells = cells_of(loaded)
+    assumptions = Assumptions(
+        gpu=gpu or default_gpu(loaded.model), mean_response=mean_response, mfu=mfu, generation_rate=generation_rate
+    )
+    console = Console()
+    for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):
+        console.print(part, highlight=False)
+
+
+@app.command()
+def doctor(
+    suite: SuiteArgument,
+    settings: SetOption = None,
+    algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
+    workers: WorkersOption = None,
+    out: OutOption = Path("results"),
+) -> None:
+    """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
+    from rich.console import Console
+
+    from harness.config import load_suite
+
+    loaded = load_suite(suite, settings or [], algorithm or [])
+    from harness.cells import plan as cells_of
+    from harness.doctor import examine, table_of
+    from harness.run import prepare_model
+
+    console = Console()
+    cells = cells_of(loaded)
+    prepare_model(loaded, console)
+    checks = examine(loaded, cells, out, workers=workers or _cores())
+    console.print(table_of(checks, loaded.name), highlight=False)
+    raise typer.Exit(EXIT_INPUT if any(check.status == "fail" for check in checks) else 0)
 
 
 @app.command()
@@ -72,6 +148,7 @@ def tune(
     settings: SetOption = None,
     algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
     workers: WorkersOption = None,
+    ray: RayOption = None,
     out: OutOption = Path("results"),
 ) -> None:
     """Try the same number of settings for each algorithm, on its tuning seeds and problems.
@@ -85,7 +162,8 @@ def tune(
     loaded = load_suite(suite, settings or [], algorithm or [])
     from harness.tuning import run_tuning
 
-    failed = run_tuning(loaded, out, workers=workers or _cores(), command=_command(), console=Console())
+    with _executor(ray, workers, loaded) as executor:
+        failed = run_tuning(loaded, out, executor=executor, command=_command(), console=Console())
     raise typer.Exit(EXIT_FAILED if failed else 0)
 
 
@@ -98,9 +176,11 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.ablation import is_ablation, write_ablation
     from harness.report import write_report
 
-    written = write_report(folder, out or folder.parent.parent / folder.name, baseline=baseline)
+    write = write_ablation if is_ablation(folder) else write_report
+    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline)
     console = Console()
     console.print(written.render())
     console.print(f"report: {written.path}")
@@ -109,39 +189,96 @@ def report(
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
-    benchmark: Annotated[list[str], typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")],
-    template: Annotated[str, typer.Option(help="Prompt template: none, plain, qwen-math, r1.")] = "plain",
-    samples: Annotated[int, typer.Option(min=1, help="k of avg@k.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Instead: a task of lm-eval (pip install 'gvpo-bench\\[lm-eval]').")
+    ] = None,
+    include_path: Annotated[Path | None, typer.Option(help="A folder with tasks of lm-eval.")] = None,
+    revision: Annotated[str | None, typer.Option(help="The hub revision of the checkpoint.")] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt template: none, plain (by default), qwen-math, r1, or chat, the tokenizer's own. A task has "
+            "a prompt of its own, to which only chat can be applied."
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="k of avg@k; 1 by default.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 is greedy, the default; of tasks their own.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Limit of a response in tokens; by default 1024, of tasks their own.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
-    engine: Annotated[str, typer.Option(help="cached or transformers.")] = "cached",
+    engine: Annotated[str, typer.Option(help="cached, transformers or vllm.")] = "cached",
     batch: Annotated[int, typer.Option(min=1, help="Sequences generated side by side.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 1,
-    out: Annotated[Path | None, typer.Option("--out", help="A new folder for manifest and samples.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="For manifest, samples and scores; goes on where it was interrupted.")
+    ] = None,
 ) -> None:
-    """Evaluate a checkpoint: avg@k with 95% intervals over problems, truncation and parse failures apart."""
+    """Evaluate a checkpoint: avg@k, pass@k and maj@k with 95% intervals over problems; truncation and parse failures
+    apart from wrong answers."""
     from rich.console import Console
 
-    from harness.evaluation_run import run_evaluation
+    from harness.config import ConfigError
 
-    run_evaluation(
+    if bool(benchmark) == bool(task):
+        raise ConfigError("eval: give --benchmark (ours) or --task (lm-eval's), and not both")
+    shared: dict[str, Any] = {
+        "revision": revision,
+        "limit": limit,
+        "seed": seed,
+        "engine": engine,
+        "batch": batch,
+        "out": out,
+        "command": _command(),
+        "console": Console(),
+    }
+    if benchmark:
+        from harness.evaluation_run import run_evaluation
+
+        run_evaluation(
+            model,
+            benchmark,
+            template=template or "plain",
+            samples=samples or 1,
+            temperature=temperature or 0.0,
+            max_new_tokens=max_new_tokens or 1024,
+            workers=workers,
+            **shared,
+        )
+        return
+    if samples is not None or template not in (None, "chat"):
+        raise ConfigError("eval --task: the task says how many samples it takes and what its prompts are")
+    try:
+        from harness.lm_eval_model import run_tasks
+    except ImportError as error:
+        raise ConfigError(f"eval --task needs lm-eval: pip install 'gvpo-bench[lm-eval]' ({error})") from None
+    run_tasks(
         model,
-        benchmark,
-        template=template,
-        samples=samples,
-        temperature=temperature,
+        task or [],
+        include_path=include_path,
+        chat=template == "chat",
         max_new_tokens=max_new_tokens,
-        limit=limit,
-        seed=seed,
-        engine=engine,
-        batch=batch,
-        workers=workers,
-        out=out,
-        command=_command(),
-        console=Console(),
+        temperature=temperature,
+        **shared,
     )
+
+
+@app.command("lm-eval-tasks")
+def lm_eval_tasks(
+    samples: Annotated[int, typer.Option(min=1, help="Responses to each problem.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
+) -> None:
+    """Print the folder of our benchmarks as tasks of lm-eval: lm_eval --include_path "$(gvpo-bench lm-eval-tasks)"."""
+    from harness.task_folder import own_tasks
+
+    print(own_tasks(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens))
 
 
 @app.command()
@@ -204,6 +341,25 @@ def algorithms() -> None:
     Console().print(table)
 
 
+@contextlib.contextmanager
+def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Executor]:
+    """The local pool, or a connection to Ray for as long as the block lasts."""
+    from harness.config import ConfigError
+    from harness.sweep import LocalPool
+
+    if ray is None:
+        yield LocalPool(workers or max(1, _cores() // suite.resources.cpus))
+        return
+    if workers is not None:
+        raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
+    if not find_spec("ray"):
+        raise ConfigError("--ray needs the package ray: pip install 'gvpo-bench[ray]', on every node")
+    from harness.ray_sweep import connect
+
+    with connect(ray) as cluster:
+        yield cluster
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -231,8 +387,6 @@ def main() -> None:
 
 def _check_packages() -> None:
     """The packages' names are generic: says so where another project's shadow them."""
-    from importlib.util import find_spec
-
     here = Path(__file__).resolve().parent.parent
     for name in ("algorithms", "benchmarks", "harness"):
         spec = find_spec(name)

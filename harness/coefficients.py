@@ -9,12 +9,12 @@ import pandas as pd
 
 from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
-from harness.cells import Cell, build_algorithm
+from harness.cells import Cell, build_algorithm, training_problems
 from harness.config import Suite
 from harness.gradient import differentiate, to_groups
 from harness.models import load_model
 from harness.policy import score
-from harness.record import CellFolder
+from harness.record import CellFolder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.train import Learner, Spent, assemble, draw, prompts_of_step
@@ -42,7 +42,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
     base = load_model(config.model)
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
-    chosen = prompts_of_step(benchmark.problems(), config.seed, 0, config.train.prompts)
+    chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
     prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
 
     frames, left_out = [], {}
@@ -96,8 +96,6 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
                 }
             )
         )
-    scratch = runs / ".coefficients.parquet"
     if frames:
-        pd.concat(frames, ignore_index=True).to_parquet(scratch, index=False)
-        scratch.rename(runs / "coefficients.parquet")
+        write(runs / "coefficients.parquet", pd.concat(frames, ignore_index=True).to_parquet(index=False))
     return left_out

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 
+from harness.scores import OUTCOMES, problem_scores
 from harness.statistics import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 
 EXTRA_PASSES = ("reference", "critic", "scored")  # token counts of the manifest that are neither drawn nor trained on
 TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
-SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "score", "tokens", "kl"]
+SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "answer", "verdict", "score", "tokens", "finish", "kl"]
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
 
@@ -54,8 +56,10 @@ class Cell:
         return value
 
     def samples(self) -> pd.DataFrame:
-        """A row per evaluated sample, without the responses."""
-        return pd.read_parquet(self.folder / "samples.parquet", columns=SAMPLE_COLUMNS)
+        """A row per evaluated sample, without the responses. Cells of gvpo-bench 0.1 lack the column `answer`."""
+        path = self.folder / "samples.parquet"
+        recorded = pyarrow.parquet.read_schema(path).names
+        return pd.read_parquet(path, columns=[name for name in SAMPLE_COLUMNS if name in recorded or name != "answer"])
 
     def metrics(self) -> pd.DataFrame:
         """A row per training step, in order."""
@@ -122,12 +126,15 @@ class Scores:
         self.hard_benchmarks = hard_benchmarks
         self.cells = [cell for cell in cells if cell.finished]
         self.problems: dict[str, int] = {}
+        self.chances: list[str] = []
+        """The columns of pass@j and maj@k that the samples allow."""
         self._by_cell = {cell.name: self._problems(cell) for cell in self.cells}
         reference: tuple[str, pd.Series[Any]] | None = None
         for name, problems in self._by_cell.items():
             counts = problems["samples"]
             if reference is None:
                 reference = (name, counts)
+                self.chances = [name for name in map(str, problems) if name.startswith(("pass_at_", "maj_at_"))]
                 self.problems = {str(name): int(n) for name, n in counts.groupby(level="benchmark").size().items()}
             elif not counts.equals(reference[1]):
                 raise ReportError(
@@ -145,15 +152,7 @@ class Scores:
         samples["kl"] = samples["kl"].astype(float)
         if cell.algorithm == "base":
             samples["kl"] = samples["kl"].fillna(0.0)  # its distance from itself
-        grouped = samples.groupby(["benchmark", "problem_id"], sort=True)
-        return pd.DataFrame(
-            {
-                "samples": grouped.size(),
-                "score": grouped["score"].mean(),
-                "kl": grouped["kl"].mean(skipna=False),
-                "tokens": grouped["tokens"].mean(),
-            }
-        )
+        return problem_scores(samples).sort_index()
 
     def _of(self, cell: Cell, benchmark: str) -> pd.DataFrame:
         return self._by_cell[cell.name].loc[[benchmark]]
@@ -164,16 +163,16 @@ class Scores:
             return np.nan
         return float(np.mean([self._of(cell, name)[column].mean() for name in benchmarks]))
 
-    def matrices(self, cells: Sequence[Cell], benchmarks: Sequence[str]) -> list[np.ndarray]:
+    def matrices(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> list[np.ndarray]:
         """One score_SP a benchmark: these cells × the benchmark's problems."""
-        return [
-            np.array([self._of(cell, name)["score"].to_numpy(dtype=float) for cell in cells]) for name in benchmarks
-        ]
+        return [np.array([self._of(cell, name)[column].to_numpy(dtype=float) for cell in cells]) for name in benchmarks]
 
-    def interval(self, cells: Sequence[Cell], benchmarks: Sequence[str]) -> Interval:
-        if not cells or not benchmarks:
+    def interval(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> Interval:
+        """NaN without cells or benchmarks, or where the cells did not record what the column is made of."""
+        matrices = self.matrices(cells, benchmarks, column) if cells else []
+        if not matrices or any(np.isnan(score_SP).any() for score_SP in matrices):
             return Interval(np.nan, np.nan, np.nan, "")
-        return crossed_interval(self.matrices(cells, benchmarks))
+        return crossed_interval(matrices)
 
     def of(self, algorithm: str) -> dict[int, Cell]:
         """The finished cells of an algorithm by seed."""
@@ -260,6 +259,25 @@ def algorithm_rows(cells: Sequence[Cell], scores: Scores, seeds: pd.DataFrame, b
     base, rest = table[table["algorithm"] == "base"], table[table["algorithm"] != "base"]
     rest = rest.sort_values(["avg_at_k", "algorithm"], ascending=[False, True], na_position="last")
     return pd.concat([base, rest], ignore_index=True)
+
+
+def benchmark_rows(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
+    """A row per benchmark and algorithm, in the table's order: avg@k, pass@j and maj@k, each with its 95% interval, and
+    the shares of what was not correct."""
+    rows = []
+    for benchmark in (*scores.benchmarks, *scores.hard_benchmarks):
+        for label, name in zip(table["algorithm"], table["name"], strict=True):
+            cells = list(scores.of(label).values())
+            if not cells:
+                continue
+            row = {"benchmark": benchmark, "algorithm": label, "name": name, "n_seeds": len(cells)}
+            row["k"] = int(scores.mean(cells[0], "samples", [benchmark]))
+            row |= columns("avg_at_k", "ci", scores.interval(cells, [benchmark]))
+            for column in scores.chances:
+                row |= columns(column, f"{column}_ci", scores.interval(cells, [benchmark], column))
+            row |= {name: np.mean([scores.mean(cell, name, [benchmark]) for cell in cells]) for name in OUTCOMES}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def column_order(benchmarks: Sequence[str]) -> list[str]:

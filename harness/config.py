@@ -11,9 +11,11 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from harness.reward import REWARDS
 
 
 class ConfigError(ValueError):
@@ -34,7 +36,7 @@ class Model(_Section):
     template: str = "none"
     """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where policy, critic and reference live; "auto" is cuda where there is one."""
+    """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
 
@@ -42,6 +44,8 @@ class Model(_Section):
 class Train(_Section):
     benchmark: str
     """Whose problems are trained on."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many problems of it."""
     steps: int = Field(ge=1)
     """Iterations: one draw of rollouts and the updates made on it."""
     prompts: int = Field(ge=1)
@@ -61,6 +65,8 @@ class Train(_Section):
     support condition."""
     max_new_tokens: int = Field(ge=1)
     """Limit of a response, in tokens."""
+    reward: str = "correct-v1"
+    """The reward recipe, by name and version (harness/reward.py)."""
     sampler_ratio_cap: float | None = Field(None, ge=1.0)
     """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
@@ -69,6 +75,13 @@ class Train(_Section):
     """Tokens of one forward pass, padding included: memory, never the result."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
+
+    @field_validator("reward")
+    @classmethod
+    def _known_reward(cls, label: str) -> str:
+        if label not in REWARDS:
+            raise ValueError(f"no reward is called {label!r}; choose from {', '.join(REWARDS)}")
+        return label
 
     @model_validator(mode="after")
     def _fits(self) -> Train:
@@ -151,13 +164,19 @@ class Rollout(_Section):
         return self.vllm or VLLMSettings()
 
 
+_Count = Annotated[int, Field(ge=1)]
+
+
 class Evaluation(_Section):
     benchmarks: list[str] = Field(min_length=1)
     """The problems of the main score."""
     hard_benchmarks: list[str] = []
     """The hard split: scored beside the main score, never mixed into it."""
-    samples: int = Field(8, ge=1)
-    """k of avg@k."""
+    samples: Annotated[
+        Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
+        Discriminator(lambda value: "table" if isinstance(value, dict) else "number"),
+    ] = 8
+    """k of avg@k: one number, or one for each benchmark by name."""
     temperature: float = Field(1.0, ge=0.0)
     """0 is greedy."""
     max_new_tokens: int | None = Field(None, ge=1)
@@ -165,10 +184,59 @@ class Evaluation(_Section):
     limit: int | None = Field(None, ge=1)
     """Only the first so many problems of each benchmark."""
 
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Evaluation:
+        counts = [self.samples] if isinstance(self.samples, int) else list(self.samples.values())
+        if self.temperature == 0 and max(counts, default=1) > 1:
+            raise ValueError(
+                f"samples = {self.samples} at temperature = 0: greedy decoding gives the same response each time"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_of_each(self) -> Evaluation:
+        names = [*self.benchmarks, *self.hard_benchmarks]
+        if not isinstance(self.samples, int) and sorted(self.samples) != sorted(set(names)):
+            raise ValueError(
+                f"samples names {', '.join(self.samples) or 'no benchmark'}; it must name each of {', '.join(names)}"
+            )
+        return self
+
+    def samples_of(self, benchmark: str) -> int:
+        """k of a benchmark."""
+        return self.samples if isinstance(self.samples, int) else self.samples[benchmark]
+
+
+class Published(_Section):
+    """Scores that others have published: shown apart from ours, since no protocol is quite another's."""
+
+    label: str
+    """What the row is called."""
+    source: str
+    """Paper and table."""
+    protocol: str
+    """How they were measured, as far as it is known."""
+    scores: dict[str, float] = Field(min_length=1)
+    """By our name of the benchmark, in percent."""
+
 
 class Report(_Section):
     baseline: str
     """The label that differences are taken from."""
+    published: list[Published] = []
+    """Reference rows below the table."""
+
+
+class Resources(_Section):
+    """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
+
+    gpus: int = Field(0, ge=0, le=1)
+    """GPUs of a cell, which sees no others; with 0 it sees none."""
+    cpus: int = Field(1, ge=1)
+    """CPU cores of a cell, its graders included."""
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPU, {self.gpus} GPU"
 
 
 class Tuning(_Section):
@@ -194,6 +262,57 @@ class Tuning(_Section):
         return self
 
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of suites and points, which are names of folders."""
+
+
+class Point(_Section):
+    """One value of the quantity that an ablation varies."""
+
+    label: str = Field(pattern=NAME)
+    """What tables call it, and its folder. On a numeric axis, the number."""
+    set: list[str] = []
+    """What differs from the suite, as --set takes it: "train.samples=4"."""
+
+
+class Ablation(_Section):
+    """The whole suite once for each point; the points differ in the keys that they set and in nothing else."""
+
+    quantity: str
+    """What is varied: a column of the table and the axis of the figure."""
+    axis: Literal["log", "linear", "categories"] = "categories"
+    """Of the figure; "log" and "linear" read the points' labels as numbers."""
+    reference: str
+    """The label of the point that the others are compared with."""
+    note: str | None = None
+    """A sentence for the report, such as what was tuned at which point."""
+    points: list[Point] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Ablation:
+        labels = [point.label for point in self.points]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"points: two of them have one label; the labels are {', '.join(labels)}")
+        if self.reference not in labels:
+            raise ValueError(f"reference = {self.reference!r} is not one of the points: {', '.join(labels)}")
+        if self.axis != "categories":
+            for label in labels:
+                try:
+                    positive = float(label) > 0
+                except ValueError:
+                    raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
+                if self.axis == "log" and not positive:
+                    raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
+        for point in self.points:
+            for override in point.set:
+                if not override.startswith(("train.", "rollout.", "algorithms.")):
+                    raise ValueError(
+                        f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
+                        "rollout and algorithms"
+                    )
+        return self
+
+
 class AlgorithmEntry(_Section):
     algorithm: str | None = None
     """A name, `path/to/file.py:Class`, or an entry point; by default the entry's label."""
@@ -205,7 +324,7 @@ class AlgorithmEntry(_Section):
 
 
 class Suite(_Section):
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=NAME)
     """Names the folders under results/."""
     seeds: int = Field(ge=1)
     """Seeds 0 to seeds − 1; each is one RL run from the same base."""
@@ -214,7 +333,9 @@ class Suite(_Section):
     rollout: Rollout = Rollout()
     evaluation: Evaluation
     report: Report
+    resources: Resources = Resources()
     tuning: Tuning | None = None
+    ablation: Ablation | None = None
     algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)
     """By label: what tables call them and cells are named after."""
 
@@ -229,6 +350,8 @@ class Suite(_Section):
             )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
+            if not isinstance(self.evaluation.samples, int):
+                raise ValueError("tuning needs evaluation.samples to be one number for all benchmarks")
             if self.tuning.benchmark in used:
                 raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
             if any(seed < self.seeds for seed in self.tuning.seeds):
@@ -276,8 +399,8 @@ def suite_files() -> dict[str, Path]:
 def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[str] = ()) -> Suite:
     """Reads a suite from a TOML file, or one of the package's by name, and applies `key.sub=value` overrides.
 
-    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins the
-    suite's, with the optimizer of its baseline.
+    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins
+    those that remain, with the optimizer of the suite's baseline.
 
     Raises ConfigError, which lists every wrong key at once.
     """
@@ -295,26 +418,51 @@ def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[
     _choose_algorithms(raw, algorithms)
     for override in overrides:
         _apply_override(raw, override)
+    suite = _validated(raw, str(path))
+    points_of(suite)
+    return suite
+
+
+def _validated(raw: dict[str, Any], where: str) -> Suite:
     try:
         return Suite.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors()]
-        raise ConfigError(f"{path}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def points_of(suite: Suite) -> dict[str, Suite]:
+    """The suites that an ablation stands for, by the label of their point, named `<suite>/<label>`.
+
+    Raises ConfigError, which names the point, where its settings don't make a suite. A suite without an ablation has
+    no points.
+    """
+    points = {}
+    for point in suite.ablation.points if suite.ablation is not None else []:
+        where = f"suite {suite.name}, ablation point {point.label}"
+        raw = suite.model_dump(mode="json", exclude_unset=True, exclude={"ablation"})
+        for override in point.set:
+            try:
+                _apply_override(raw, override)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        points[point.label] = _validated(raw, where).model_copy(update={"name": f"{suite.name}/{point.label}"})
+    return points
 
 
 def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
     entries, report = raw.get("algorithms"), raw.get("report")
     if not chosen or not isinstance(entries, dict) or not isinstance(report, dict):
         return  # validation has more to say about a suite without them
-    if all(label in entries for label in chosen):
-        raw["algorithms"] = {label: entry for label, entry in entries.items() if label in chosen}
-        if report.get("baseline") not in chosen:
-            report["baseline"] = chosen[0]
-        return
     baseline = entries.get(report.get("baseline"), {})
+    labels = [spec for spec in chosen if spec in entries]
+    if labels:
+        entries = raw["algorithms"] = {label: entry for label, entry in entries.items() if label in labels}
+        if report.get("baseline") not in labels:
+            report["baseline"] = labels[0]
     for spec in chosen:
         label = spec.rpartition(":")[2].lower()
-        if spec in entries:
+        if spec in labels:
             continue
         if label in entries:
             raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")
@@ -354,7 +502,7 @@ def _explain(item: Any) -> str:
 def _known_keys(location: Sequence[str | int]) -> list[str]:
     """The keys of the section that an unknown key stands in."""
     section: type[BaseModel] = Suite
-    parents = [str(part) for part in location[:-1]]
+    parents = [part for part in location[:-1] if isinstance(part, str)]  # not the places in lists
     if parents[:1] == ["algorithms"] and len(parents) > 1:
         section, parents = AlgorithmEntry, parents[2:]
     for part in parents:

@@ -7,7 +7,6 @@ left to find out that writing them pays. See benchmarks/arithmetic.py for the ta
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,10 +16,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, TERMS, Style, random_expression, split_of, write_response
 from harness.config import hash_of
-from harness.record import new_folder
+from harness.record import cache_folder, new_folder
 from harness.seeding import seed_of
 
 PAD, EOS, VOCABULARY = 0, 1, 32
@@ -58,12 +58,6 @@ class Recipe:
     )
 
 
-def cache_folder() -> Path:
-    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
-    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
-
-
 def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
     """The folder of the trained base; trains it where it isn't cached. `progress` gets step, steps and loss (nats)."""
     recipe = recipe or Recipe()
@@ -71,6 +65,7 @@ def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int,
     if (target / "config.json").is_file():
         return target
     model = warm_up(recipe, progress=progress)
+    transformers_logging.disable_progress_bar()
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Evaluation: avg@k on held-out problems, a row a sample, with the exact KL from the base along each response."""
+"""Evaluation on held-out problems: a row a sample, with the exact KL from the base along each response."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from benchmarks import Benchmark
 from harness.config import ConfigError
 from harness.models import LanguageModel
 from harness.policy import Rows, Scorer, micro_batches
-from harness.reward import REWARD, Judge
-from harness.rollout import Engine
+from harness.reward import Judge, score_of
+from harness.rollout import Engine, Response
 from harness.seeding import seed_of
 
-SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "response", "verdict", "score", "tokens", "finish", "kl"]
+SAMPLE_COLUMNS = [
+    *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),
+]
 
 
 def evaluate(
@@ -23,7 +25,7 @@ def evaluate(
     benchmarks: Sequence[Benchmark],
     judges: Mapping[str, Judge],
     *,
-    samples: int,
+    samples: int | Mapping[str, int],
     temperature: float,
     max_new_tokens: int,
     seed: int,
@@ -32,13 +34,17 @@ def evaluate(
     base: Scorer | None = None,
     token_budget: int = 16384,
     on_progress: Callable[[str, int, int], None] | None = None,
+    on_benchmark: Callable[[str, pd.DataFrame], None] | None = None,
     chunk: int = 64,
 ) -> pd.DataFrame:
-    """`samples` responses to each problem, graded: one row each, with SAMPLE_COLUMNS.
+    """`samples` responses (or as many as its benchmark's name has there) to each problem, graded: one row each, with
+    SAMPLE_COLUMNS.
 
-    `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN without `base`. `tokens` counts the response,
-    EOS included. `on_progress` gets the benchmark's name, problems done and problems in all. `chunk` problems are
-    sampled at a time; with the cached engine it does not decide the responses.
+    `answer` is what the response votes for in maj@k, "" where it gives none. `finish` is "eos", "stop" (of the
+    template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
+    without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
+    and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. `chunk` problems are sampled
+    at a time; with the cached engine it does not decide the responses.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
@@ -52,25 +58,27 @@ def evaluate(
             raise ConfigError(f"benchmark {benchmark.name}: {error}") from None
         work.append((benchmark, problems, prompts))
 
-    frames = []
+    tables = []
     for benchmark, problems, prompts in work:
+        k = samples if isinstance(samples, int) else samples[benchmark.name]
+        frames = []
         for start in range(0, len(problems), chunk):
             part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
             groups = engine.generate(
                 part_prompts,
-                [samples] * len(part),
+                [k] * len(part),
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem in part],
             )
-            flat = [response for group in groups for response in group]
-            owners = [problem for problem in part for _ in range(samples)]
+            flat = [lm.end_at_stop(response) for group in groups for response in group]
+            owners = [problem for problem in part for _ in range(k)]
             texts = [lm.text(response.tokens) for response in flat]
             cut = [response.truncated for response in flat]
             verdicts = judges[benchmark.name](owners, texts, cut)
             kl = [float("nan")] * len(flat)
             if scorer is not None and base is not None:
-                ids = [prompt for prompt in part_prompts for _ in range(samples)]
+                ids = [prompt for prompt in part_prompts for _ in range(k)]
                 rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
                 for index in micro_batches(rows.length_N, token_budget):
                     for n, value in zip(index.tolist(), scorer.kl_from(base, rows.pick(index)).tolist(), strict=True):
@@ -80,12 +88,13 @@ def evaluate(
                     {
                         "benchmark": benchmark.name,
                         "problem_id": [problem.id for problem in owners],
-                        "sample": [k for _ in part for k in range(samples)],
+                        "sample": [sample for _ in part for sample in range(k)],
                         "response": texts,
+                        "answer": [benchmark.answer_of(text) for text in texts],
                         "verdict": verdicts,
-                        "score": [REWARD[verdict] for verdict in verdicts],
+                        "score": [score_of(verdict) for verdict in verdicts],
                         "tokens": [len(response.tokens) for response in flat],
-                        "finish": ["length" if c else "eos" for c in cut],
+                        "finish": [finish_of(response, lm) for response in flat],
                         "kl": kl,
                     },
                     columns=SAMPLE_COLUMNS,
@@ -93,4 +102,14 @@ def evaluate(
             )
             if on_progress is not None:
                 on_progress(benchmark.name, start + len(part), len(problems))
-    return pd.concat(frames, ignore_index=True)
+        tables.append(pd.concat(frames, ignore_index=True))
+        if on_benchmark is not None:
+            on_benchmark(benchmark.name, tables[-1])
+    return pd.concat(tables, ignore_index=True)
+
+
+def finish_of(response: Response, lm: LanguageModel) -> str:
+    """Why a response ended: "length", "eos", or "stop", which is a text of the template."""
+    if response.truncated:
+        return "length"
+    return "eos" if response.tokens[-1] in lm.eos_ids else "stop"

@@ -45,13 +45,17 @@ class Drawing(NamedTuple):
     figure: Figure
 
 
+def place(label: str) -> tuple[int, str]:
+    """Sorts labels: those of FIRST in its order, then the others by name."""
+    return (FIRST.index(label) if label in FIRST else len(FIRST), label)
+
+
 def styles(labels: Iterable[str]) -> dict[str, Style]:
     """By label. Eleven markers, ten colours and seven line styles: no two of the first 770 look the same."""
     palette = sns.color_palette("colorblind", 10)
-    unique = set(labels)
-    ordered = [label for label in FIRST if label in unique]
-    others = sorted(unique.difference(FIRST))
-    position = {label: FIRST.index(label) for label in ordered}
+    ordered = sorted(set(labels), key=place)
+    position = {label: FIRST.index(label) for label in ordered if label in FIRST}
+    others = [label for label in ordered if label not in FIRST]
     position |= {label: len(FIRST) + index for index, label in enumerate(others)}
     return {
         label: Style(palette[i % 10], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
@@ -93,7 +97,7 @@ def draw(
     seeds: pd.DataFrame,
     curves: pd.DataFrame,
     coefficients: pd.DataFrame | None,
-    k: int,
+    k: str,
     baseline: str | None,
 ) -> list[Drawing]:
     """All figures that the data allow, in the order of the page.
@@ -104,7 +108,7 @@ def draw(
         curves: a row per finished cell and step: algorithm, seed, step, generated_tokens, reward, length.
         coefficients: a row per token of one batch and algorithm: algorithm, prompt, sample, token, reward, log_ratio,
             coefficient; or None.
-        k: samples a problem, for the axis labels.
+        k: samples a problem, for the axis labels; "k" where benchmarks differ in it.
         baseline: the label that the differences are taken from, if any.
     """
     scored = table[table["avg_at_k"].notna()]
@@ -259,7 +263,7 @@ def final_scores(
     seeds: pd.DataFrame,
     names: dict[str, str],
     style: dict[str, Style],
-    k: int,
+    k: str,
     baseline: str | None,
 ) -> Figure:
     rows = scored[scored["algorithm"] != "base"].reset_index(drop=True)
@@ -324,7 +328,7 @@ def arms(row: Any, column: str, ci: str) -> list[list[float]]:
 
 
 def score_against_kl(
-    scored: pd.DataFrame, seeds: pd.DataFrame, names: dict[str, str], style: dict[str, Style], k: int
+    scored: pd.DataFrame, seeds: pd.DataFrame, names: dict[str, str], style: dict[str, Style], k: str
 ) -> Figure:
     """Everything on the left; on the right the box around the intervals of the algorithms without a collapsed seed."""
     rows = scored[(scored["algorithm"] != "base") & scored["kl"].notna()]
@@ -378,6 +382,71 @@ def score_against_kl(
     )
     legend(figure, list(rows["algorithm"]), names, style, lines=False)
     return figure
+
+
+def ablation(
+    table: pd.DataFrame,
+    seeds: pd.DataFrame,
+    names: dict[str, str],
+    *,
+    points: list[str],
+    quantity: str,
+    axis: str,
+    k: str,
+) -> Drawing:
+    """The score over the ablated quantity, a line an algorithm.
+
+    Args:
+        table: a row per point and algorithm: point, label, avg_at_k with its interval; the base has no point.
+        seeds: a row per finished cell: point, label, avg_at_k.
+        names: the algorithms by label, in the order of the legend.
+        points: labels of the points, in order; on a "log" or "linear" `axis` they are read as numbers.
+    """
+    numeric = axis != "categories"
+    at = {point: float(point) if numeric else float(index) for index, point in enumerate(points)}
+    style = styles(names)
+    with look():
+        figure = new_figure(6.4, 3.6)
+        axes = figure.subplots()
+        if axis == "log":
+            axes.set_xscale("log")
+        for index, label in enumerate(names):
+            own = table[(table["label"] == label) & table["avg_at_k"].notna()]
+            own = own.assign(x=own["point"].map(at)).sort_values("x")
+            # Side by side, so that the intervals of two algorithms do not hide each other.
+            shift = index - (len(names) - 1) / 2
+            step = 0.012 * (max(at.values()) - min(at.values()))
+            x = own["x"] * 1.025**shift if axis == "log" else own["x"] + step * shift
+            single = seeds[seeds["label"] == label]
+            single_x = single["point"].map(dict(zip(own["point"], x, strict=True)))
+            light_points(axes, single_x, single["avg_at_k"], style[label])
+            axes.errorbar(
+                x,
+                own["avg_at_k"],
+                yerr=[own["avg_at_k"] - own["ci_low"], own["ci_high"] - own["avg_at_k"]],
+                color=style[label].color,
+                marker=style[label].marker,
+                linestyle=style[label].dashes if numeric else "none",
+                markersize=6,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+                capsize=3,
+            )
+        for _, base in table[table["label"] == "base"].iterrows():
+            axes.axhline(base["avg_at_k"], color=GREY, linestyle=(0, (1, 3)), linewidth=1.2)
+            axes.annotate(
+                "base", (1, base["avg_at_k"]), xycoords=("axes fraction", "data"), xytext=(5, 0),
+                textcoords="offset points", va="center", color=GREY,
+            )  # fmt: skip
+        axes.set_xticks(list(at.values()), points)
+        axes.minorticks_off()
+        axes.set(xlabel=quantity, ylabel=f"avg@{k}")
+        legend(figure, list(names), names, style, lines=numeric)
+    caption = (
+        f"avg@{k} of the last checkpoint against {quantity}: mean and 95% interval over seeds and problems; single "
+        "seeds are light, the base is the dotted line."
+    )
+    return Drawing("ablation", caption, figure)
 
 
 REWARD_MARKS = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,10 @@ from benchmarks.templates import Template, load_template
 from harness.config import ConfigError, Model
 from harness.embedded import embedded_base
 from harness.policy import Critic
+from harness.rollout import Response
+
+CHAT_DATE = "26 Jul 2024"
+"""What chat templates that state the day are told, so that a prompt is the same every day. Llama 3.1's own default."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,17 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     template: Template
     eos_ids: tuple[int, ...]
-    """A response ends with one of these: the model's EOS, and the template's stops where they are single tokens."""
+    """A response ends with one of these: the model's EOS, the chat template's end of turn, and the template's stops
+    where they are single tokens."""
     source: str
+
+    @property
+    def template_label(self) -> str:
+        """Name and version of the prompt template, as manifests record them; of a chat template also its SHA-256."""
+        if not self.template.chat:
+            return self.template.label
+        text = chat_template_of(self.tokenizer)
+        return f"{self.template.label} (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
 
     @property
     def device(self) -> torch.device:
@@ -47,9 +62,29 @@ class LanguageModel:
 
     def text(self, tokens: Sequence[int]) -> str:
         """A response as text, cut at the first of the template's stops."""
-        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        text = self._decode(tokens)
         ends = [at for stop in self.template.stop if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
+
+    def end_at_stop(self, response: Response) -> Response:
+        """The response up to the token that completes the first of the template's stops.
+
+        An engine ends a response at single tokens alone. Where a stop of several tokens came, the response had ended by
+        itself, whatever the engine sampled after it.
+        """
+
+        def has_stop(length: int) -> bool:
+            text = self._decode(response.tokens[:length])
+            return any(stop in text for stop in self.template.stop)
+
+        if not self.template.stop or not has_stop(len(response.tokens)):
+            return response
+        length = bisect_left(range(len(response.tokens)), True, key=has_stop)
+        return Response(tokens=response.tokens[:length], logp=response.logp[:length], truncated=False)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text
 
     def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Raises ConfigError where prompt and response may exceed the model's positions."""
@@ -57,17 +92,53 @@ class LanguageModel:
 
 
 def tokenise(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, template: Template) -> list[list[int]]:
-    """The rendered prompts as token ids; a template that spells out its BOS does not get a second one.
+    """The rendered prompts as token ids.
 
-    Raises ConfigError where a prompt has no tokens.
+    Raises ConfigError where a prompt has no tokens, or the tokenizer lacks the chat template that is asked for.
     """
-    ids: list[list[int]] = tokenizer([template.render(p) for p in problems], add_special_tokens=True)["input_ids"]
-    bos = tokenizer.bos_token_id
-    ids = [prompt[1:] if bos is not None and prompt[:2] == [bos, bos] else prompt for prompt in ids]
+    texts = [template.render(problem) for problem in problems]
+    if template.chat:
+        chat_template_of(tokenizer)
+        ids: list[list[int]] = tokenizer.apply_chat_template(
+            [[{"role": "user", "content": text}] for text in texts],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            date_string=CHAT_DATE,
+        )["input_ids"]
+    else:
+        ids = tokenizer(texts, add_special_tokens=True)["input_ids"]
+    ids = [without_second_bos(prompt, tokenizer) for prompt in ids]
     for problem, prompt in zip(problems, ids, strict=True):
         if not prompt:
             raise ConfigError(f"problem {problem.id!r} renders to no tokens under the template {template.name!r}")
     return ids
+
+
+def without_second_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text that spells out its BOS does not get a second one from the tokenizer."""
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+
+def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the tokenizer's chat template. Raises ConfigError where it has none."""
+    try:
+        text: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ConfigError(
+            f"template 'chat': the tokenizer of this checkpoint has no chat template of its own ({error}). Choose "
+            f"another template, or a checkpoint that was trained on one"
+        ) from None
+    return text
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special token with which the chat template closes an answer; empty where it closes it with plain text."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+    closing = tokenizer.apply_chat_template(turns, tokenize=False, date_string=CHAT_DATE).rpartition("ANSWER")[2]
+    ids: list[int] = tokenizer(closing, add_special_tokens=False)["input_ids"][:1]
+    return [token for token in ids if token in tokenizer.added_tokens_decoder]
 
 
 def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: PreTrainedConfig, source: str) -> None:
@@ -106,8 +177,8 @@ def check_model(
     """
     device_of(settings)
     template = load_template(settings.template)
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
-    config = _from_pretrained(AutoConfig, settings)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    config = from_pretrained(AutoConfig, settings)
     for use, (problems, max_new_tokens) in uses.items():
         prompts = tokenise(problems, tokenizer, template)
         try:
@@ -122,10 +193,12 @@ def check_model(
             )
 
 
-def _from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
+def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
     """Part of a checkpoint. Raises ConfigError where it is not to be had."""
     path = resolve_path(settings)
     if settings.revision:
+        if Path(path).exists():
+            raise ConfigError(f"model.revision = {settings.revision!r}: {path} is a folder, which has no revisions")
         options["revision"] = settings.revision
     try:
         return kind.from_pretrained(path, trust_remote_code=False, **options)
@@ -141,8 +214,8 @@ def load_model(settings: Model) -> LanguageModel:
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
-    tokenizer = _from_pretrained(AutoTokenizer, settings)
-    model = _from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    model = from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
     model = model.to(device_of(settings)).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}
@@ -152,6 +225,9 @@ def load_model(settings: Model) -> LanguageModel:
         ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
         if len(ids) == 1:
             eos.add(ids[0])
+    if template.chat:
+        chat_template_of(tokenizer)
+        eos.update(end_of_turn(tokenizer))
     eos.discard(None)
     if not eos:
         raise ConfigError(f"model.path = {path!r}: neither its tokenizer nor its config names an EOS token")

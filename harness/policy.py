@@ -144,6 +144,15 @@ class Scorer:
         return value_N[torch.cat(parts).argsort().to(value_N.device)]
 
     @torch.no_grad()
+    def loglikelihood(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Σ_t log π of each response in nats, and whether each of its tokens is the most likely one, [N] both."""
+        logits_NTV, mask_NT = self._response_logits(rows)
+        targets_NT = self._gather_positions(rows, shift=1)
+        logp_NT = logits_NTV.log_softmax(-1).gather(-1, targets_NT[..., None])[..., 0]
+        greedy_NT = logits_NTV.argmax(-1) == targets_NT
+        return torch.where(mask_NT, logp_NT, 0.0).sum(-1), (greedy_NT | ~mask_NT).all(-1)
+
+    @torch.no_grad()
     def kl_from(self, base: Scorer, rows: Rows) -> Tensor:
         """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
         logits_NTV, mask_NT = self._response_logits(rows)

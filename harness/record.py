@@ -1,8 +1,8 @@
 """What a run leaves behind, written so that a kill at any moment loses nothing that was finished.
 
 `<runs>/<cell>/` holds metrics.jsonl (a row a step), samples.parquet (a row an evaluated sample), checkpoint/ (a folder
-that transformers opens), manifest.json (written last: its presence means that the cell is over), and while the cell can
-still be resumed, resume/.
+that transformers opens), algorithm.py (where it is a user's own, as it was run), manifest.json (written last: its
+presence means that the cell is over), and while the cell can still be resumed, resume/.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -31,18 +32,26 @@ class RecordError(RuntimeError):
     """A runs folder that cannot be continued as asked. The message says which cell, and the ways out."""
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file in one step: it is there whole, or not at all."""
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as scratch:
-        scratch.write(text)
-    os.chmod(scratch.name, 0o644)
-    os.replace(scratch.name, path)
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON in one step. Raises ValueError on NaN or infinity, which JSON does not have."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
+    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
 
 
 @contextlib.contextmanager
@@ -131,12 +140,12 @@ class CellFolder:
                     (self.path / "metrics.jsonl").unlink(missing_ok=True)
                     for folder in (self.resume_path, self.checkpoint_path):
                         shutil.rmtree(folder, ignore_errors=True)
-                    write_text(hash_file, cell_hash)
+                    write(hash_file, cell_hash)
             yield
 
     def write_traceback(self, text: str) -> None:
         """Why the cell failed."""
-        write_text(self.path / "traceback.txt", text)
+        write(self.path / "traceback.txt", text)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows so far; a last line that a kill cut short is left out."""
@@ -150,7 +159,7 @@ class CellFolder:
     def keep_metrics(self, steps: int) -> None:
         """Drops the rows after a step, before the run continues from there."""
         rows = [row for row in self.metrics() if row["step"] <= steps]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def add_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the row of a step."""
@@ -186,7 +195,7 @@ def _hardware() -> dict[str, Any]:
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    return {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
 
 
 def _git() -> dict[str, Any] | None:

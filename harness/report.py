@@ -8,10 +8,9 @@ Does not import torch.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,13 @@ from harness.comparison import (
     Scores,
     agreed,
     algorithm_rows,
+    benchmark_rows,
     load_cells,
     seed_rows,
     trials_of,
 )
+from harness.config import Published
+from harness.record import write
 from harness.statistics import MIN_SEEDS_TO_TEST
 
 SIGNIFICANT = 0.05
@@ -48,14 +50,18 @@ class Report:
 
     suite: str
     table: pd.DataFrame
+    by_benchmark: pd.DataFrame
+    """A row per benchmark and algorithm: benchmarks.csv."""
     path: Path
     """The page."""
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
     """Cell folders without a manifest."""
-    k: int = field(repr=False)
+    k: str = field(repr=False)
     baseline: str | None = field(repr=False)
+    k_of: Mapping[str, str] = field(repr=False)
+    """k of avg@k on each benchmark of the main score."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -70,7 +76,10 @@ class Report:
             caption.append("collapsed seeds: " + ", ".join(f"{name} {n}" for name, n in each))
         if self.failed:
             caption.append(f"failed: {', '.join(self.failed)}")
-        shown = score_columns(self.table, self.k, self.baseline)
+        for column, name in (("truncated", "truncated"), ("no_answer", "no answer"), ("grader_failures", "ungraded")):
+            if len(self.by_benchmark) and (share := self.by_benchmark[column]).max() > 0:
+                caption.append(f"{name}: {share.min():.1%} to {share.max():.1%} of the samples")
+        shown = score_columns(self.table, self.k, self.baseline, self.k_of)
         shown = {name: texts for name, texts in shown.items() if name not in left_out}
         for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
             if name in shown:
@@ -84,18 +93,22 @@ class Report:
         )
         for name in shown:
             table.add_column(name, justify="right" if table.columns else "left", no_wrap=name[0] in "aΔ")
-        for row in marked_rows(shown, is_significant(self.table), rich.markup.escape, "[bold]{}[/bold]"):
+        for row in marked_rows(shown, is_significant(self.table, self.baseline), rich.markup.escape, "[bold]{}[/bold]"):
             table.add_row(*row)
         return table
 
 
-def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Report:
-    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the cells in `runs`.
+def write_report(
+    runs: Path, out: Path, *, baseline: str | None = None, published: Sequence[Published] | None = None
+) -> Report:
+    """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
+    the cells in `runs`.
 
     Args:
         runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
         out: the folder of the suite's published results: results/<suite>.
         baseline: the label that differences are taken from; by default the suite's own.
+        published: reference rows; by default those that the newest cell recorded.
 
     Raises:
         ReportError: no cell, cells of different suites, a baseline not among them, or samples that do not match.
@@ -112,32 +125,43 @@ def write_report(runs: Path, out: Path, *, baseline: str | None = None) -> Repor
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, curves = seed_rows(scores)
     table = algorithm_rows(cells, scores, seeds, baseline)
-
+    by_benchmark = benchmark_rows(scores, table)
     coefficients_path = runs / "coefficients.parquet"
     coefficients = pd.read_parquet(coefficients_path) if coefficients_path.is_file() else None
-    k = int(evaluation["samples"])
+    k = k_text(evaluation)
     drawings = figures.draw(table=table, seeds=seeds, curves=curves, coefficients=coefficients, k=k, baseline=baseline)
 
     suite = str(cells[0].manifest["suite"])
     report = Report(
         suite=suite,
         table=table,
+        by_benchmark=by_benchmark,
         path=out / "README.md",
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
         k=k,
         baseline=baseline,
+        k_of={name: k_text(evaluation, name) for name in scores.benchmarks},
     )
+    if published is None:
+        recorded = newest(cells).config("report", "published") or []
+        published = [Published.model_validate(row) for row in recorded]
     notes = make_notes(cells, scores, report)
     shown = {
-        "scores": score_columns(table, k, baseline),
+        "scores": score_columns(table, k, baseline, report.k_of),
+        **({"published": published_columns(published, scores.benchmarks)} if published else {}),
+        **({"samples": sample_columns(by_benchmark)} if len(by_benchmark) else {}),
         "cost and settings": cost_columns(table),
     }
-    markdown = to_markdown(shown, is_significant(table), notes)
+    if published:
+        notes.insert(0, PUBLISHED_NOTE)
+    significant = is_significant(table, baseline)
+    markdown = to_markdown(shown, significant, notes)
     write(out / "table.csv", table.to_csv(index=False))
+    write(out / "benchmarks.csv", by_benchmark.to_csv(index=False))
     write(out / "seeds.csv", seeds.to_csv(index=False))
     write(out / "table.md", markdown)
-    write(out / "table.tex", to_latex(suite, shown, is_significant(table), notes))
+    write(out / "table.tex", to_latex(suite, shown, significant, notes))
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", figures.encode(drawing.figure, kind))
@@ -153,16 +177,27 @@ def suite_baseline(cells: Sequence[Cell]) -> str | None:
     return cells[0].config("report", "baseline")
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Atomically: the file is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-    temporary.replace(path)
+def newest(cells: Sequence[Cell]) -> Cell:
+    """The cell that was run last: a suite's report settings may change without a cell being run again."""
+    return max(cells, key=lambda cell: str(cell.manifest.get("date", "")))
 
 
-def is_significant(table: pd.DataFrame) -> list[bool]:
-    return [bool(p < SIGNIFICANT) for p in table["p_holm"]]
+def k_text(evaluation: dict[str, Any], benchmark: str | None = None) -> str:
+    """k of avg@k, of one benchmark or of all; "k" where they differ."""
+    samples = evaluation["samples"]
+    found = {samples} if isinstance(samples, int) else set(samples.values())
+    if benchmark is not None and not isinstance(samples, int):
+        found = {samples[benchmark]}
+    return str(found.pop()) if len(found) == 1 else "k"
+
+
+def difference_heading(table: pd.DataFrame, baseline: str | None) -> str:
+    return f"Δ to {table.set_index('algorithm')['name'].get(baseline, '')}"
+
+
+def is_significant(table: pd.DataFrame, baseline: str | None) -> dict[str, list[bool]]:
+    """Which cells of which column are significant."""
+    return {difference_heading(table, baseline): [bool(p < SIGNIFICANT) for p in table["p_holm"]]}
 
 
 def with_interval(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
@@ -170,6 +205,13 @@ def with_interval(value: float, low: float, high: float, decimals: int, sign: st
         return ""
     text = f"{value:{sign}.{decimals}f}".replace("-", "−")
     return text if pd.isna(low) else f"{text} ± {(high - low) / 2:.{decimals}f}"
+
+
+def interval_texts(table: pd.DataFrame, value: str, ci: str, decimals: int, sign: str = "") -> list[str]:
+    """A column with its intervals, as text."""
+    return [
+        with_interval(row[value], row[f"{ci}_low"], row[f"{ci}_high"], decimals, sign) for _, row in table.iterrows()
+    ]
 
 
 def plain(value: Any, spec: str) -> str:
@@ -185,44 +227,82 @@ def tokens(value: float) -> str:
     return f"{value:.0f}"
 
 
-def p_text(row: pd.Series[Any]) -> str:
-    if pd.isna(row["diff"]):
-        return ""
-    if pd.isna(row["p_holm"]):
-        return TOO_FEW
-    return "< 0.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}"
+def p_texts(differences: Iterable[float], p_values: Iterable[float]) -> list[str]:
+    """A column of corrected p-values; empty where there is no difference to test."""
+
+    def text(difference: float, p: float) -> str:
+        if pd.isna(difference):
+            return ""
+        return TOO_FEW if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+    return [text(difference, p) for difference, p in zip(differences, p_values, strict=True)]
 
 
-def score_columns(table: pd.DataFrame, k: int, baseline: str | None) -> TextTable:
+PUBLISHED_NOTE = (
+    "Published rows are others' numbers as their source prints them, in percent, under the protocol that stands with "
+    "them: another one than ours, hence in a table of their own and in no difference or test."
+)
+
+
+def published_columns(published: Sequence[Published], benchmarks: Sequence[str]) -> TextTable:
+    """Others' numbers, the benchmarks in the order of ours."""
+    names = [name for name in benchmarks if any(name in row.scores for row in published)]
+    names += sorted({name for row in published for name in row.scores} - set(names))
+    return {
+        "published elsewhere (%)": [row.label for row in published],
+        **{name: [plain(row.scores.get(name, float("nan")), ".2f") for row in published] for name in names},
+        "protocol": [row.protocol for row in published],
+        "source": [row.source for row in published],
+    }
+
+
+def score_columns(table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str]) -> TextTable:
     """The columns of the first table as text; a column that no row fills is left out."""
-
-    def interval_column(value: str, ci: str, decimals: int, sign: str = "") -> list[str]:
-        return [
-            with_interval(row[value], row[f"{ci}_low"], row[f"{ci}_high"], decimals, sign)
-            for _, row in table.iterrows()
-        ]
-
-    scores = interval_column("avg_at_k", "ci", 3)
+    scores = interval_texts(table, "avg_at_k", "ci", 3)
     benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
     shown = {
         "algorithm": list(table["name"]),
         "seeds": [plain(n, "d") for n in table["n_seeds"]],
         f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
-        **{name: interval_column(f"avg_at_k_{name}", f"{name}_ci", 3) for name in benchmarks},
-        f"Δ to {table.set_index('algorithm')['name'].get(baseline, '')}": interval_column("diff", "diff_ci", 3, "+"),
-        "p (Holm)": [p_text(row) for _, row in table.iterrows()],
-        f"hard avg@{k}": interval_column("hard_avg_at_k", "hard_ci", 3),
-        "reward AUC": interval_column("auc", "auc_ci", 3),
-        "KL (nats)": interval_column("kl", "kl_ci", 2),
-        "length (tokens)": interval_column("mean_length", "length_ci", 1),
+        **{
+            f"{name} avg@{k_of[name]}": interval_texts(table, f"avg_at_k_{name}", f"{name}_ci", 3)
+            for name in benchmarks
+        },
+        difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
+        "p (Holm)": p_texts(table["diff"], table["p_holm"]),
+        f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
+        "reward AUC": interval_texts(table, "auc", "auc_ci", 3),
+        "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
+        "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
         "collapsed": [plain(n, "d") for n in table["collapsed"]],
         "failed": [plain(n, "d") for n in table["failed"]],
     }
     return {column: texts for column, texts in shown.items() if any(texts)}
 
 
+def sample_columns(table: pd.DataFrame) -> TextTable:
+    """The columns of the table of samples as text: a row a benchmark and algorithm."""
+    chances = {
+        name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
+        for name in map(str, table)
+        if name.startswith(("pass_at_", "maj_at_")) and not name.endswith(("_low", "_high"))
+    }
+    shown = {
+        "benchmark": list(table["benchmark"]),
+        "algorithm": list(table["name"]),
+        "k": [str(k) for k in table["k"]],
+        "avg@k": interval_texts(table, "avg_at_k", "ci", 3),
+        **chances,
+        "wrong": [f"{share:.1%}" for share in table["wrong"]],
+        "no answer": [f"{share:.1%}" for share in table["no_answer"]],
+        "truncated": [f"{share:.1%}" for share in table["truncated"]],
+        "grader failures": [f"{share:.1%}" for share in table["grader_failures"]],
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
 def cost_columns(table: pd.DataFrame) -> TextTable:
-    """The columns of the second table as text."""
+    """The columns of the third table as text."""
     parameters = [
         "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
         for text in table["parameters"]
@@ -242,17 +322,17 @@ def cost_columns(table: pd.DataFrame) -> TextTable:
 
 
 def marked_rows(
-    shown: TextTable, significant: list[bool], escape: Callable[[str], str], bold: str
+    shown: TextTable, significant: Mapping[str, Sequence[bool]], escape: Callable[[str], str], bold: str
 ) -> Iterator[list[str]]:
-    """The rows of a table, escaped, with the difference in bold where it is significant."""
-    for row, is_bold in zip(zip(*shown.values(), strict=True), significant, strict=True):
+    """The rows of a table, escaped, in bold where a column says that the value is significant."""
+    for index, row in enumerate(zip(*shown.values(), strict=True)):
         yield [
-            bold.format(escape(text)) if is_bold and name.startswith("Δ") else escape(text)
+            bold.format(escape(text)) if name in significant and significant[name][index] else escape(text)
             for name, text in zip(shown, row, strict=True)
         ]
 
 
-def to_markdown(shown: dict[str, TextTable], significant: list[bool], notes: list[str]) -> str:
+def to_markdown(shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]) -> str:
     parts = []
     for table in shown.values():
         lines = [list(table), ["---", *["---:"] * (len(table) - 1)]]
@@ -287,7 +367,9 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def to_latex(suite: str, shown: dict[str, TextTable], significant: list[bool], notes: list[str]) -> str:
+def to_latex(
+    suite: str, shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]
+) -> str:
     """A table environment (package booktabs), the notes below it as a footnote."""
     lines = [r"\begin{table}", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"]
     lines += [rf"\caption{{{escape_latex(suite)}: {' and '.join(shown)}.}}", rf"\label{{tab:{suite}}}"]
@@ -295,7 +377,9 @@ def to_latex(suite: str, shown: dict[str, TextTable], significant: list[bool], n
         lines += [rf"\begin{{tabular}}{{l{'r' * (len(table) - 1)}}}", r"\toprule"]
         head, *body = [list(map(escape_latex, table)), *marked_rows(table, significant, escape_latex, r"\textbf{{{}}}")]
         rows = [" & ".join(row) + r" \\" for row in body]
-        lines += [" & ".join(head) + r" \\", r"\midrule", *rows[:1], r"\midrule", *rows[1:]]
+        lines += [" & ".join(head) + r" \\", r"\midrule", *rows]
+        if next(iter(table.values()))[0] == "base":
+            lines.insert(len(lines) - len(rows) + 1, r"\midrule")
         lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
     lines += [r"\parbox{\linewidth}{\footnotesize", *(escape_latex(note) + r"\par" for note in notes), "}"]
     return "\n".join([*lines, r"\end{table}"]) + "\n"
@@ -303,27 +387,13 @@ def to_latex(suite: str, shown: dict[str, TextTable], significant: list[bool], n
 
 def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[str]:
     """What a reader needs to judge the numbers, each note from the manifests."""
-    table, k, baseline = report.table, report.k, report.baseline
+    table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
-    evaluation = agreed(cells, "evaluation")
-    decoding = {key: value for key, value in evaluation.items() if not key.endswith("benchmarks") and key != "samples"}
-    problems = ", ".join(f"{name} ({scores.problems.get(name, 0)} problems)" for name in scores.benchmarks)
-    notes = [
-        f"avg@{k}: mean score over {k} samples a problem of the last checkpoint on {problems}"
-        + (", the mean of the benchmarks' means" if len(scores.benchmarks) > 1 else "")
-        + (f"; decoding: {settings_text(decoding)}." if decoding else ".")
-    ]
-    if scores.hard_benchmarks:
-        hard = ", ".join(f"{name} ({scores.problems.get(name, 0)} problems)" for name in scores.hard_benchmarks)
-        notes.append(f"hard avg@{k}: the same on {hard}.")
+    notes = score_notes(cells, scores)
     trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]
     single = [names[label] for label in trained.loc[trained["n_seeds"] == 1, "algorithm"]]
-    notes.append(
-        f"± is half of a 95% interval. Of avg@{k} and Δ: seeds and problems both taken as random and crossed (two-way "
-        "random effects, Satterthwaite's t). Of KL, length and reward AUC: Student's t over seeds. The base is "
-        "evaluated once: its interval is over problems only."
-        + (f" One seed only, hence over problems only: {', '.join(single)}." if single else "")
-    )
+    if single:
+        notes.append(f"One seed only, hence over problems only: {', '.join(single)}.")
     if baseline is not None:
         tested = int(table["p_value"].notna().sum())
         notes.append(
@@ -343,23 +413,69 @@ def make_notes(cells: Sequence[Cell], scores: Scores, report: Report) -> list[st
         )
     notes += [
         "Reward AUC: the mean height of the curve of mean training reward over steps (trapezoid rule over the range of "
-        "steps). KL: exact, from the base, nats per evaluated response. Length: tokens of an evaluated response.",
-        "collapsed: seeds whose score is below the base's"
-        + (" (not counted: there is no finished base). " if table["status"].iloc[0] != "finished" else ". ")
-        + "They stay in every mean. failed: cells that ended in an error and have no score.",
+        "steps).",
+        *row_notes(cells, table),
     ]
-    notes += [f"failed: {cell.name}: {cell.error()[:300]}" for cell in cells if not cell.finished]
     if report.unfinished:
         notes.append(f"Not finished when this was written, hence not in the table: {', '.join(report.unfinished)}.")
     notes += seed_notes(cells)
     notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
-    notes.append(
-        "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every response token sampled "
-        "for training. Trained: tokens of prompts and responses that went forward and backward "
-        f"through the policy. Extra: those of the further passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the "
-        "seconds, not in these tokens."
-    )
+    notes.append(COST_NOTE)
     return notes
+
+
+COST_NOTE = (
+    "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every response token sampled "
+    "for training. Trained: tokens of prompts and responses that went forward and backward "
+    f"through the policy. Extra: those of the further passes ({', '.join(EXTRA_PASSES)}). Evaluation is in the "
+    "seconds, not in these tokens."
+)
+
+
+def score_notes(cells: Sequence[Cell], scores: Scores) -> list[str]:
+    """What the scores are, and their intervals."""
+    evaluation = agreed(cells, "evaluation")
+    k = k_text(evaluation)
+    decoding = {key: value for key, value in evaluation.items() if not key.endswith("benchmarks") and key != "samples"}
+
+    def listed(benchmarks: Sequence[str]) -> str:
+        each_k = {name: f", k = {k_text(evaluation, name)}" if k == "k" else "" for name in benchmarks}
+        return ", ".join(f"{name} ({scores.problems.get(name, 0)} problems{each_k[name]})" for name in benchmarks)
+
+    notes = [
+        f"avg@{k}: mean score over {k} samples a problem of the last checkpoint on {listed(scores.benchmarks)}"
+        + (", the mean of the benchmarks' means" if len(scores.benchmarks) > 1 else "")
+        + (f"; decoding: {settings_text(decoding)}." if decoding else ".")
+    ]
+    if scores.hard_benchmarks:
+        notes.append(f"hard avg@{k}: the same on {listed(scores.hard_benchmarks)}.")
+    if k != "1":
+        notes.append(
+            "pass@j: the chance that j samples of a problem hold a correct one, without bias from its k (Chen et al. "
+            "2021, eq. 1). maj@k: whether the answer that most of the k samples give is correct, where equal means "
+            "equal in normal form (numbers by value); no answer, no vote; of tied answers one is drawn."
+        )
+    notes.append(
+        "wrong, no answer (nothing that could be graded) and grader failures are verdicts, as shares of the samples. "
+        "truncated: ended by the length limit, whatever the verdict."
+    )
+    return [
+        *notes,
+        f"± is half of a 95% interval. Of avg@{k} and Δ: seeds and problems both taken as random and crossed (two-way "
+        "random effects, Satterthwaite's t). Of KL, length and reward AUC: Student's t over seeds. The base is "
+        "evaluated once: its interval is over problems only.",
+    ]
+
+
+def row_notes(cells: Sequence[Cell], table: pd.DataFrame) -> list[str]:
+    """What the other columns are, and which cells failed."""
+    return [
+        "KL: exact, from the base, nats per evaluated response. Length: tokens of an evaluated response.",
+        "collapsed: seeds whose score is below the base's"
+        + (" (not counted: there is no finished base). " if table["status"].iloc[0] != "finished" else ". ")
+        + "They stay in every mean. failed: cells that ended in an error and have no score.",
+        *(f"failed: {cell.name}: {cell.error()[:300]}" for cell in cells if not cell.finished),
+    ]
 
 
 def tuning_note(cells: Sequence[Cell], names: dict[str, str]) -> str:

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import load_benchmark
-from harness.cells import plan
+from benchmarks import Problem, load_benchmark
+from harness.ablation import AblationReport, write_ablation
+from harness.cells import Cell, plan, training_problems
 from harness.coefficients import write_coefficients
-from harness.config import Suite
+from harness.config import Suite, points_of
+from harness.doctor import examine, require_health
 from harness.embedded import embedded_base
-from harness.models import check_model, device_of
-from harness.report import write_report
+from harness.models import check_model
+from harness.record import CellFolder
+from harness.report import Report, write_report
 from harness.rollout import check_engine
-from harness.sweep import run_cells
+from harness.sweep import Executor, run_cells
 
 
-def run_sweep(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
+def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
-    Raises ConfigError, DataError or RecordError before any work begins.
+    Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
     """
     cells = plan(suite)
-    console.print(f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds, {workers} workers")
+    points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
+    console.print(
+        f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}; "
+        f"{executor}, {suite.resources} a cell"
+    )
     prepare_model(suite, console)
     runs = out / "runs" / suite.name
-    outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
-    for label, reason in write_coefficients(suite, cells, runs).items():
-        console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
-    report = write_report(runs, out / suite.name, baseline=suite.report.baseline)
+    check_health(suite, cells, out, executor.workers, console)
+    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+    report: Report | AblationReport
+    if suite.ablation is not None:
+        report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
+    else:
+        for label, reason in write_coefficients(suite, cells, runs).items():
+            console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
+        report = write_report(runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published)
     console.print(report.render())
     for name, where in outcome.failed.items():
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)
+
+
+def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
+    """Has the doctor look at a sweep that has something to run, and prints what it warns of. Raises DoctorError."""
+    runs = out / "runs" / suite.name
+    if all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+        return
+    require_health(
+        examine(suite, cells, out, workers=workers),
+        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+    )
 
 
 def prepare_model(suite: Suite, console: Console) -> None:
@@ -44,14 +69,21 @@ def prepare_model(suite: Suite, console: Console) -> None:
     Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
     before any cell starts.
     """
-    check_engine(suite.rollout, device_of(suite.model))
+    points = points_of(suite).values() or [suite]
+    on_gpu = suite.resources.gpus > 0 and suite.model.device != "cpu"
+    for point in points:
+        check_engine(point.rollout, torch.device("cuda" if on_gpu else "cpu"))
     if suite.model.path == "embedded":
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)
             embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
-    train, evaluation = suite.train, suite.evaluation
-    uses = {f"train.benchmark {train.benchmark}": (load_benchmark(train.benchmark).problems(), train.max_new_tokens)}
-    for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
-        problems = load_benchmark(name).problems()[: evaluation.limit]
-        uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
-    check_model(suite.model, uses, max_model_len=suite.rollout.vllm_or_default.max_model_len)
+    lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
+    uses: dict[str, tuple[Sequence[Problem], int]] = {}
+    # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.
+    for point in sorted(points, key=lambda point: point.train.max_new_tokens):
+        train, evaluation = point.train, point.evaluation
+        uses[f"train.benchmark {train.benchmark}"] = (training_problems(train), train.max_new_tokens)
+        for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
+            problems = load_benchmark(name).problems()[: evaluation.limit]
+            uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
+    check_model(suite.model, uses, max_model_len=min(lengths, default=None))

@@ -1,25 +1,30 @@
-"""Runs the cells of a suite in parallel one-thread processes, and goes on where an earlier sweep stopped.
+"""Runs the cells of a suite side by side, and goes on where an earlier sweep stopped.
 
-Two one-thread processes beat one of two threads on models this small, and a process that dies takes one cell with it.
+An executor says where: `LocalPool` in one-thread processes on this machine, `harness.ray_sweep.RayCluster` on a
+cluster. Two one-thread processes beat one of two threads on models as small as the embedded default, and a process that
+dies takes one cell with it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
 from harness.cells import Cell, bury_cell, run_cell
+from harness.config import ConfigError, Resources
 from harness.record import CellFolder
 
 EVALUATION_STEPS = 4
@@ -36,6 +41,54 @@ WORKER_ENVIRONMENT = {
 """Of every worker process."""
 
 
+@dataclass(frozen=True)
+class CellProgress:
+    """A running cell has got further."""
+
+    cell: Cell
+    stage: str
+    done: int
+    total: int
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class CellNote:
+    """What else is worth telling of a cell: where it starts, that its machine died."""
+
+    cell: Cell
+    text: str
+
+
+@dataclass(frozen=True)
+class CellEnd:
+    """A cell is over."""
+
+    cell: Cell
+    status: str
+    """"finished" or "failed"."""
+    seconds: float
+
+
+CellEvent = CellProgress | CellNote | CellEnd
+
+
+class Executor(Protocol):
+    """Where cells run; `str()` of it says so in a few words."""
+
+    @property
+    def workers(self) -> int:
+        """How many cells may run side by side."""
+        ...
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        """Runs the cells, and tells of each how it gets on and how it ends. A cell that fails does not stop the others.
+
+        Closing the generator stops what still runs. Raises ConfigError where the cells cannot run here at all.
+        """
+        ...
+
+
 @dataclass
 class Outcome:
     """What became of the cells of a sweep, by name."""
@@ -48,11 +101,18 @@ class Outcome:
     """With the place of the traceback, or the reason."""
 
 
-def run_cells(cells: Sequence[Cell], runs: Path, *, workers: int, command: list[str], console: Console) -> Outcome:
+def run_cells(
+    cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
+) -> Outcome:
     """Runs every cell that isn't finished. A cell that fails does not stop the others.
 
-    Raises RecordError where a cell was finished with other settings, before anything starts.
+    Raises RecordError where a cell was finished with other settings, and ConfigError where it would have no GPU for a
+    model that must be on one, before anything starts.
     """
+    if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
+        raise ConfigError(
+            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = 1"
+        )
     outcome = Outcome()
     waiting: list[Cell] = []
     for cell in cells:
@@ -62,9 +122,15 @@ def run_cells(cells: Sequence[Cell], runs: Path, *, workers: int, command: list[
             waiting.append(cell)
     if outcome.reused:
         console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before")
-    if waiting:
-        with _Pool(min(workers, len(waiting)), runs, command) as pool, _Display(waiting, console) as display:
-            pool.run(waiting, outcome, display)
+    if not waiting:
+        return outcome
+    with _Display(waiting, console) as display, contextlib.closing(executor.run(waiting, runs, command)) as events:
+        for event in events:
+            display.show(event)
+            if isinstance(event, CellEnd) and event.status == "finished":
+                outcome.finished.append(event.cell.name)
+            elif isinstance(event, CellEnd):
+                outcome.failed[event.cell.name] = str(runs / event.cell.name / "traceback.txt")
     return outcome
 
 
@@ -96,15 +162,25 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
 
-    def update(self, name: str, stage: str, done: int, total: int, reward: float | None) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=total, note="")
-        note = stage if reward is None else f"{stage}, reward {reward:.2f}"
-        self.progress.update(self.tasks[name], completed=done, total=total, note=note)
-        if stage == "train":
-            self._set(name, float(done))
+    def show(self, event: CellEvent) -> None:
+        name = event.cell.name
+        match event:
+            case CellProgress():
+                self._update(name, event)
+            case CellNote():
+                self.console.print(f"{name}: {event.text}", markup=False, highlight=False, soft_wrap=True)
+            case CellEnd():
+                self._finish(name, event)
 
-    def finish(self, name: str, status: str, seconds: float) -> None:
+    def _update(self, name: str, event: CellProgress) -> None:
+        if name not in self.tasks:
+            self.tasks[name] = self.progress.add_task(name, total=event.total, note="")
+        note = event.stage if event.reward is None else f"{event.stage}, reward {event.reward:.2f}"
+        self.progress.update(self.tasks[name], completed=event.done, total=event.total, note=note)
+        if event.stage == "train":
+            self._set(name, float(event.done))
+
+    def _finish(self, name: str, event: CellEnd) -> None:
         if name in self.tasks:
             self.progress.remove_task(self.tasks.pop(name))
         self._set(name, self.sizes[name])
@@ -113,9 +189,10 @@ class _Display:
         if not self.console.is_terminal and 0 < sum(self.done.values()) < sum(self.sizes.values()):
             share = sum(self.done.values()) / sum(self.sizes.values())
             left = f", about {(time.monotonic() - self.started) * (1 / share - 1):.0f} s left"
-        colour = "green" if status == "finished" else "red"
+        colour = "green" if event.status == "finished" else "red"
         self.console.print(
-            f"[{colour}]{status}[/] {name} in {seconds:.1f} s ({self.over} of {len(self.sizes)}{left})", highlight=False
+            f"[{colour}]{event.status}[/] {name} in {event.seconds:.1f} s ({self.over} of {len(self.sizes)}{left})",
+            highlight=False,
         )
 
     def _set(self, name: str, done: float) -> None:
@@ -127,16 +204,53 @@ def _size(cell: Cell) -> float:
     return EVALUATION_STEPS + (0 if cell.is_base else cell.config.train.steps)
 
 
-class _Pool:
-    """Worker processes that take one cell at a time."""
+@dataclass(frozen=True)
+class LocalPool:
+    """One-thread processes on this machine; where cells take GPUs, as many processes at most as the GPUs allow."""
 
-    def __init__(self, workers: int, runs: Path, command: list[str]) -> None:
+    workers: int
+
+    def __str__(self) -> str:
+        return f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        shares = gpu_shares(most(cells).gpus, min(self.workers, len(cells)))
+        with _Pool(shares, runs, command) as pool:
+            yield from pool.run(cells)
+
+
+def most(cells: Sequence[Cell]) -> Resources:
+    """What is enough for each of the cells."""
+    return Resources(gpus=max(cell.resources.gpus for cell in cells), cpus=max(cell.resources.cpus for cell in cells))
+
+
+def gpu_shares(gpus: int, workers: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each worker: a GPU of its own where cells take one, and else none.
+
+    Raises ConfigError where cells take one and this machine has none.
+    """
+    if gpus == 0:
+        return [""] * workers
+    import torch
+
+    found = torch.cuda.device_count()
+    if found == 0:
+        raise ConfigError(f"resources.gpus = {gpus}: torch finds no CUDA device on this machine")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (visible.split(",") if visible else [str(i) for i in range(found)])[: min(found, workers)]
+
+
+class _Pool:
+    """Worker processes that take one cell at a time; `shares` are the GPUs of each."""
+
+    def __init__(self, shares: Sequence[str], runs: Path, command: list[str]) -> None:
         self.runs, self.command = runs, command
         self.context = multiprocessing.get_context("spawn")
         self.workers: dict[Connection, BaseProcess] = {}
+        self.shares: dict[Connection, str] = {}
         self.busy: dict[Connection, tuple[Cell, float]] = {}
-        for _ in range(workers):
-            self._start()
+        for share in shares:
+            self._start(share)
 
     def __enter__(self) -> _Pool:
         return self
@@ -149,22 +263,16 @@ class _Pool:
         for process in self.workers.values():
             process.join(10)
 
-    def _start(self) -> None:
+    def _start(self, share: str) -> None:
         ours, theirs = self.context.Pipe()
-        # All of it is read when the process or its libraries start, before the worker's own code runs.
-        before = {key: os.environ.get(key) for key in WORKER_ENVIRONMENT}
-        os.environ.update(WORKER_ENVIRONMENT)
         process = self.context.Process(target=_serve, args=(theirs, self.runs, self.command))
-        process.start()
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
+        # All of it is read when the process or its libraries start, before the worker's own code runs.
+        with _environment({**WORKER_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": share}):
+            process.start()
         theirs.close()
-        self.workers[ours] = process
+        self.workers[ours], self.shares[ours] = process, share
 
-    def run(self, cells: Sequence[Cell], outcome: Outcome, display: _Display) -> None:
+    def run(self, cells: Sequence[Cell]) -> Iterator[CellEvent]:
         waiting = list(cells)
         while waiting or self.busy:
             for connection in self.workers:
@@ -180,15 +288,11 @@ class _Pool:
                 except (EOFError, OSError):  # it died, before it took the cell or after
                     kind, message = "done", [self._bury(ready, cell, time.monotonic() - started)]
                 if kind == "progress":
-                    display.update(cell.name, *message)
+                    yield CellProgress(cell, *message)
                     continue
                 self.busy.pop(ready, None)
                 (status,) = message
-                display.finish(cell.name, status, time.monotonic() - started)
-                if status == "finished":
-                    outcome.finished.append(cell.name)
-                else:
-                    outcome.failed[cell.name] = str(self.runs / cell.name / "traceback.txt")
+                yield CellEnd(cell, status, time.monotonic() - started)
 
     def _bury(self, connection: Connection, cell: Cell, seconds: float) -> str:
         """A worker died without a word, killed from outside or by a crash: another one takes its place.
@@ -201,8 +305,23 @@ class _Pool:
         code = process.exitcode or 0
         reason = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         text = f"The process that ran {cell.name} died: {reason} (SIGKILL often means out of memory).\n"
-        self._start()
+        self._start(self.shares.pop(connection))
         return bury_cell(cell, self.runs, self.command, text, seconds)
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the block, and as they were after it."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(connection: Connection, runs: Path, command: list[str]) -> None:

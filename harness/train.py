@@ -5,26 +5,30 @@ Problem → Group of K rollouts → rewards → Batch[G,K,T] → loss → coeffi
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
-from benchmarks import Problem
+from benchmarks import Problem, Verdict
+from benchmarks.base import GRADER_FAILURES
 from harness.config import CellConfig, Optimizer
 from harness.gradient import accumulate_gradient, truncated_ratio
 from harness.models import LanguageModel, frozen_copy, new_critic
 from harness.policy import Rows, Scorer, score
 from harness.record import CellFolder, new_folder
-from harness.reward import REWARD, Judge
+from harness.reward import REWARDS, Judge
 from harness.rollout import Engine
 from harness.seeding import generator, seed_of
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -36,8 +40,7 @@ class Sample:
     sampler_logp: list[float]
     reward: float
     truncated: bool
-    failed: bool
-    """The grader did not come to a verdict."""
+    verdict: Verdict
     behaviour_logp: list[float] = field(default_factory=list)
 
 
@@ -206,7 +209,7 @@ def train(
     return spent
 
 
-def prompts_of_step(problems: Sequence[Problem], seed: int, step: int, count: int) -> list[Problem]:
+def prompts_of_step(problems: Sequence[T], seed: int, step: int, count: int) -> list[T]:
     """The step's prompts: pass after pass over all problems, each in an order of its own that only the seed decides."""
     chosen = []
     orders: dict[int, list[int]] = {}
@@ -239,7 +242,9 @@ def draw(
         max_new_tokens=settings.max_new_tokens,
         seeds=[seed_of("rollout", config.seed, step, place) for place in range(len(chosen))],
     )
+    drawn = [[lm.end_at_stop(response) for response in group] for group in drawn]
     flat = [(problem, response) for problem, group in zip(chosen, drawn, strict=True) for response in group]
+    recipe = REWARDS[settings.reward]
     verdicts = iter(judge([p for p, _ in flat], [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]))
     return [
         [
@@ -247,9 +252,14 @@ def draw(
                 prompt=prompts[problem.id],
                 tokens=response.tokens,
                 sampler_logp=response.logp,
-                reward=REWARD[verdict := next(verdicts)],
+                reward=recipe.reward(
+                    verdict := next(verdicts),
+                    tokens=len(response.tokens),
+                    truncated=response.truncated,
+                    max_new_tokens=settings.max_new_tokens,
+                ),
                 truncated=response.truncated,
-                failed=verdict in ("timeout", "error"),
+                verdict=verdict,
             )
             for response in group
         ]
@@ -276,6 +286,8 @@ def assemble(
     Returns the batch, the rows of its valid samples, and each row's group, [N].
     """
     samples = [sample for group in groups for sample in group]
+    if not all(math.isfinite(sample.reward) for sample in samples):
+        raise ValueError(f"train.reward = {config.train.reward!r} gave a reward that is NaN or infinite")
     device = next(learner.policy.parameters()).device
     rows = Rows.of([s.prompt for s in samples], [s.tokens for s in samples], device)
     row_group = torch.tensor([g for g, group in enumerate(groups) for _ in group])
@@ -372,7 +384,9 @@ def rollout_metrics(
         "reward": sum(s.reward for s in samples) / len(samples),
         "length": tokens / len(samples),
         "truncated": sum(s.truncated for s in samples) / len(samples),
-        "grader_failures": sum(s.failed for s in samples) / len(samples),
+        "correct": sum(s.verdict == "correct" for s in samples) / len(samples),
+        "no_answer": sum(s.verdict == "no_answer" for s in samples) / len(samples),
+        "grader_failures": sum(s.verdict in GRADER_FAILURES for s in samples) / len(samples),
         "sampled_entropy": -sum(sum(s.sampler_logp) for s in samples) / tokens,
         "equal_reward_groups": sum(len({s.reward for s in group}) == 1 for group in groups) / len(groups),
         "history_share": 1 - len(samples) / sum(map(len, groups)),

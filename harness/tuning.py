@@ -18,9 +18,9 @@ from algorithms import load_algorithm
 from algorithms.base import LogUniform
 from harness.cells import plan
 from harness.config import ConfigError, Suite
-from harness.record import CellFolder, write_text
+from harness.record import CellFolder, write
 from harness.run import prepare_model
-from harness.sweep import run_cells
+from harness.sweep import Executor, run_cells
 
 SOBOL_SEED = 0
 
@@ -53,7 +53,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     return found
 
 
-def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], console: Console) -> bool:
+def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs all trials and writes `trials.csv` and `best.toml` to `out/tuning/<suite>/`. Returns whether a cell failed.
 
     A trial's score is avg@k on the tuning problems, the mean over the tuning seeds; a failed run counts as 0.
@@ -62,6 +62,8 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
     """
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name} has no [tuning] section")
+    if suite.ablation is not None:
+        raise ConfigError(f"suite {suite.name} is an ablation: its points share their settings; tune a suite without")
     entries = {
         f"{label}-t{i}": suite.algorithms[label].model_copy(
             update={
@@ -85,7 +87,7 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
     cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
     prepare_model(tuning_suite, console)
     runs = out / "runs" / tuning_suite.name
-    outcome = run_cells(cells, runs, workers=workers, command=command, console=console)
+    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
 
     rows: dict[str, dict[str, Any]] = {}
     for cell in cells:
@@ -106,9 +108,9 @@ def run_tuning(suite: Suite, out: Path, *, workers: int, command: list[str], con
         row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
     table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])
     folder = out / "tuning" / suite.name
-    write_text(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    write(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
     best = table.groupby("algorithm", sort=False).first()
-    write_text(folder / "best.toml", _as_toml(suite, entries, best, command))
+    write(folder / "best.toml", _as_toml(suite, entries, best, command))
     console.print(best.to_string())
     console.print(f"trials: {folder / 'trials.csv'}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)

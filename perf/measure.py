@@ -31,8 +31,8 @@ from benchmarks import load_benchmark
 from harness.cells import Cell, plan
 from harness.config import load_suite
 from harness.models import resolve_path
-from harness.record import environment, write_text
-from harness.sweep import WORKER_ENVIRONMENT, run_cells
+from harness.record import environment, write
+from harness.sweep import WORKER_ENVIRONMENT, LocalPool, run_cells
 from harness.train import prompts_of_step
 
 HERE = Path(__file__).resolve().parent
@@ -205,7 +205,7 @@ class Bench:
                 with tempfile.TemporaryDirectory(dir=self.scratch) as runs:
                     started = time.perf_counter()
                     outcome = run_cells(
-                        planned, Path(runs), workers=workers, command=sys.argv, console=Console(quiet=True)
+                        planned, Path(runs), executor=LocalPool(workers), command=sys.argv, console=Console(quiet=True)
                     )
                     values.append(time.perf_counter() - started)
                 if outcome.failed:
@@ -240,14 +240,14 @@ def peer_versions(peer: Path) -> dict[str, str]:
 
 def write_table(measurements: Sequence[Measurement], out: Path, about: dict[str, str]) -> None:
     frame = pd.DataFrame([m.row() for m in measurements])
-    write_text(out / "table.csv", frame.to_csv(index=False))
+    write(out / "table.csv", frame.to_csv(index=False))
     lines = ["# Speed", ""]
     lines += [f"- {name}: {text}" for name, text in about.items()]
     lines += ["", "| measurement | median | min – max | target | met |", "|---|---|---|---|---|"]
     for m in measurements:
         lines.append(f"| {m.name} | {m.value:.4g} {m.unit}".rstrip() + f" | {m.spread} | {m.target} | {m.met} |")
     lines += ["", NOTES]
-    write_text(out / "table.md", "\n".join(lines))
+    write(out / "table.md", "\n".join(lines))
 
 
 NOTES = f"""\

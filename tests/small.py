@@ -55,6 +55,50 @@ optimizer = {{ lr = 3e-3, max_norm = 1.0 }}
 optimizer = {{ lr = 3e-3, max_norm = 1.0, critic_lr = 1e-2 }}
 """
 
+FAULTY = """
+import os, signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+from algorithms import Algorithm, LossOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raises(Algorithm):
+    name: ClassVar[str] = "Raises"
+
+    def loss(self, policy, batch):
+        raise ArithmeticError("the moon is in the wrong house")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotANumber(Algorithm):
+    name: ClassVar[str] = "NotANumber"
+
+    def loss(self, policy, batch):
+        return LossOutput(loss=policy.logp_GKT.sum() * float("nan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dies(Algorithm):
+    name: ClassVar[str] = "Dies"
+
+    def loss(self, policy, batch):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late(Algorithm):
+    '''Fine near the base, where all log-ratios are small.'''
+
+    name: ClassVar[str] = "Late"
+
+    def loss(self, policy, batch):
+        if (policy.logp_GKT - batch.old_logp_GKT).abs().max() > 1e-4:
+            raise ArithmeticError("too far from the base")
+        return LossOutput(loss=policy.logp_GKT.sum() * 0)
+"""
+
 
 def write_suite(folder: Path, base: Path) -> Path:
     path = folder / "small.toml"

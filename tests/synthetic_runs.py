@@ -114,6 +114,7 @@ def write_cell(
     ]
     samples = pd.DataFrame(rows, columns=["benchmark", "problem_id", "sample", "score"])
     samples["response"] = ":1,2=3"
+    samples["answer"] = np.where(samples["score"] == 1, "3", "4")
     samples["verdict"] = np.where(samples["score"] == 1, "correct", "wrong")
     samples["tokens"] = np.round(length + (samples.index % 3 - 1)).astype(int)
     samples["finish"] = "eos"

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from small import command, write_suite
 
 from harness.cells import build_algorithm, plan
-from harness.config import Model, Suite, Train, load_suite, suite_files
+from harness.config import Model, Resources, Suite, Train, load_suite, suite_files
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +127,18 @@ def test_all_mistakes_are_listed_at_once(refused):
             "algorithms.gvpo: anchor 'behaviour' has no single anchor policy in a group of mixed age",
         ),
         (["train.prompts=5000", "train.mini_batches=1"], "arithmetic-train has only 4096 problems"),
+        (["evaluation.samples={ arithmetic = 4 }"], "samples names arithmetic; it must name each of arithmetic, arit"),
+        (["evaluation.samples={ arithmetic = 4, arithmetic-hard = 0 }"], "arithmetic-hard = 0"),
+        (["evaluation.samples={ arithmetic = 4, arithmetic-hard = 1 }"], "tuning needs evaluation.samples to be one"),
+        (["train.limit=7"], "arithmetic-train has only 7 problems within train.limit = 7"),
         (["report.baseline=grpo"], "report.baseline = 'grpo' is not one of the algorithms: gvpo, ppo"),
         (["tuning.benchmark=arithmetic"], "tuning.benchmark = 'arithmetic' is also evaluated on"),
         (["tuning.benchmark=arithmetic-hard"], "tuning.benchmark = 'arithmetic-hard' is also evaluated on"),
         (["tuning.seeds=[1]"], "tuning.seeds = [1] overlap the table's seeds 0 to 1"),
         (["tuning.lr=[1e-2, 1e-4]"], "lr = [0.01, 0.0001] is no range"),
         (["tuning.max_norm=[0.0, 1.0]"], "max_norm = [0.0, 1.0] is no range"),
+        (["train.reward=correct"], "train.reward: no reward is called 'correct'; choose from correct-v1"),
+        (["evaluation.temperature=0"], "samples = 2 at temperature = 0: greedy decoding gives the same response"),
         (["train.benchmark=arithmetics"], "no benchmark is called 'arithmetics'; choose from aime24"),
         (['evaluation.benchmarks=["gsm9k"]'], "no benchmark is called 'gsm9k'"),
         (["model.template=qwen"], "no template is called 'qwen'; choose from none, plain"),
@@ -194,6 +200,21 @@ def test_override_takes_numbers_lists_and_bare_text(suite_toml, setting, read):
     assert read(load_suite(str(suite_toml), [setting]))
 
 
+def test_samples_may_differ_by_benchmark(suite_toml, tmp_path):
+    path = tmp_path / "untuned.toml"
+    text = suite_toml.read_text()
+    path.write_text(text[: text.index("[tuning]")] + text[text.index("[algorithms.gvpo]") :])
+    evaluation = load_suite(str(path), ["evaluation.samples={ arithmetic = 4, arithmetic-hard = 1 }"]).evaluation
+    assert (evaluation.samples_of("arithmetic"), evaluation.samples_of("arithmetic-hard")) == (4, 1)
+    assert load_suite(str(path)).evaluation.samples_of("arithmetic-hard") == 2
+
+
+def test_training_may_be_limited_to_the_first_problems(suite_toml):
+    # 48 prompts from 20 problems meet each twice, so that history is accepted
+    suite = load_suite(str(suite_toml), ["train.limit=20", "train.history_share=0.5"])
+    assert len(plan(suite)) == 5
+
+
 def test_later_override_wins(suite_toml):
     assert load_suite(str(suite_toml), ["seeds=3", "seeds=4"]).seeds == 4
 
@@ -212,6 +233,12 @@ def test_choosing_labels_leaves_out_the_others_and_keeps_the_baseline_if_it_can(
     assert (list(chosen.algorithms), chosen.report.baseline) == (["ppo"], "ppo")
     both = load_suite(str(suite_toml), algorithms=["ppo", "gvpo"])
     assert (list(both.algorithms), both.report.baseline) == (["gvpo", "ppo"], "gvpo")
+
+
+def test_another_algorithm_beside_chosen_labels_joins_those_alone(suite_toml):
+    chosen = load_suite(str(suite_toml), algorithms=["ppo", "kimi"])
+    assert (list(chosen.algorithms), chosen.report.baseline) == (["ppo", "kimi"], "ppo")
+    assert chosen.algorithms["kimi"].optimizer == load_suite(str(suite_toml)).algorithms["gvpo"].optimizer
 
 
 def test_another_algorithm_joins_with_the_baselines_optimizer_as_untuned(suite_toml):
@@ -269,6 +296,11 @@ def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, 
     assert hash_in("one", MINE) != hash_in("one", MINE + "# changed\n")
 
 
+def test_resources_are_no_part_of_the_hash(suite_toml):
+    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hash() for n in (1, 4)}
+    assert len(hashes) == 1
+
+
 def test_defaults_are_part_of_the_hash(suite_toml):
     """A default that changes in a later version must not pass for the same run."""
     config = plan(load_suite(str(suite_toml)))[1].config
@@ -288,10 +320,10 @@ def test_sections_cannot_be_changed_after_validation(suite_toml):
         suite.train.steps = 4
 
 
-SECTIONS = {"model", "train", "rollout", "evaluation", "report", "tuning"}
+SECTIONS = {"model", "train", "rollout", "evaluation", "report", "resources", "tuning", "ablation"}
 
 
-@pytest.mark.parametrize("section", [Suite, Train, Model])
+@pytest.mark.parametrize("section", [Suite, Train, Model, Resources])
 def test_every_key_of_a_suite_is_documented(section):
     undocumented = [
         name for name, field in section.model_fields.items() if not field.description and name not in SECTIONS

@@ -7,6 +7,7 @@ import pytest
 from small import command, files
 
 from benchmarks import load_benchmark
+from benchmarks.math_problems import MathBenchmark
 from harness.evaluate import SAMPLE_COLUMNS
 
 pytest_plugins = ["small_fixtures"]
@@ -26,7 +27,7 @@ def evaluated(reader, tmp_path_factory):
 
 
 def test_eval_leaves_a_row_a_sample_of_each_benchmark(evaluated):
-    table = pd.read_parquet(evaluated / "samples.parquet")
+    table = pd.concat([pd.read_parquet(evaluated / "samples" / f"{name}.parquet") for name in REAL])
     assert list(table.columns) == SAMPLE_COLUMNS
     assert table.groupby("benchmark").size().to_dict() == dict.fromkeys(REAL, 2 * 3)
     for name in REAL:
@@ -44,7 +45,17 @@ def test_eval_leaves_a_manifest_that_says_how(evaluated, reader):
     settings = found["settings"]
     assert (settings["model"], settings["template"], settings["samples"]) == (str(reader), "plain-v1", 3)
     assert (settings["temperature"], settings["max_new_tokens"], settings["limit"]) == (1.0, 5, 2)
+    assert found["template"] == "plain-v1"
     assert found["versions"]["math-verify"]
+
+
+def test_eval_leaves_its_scores_with_pass_and_majority(evaluated):
+    table = pd.read_csv(evaluated / "scores.csv").set_index("benchmark")
+    assert list(table.index) == REAL
+    assert {"avg_at_k", "pass_at_2", "pass_at_3", "maj_at_k", "wrong", "no_answer", "truncated"} <= set(table)
+    samples = pd.read_parquet(evaluated / "samples" / "gsm8k.parquet")
+    assert table.loc["gsm8k", "truncated"] == (samples["finish"] == "length").mean()
+    assert table.loc["gsm8k", "avg_at_k"] == samples["score"].mean()
 
 
 def test_eval_prints_a_row_a_benchmark_and_is_greedy_by_default(reader, capsys):
@@ -60,15 +71,50 @@ def test_both_engines_give_the_same_greedy_responses(reader, tmp_path, capsys):
     for engine in ("cached", "transformers"):
         out = tmp_path / engine
         assert command("eval", reader, "--benchmark", "aime24", *QUICK, "--engine", engine, "--out", out) == 0
-        responses.append(pd.read_parquet(out / "samples.parquet")["response"].tolist())
+        responses.append(pd.read_parquet(out / "samples" / "aime24.parquet")["response"].tolist())
     assert responses[0] == responses[1]
 
 
-def test_eval_does_not_overwrite(evaluated, reader, capsys):
+def test_eval_refuses_to_mix_settings_and_names_them(evaluated, reader, capsys):
     before = files(evaluated)
     assert command("eval", reader, "--benchmark", "gsm8k", *QUICK, "--out", evaluated) == 3
-    assert "nothing finished is overwritten" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "other settings (samples was 3, now 1; temperature was 1.0, now 0.0)" in message
     assert files(evaluated) == before
+
+
+def test_eval_refuses_a_folder_of_something_else(reader, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert command("eval", reader, "--benchmark", "gsm8k", *QUICK, "--out", tmp_path) == 3
+    assert "is no evaluation; choose a new folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_an_interrupted_eval_goes_on_with_what_is_missing(reader, tmp_path, capsys, monkeypatch):
+    both = ["eval", reader, "--benchmark", "gsm8k", "--benchmark", "aime24", *QUICK, "--out", tmp_path / "out"]
+    own = MathBenchmark.answer_of
+
+    def interrupted(benchmark, response):
+        if benchmark.name == "aime24":
+            raise KeyboardInterrupt
+        return own(benchmark, response)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MathBenchmark, "answer_of", interrupted)
+        assert command(*both) == 130
+    before = files(tmp_path / "out" / "samples")
+    assert list(before) == ["gsm8k.parquet"]
+    capsys.readouterr()
+    assert command(*both) == 0
+    shown = capsys.readouterr().out
+    assert "finished before: gsm8k" in shown
+    assert "│ gsm8k" in shown
+    after = files(tmp_path / "out" / "samples")
+    assert after["gsm8k.parquet"] == before["gsm8k.parquet"]
+    assert sorted(after) == ["aime24.parquet", "gsm8k.parquet"]
+    # All of it is there: nothing is sampled any more, and another benchmark may join.
+    assert command(*both) == 0
+    assert files(tmp_path / "out" / "samples") == after
 
 
 def test_missing_problems_are_refused_with_the_folder_and_the_variable(reader, tmp_path, monkeypatch, capsys):
@@ -83,8 +129,10 @@ def test_missing_problems_are_refused_with_the_folder_and_the_variable(reader, t
     ("options", "message"),
     [
         (["--benchmark", "gsm9k"], "no benchmark is called 'gsm9k'"),
-        (["--benchmark", "gsm8k", "--template", "chat"], "--template 'chat': choose from none, plain"),
-        (["--benchmark", "gsm8k", "--engine", "hf"], "--engine 'hf': choose from cached, transformers"),
+        (["--benchmark", "gsm8k", "--template", "qwen"], "--template: no template is called 'qwen'; choose from none"),
+        (["--benchmark", "gsm8k", "--template", "chat"], "the tokenizer of this checkpoint has no chat template"),
+        (["--benchmark", "gsm8k", "--engine", "hf"], "--engine hf: Input should be 'cached'"),
+        (["--benchmark", "gsm8k", "--revision", "main"], "is a folder, which has no revisions"),
         (["--benchmark", "gsm8k", "--samples", 4], "greedy decoding gives the same response each time"),
         # The second benchmark's prompts are checked before the first one is sampled.
         (

@@ -1,5 +1,6 @@
 """The grader: right on answers as models write them, unharmed by hostile ones, and gone when its parent is."""
 
+import csv
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from benchmarks.answers import boxed_expressions, explicit_answer, find_answer
 from benchmarks.grader import MAX_CHARACTERS, WALL_FACTOR, Grader, GraderError
-from benchmarks.judge import judge
+from benchmarks.judge import convert_notation, judge, normal_answer
 from harness.grade import grade_file, render
 
 needs_data = pytest.mark.skipif(
@@ -176,6 +177,11 @@ def test_a_hanging_case_is_a_timeout_and_costs_no_other(grader: Grader) -> None:
         "$" * 20_000,
         "#### " * 4_000,
         "answer is " * 2_000,
+        "\n" * 20_000,
+        r"\boxed{5" + " " * 19_000 + "!}",
+        r"\boxed{1e" + "0" * 19_000 + "x}",
+        r"\boxed{" + "√(" * 5_000 + "}",
+        r"\boxed{" + r"\text{and}" * 1_500 + "}",
         r"\boxed{5 " + "ab " * 60 + "!}",
         r"\boxed{" + "a" * 5_000 + "!}",
         r"\boxed{100000000!}",
@@ -190,6 +196,29 @@ def test_no_response_is_correct_by_being_hostile_or_exceeds_the_limit(grader: Gr
     assert verdict != "correct"
     assert time.monotonic() - start < WALL_FACTOR * SECONDS + 1
     assert grader.grade([("7", r"\boxed{7}")]) == ["correct"]
+
+
+HOSTILE = {
+    "white space": ["\n", " ", "\t \n"],
+    "statements": ["answer is ", "answer ", "answer'", "#### ", "A:\n", "final ", "**", "Answer: x\n"],
+    "boxes": [r"\boxed{", r"\boxed{1},", r"\boxed{1} and ", r"\boxed ", "{", "}", r"\{"],
+    "tags": ["<answer>", "</think>", "<|im_end|>", "<answer>a</answer>"],
+    "numbers": ["9", "1.", "1e5", "1,000", "0,", "-", "1/", "100%"],
+    "LaTeX": [r"\\frac", r"\mathrm{ ", r"\text{and}", r"\quad ", r"\!", r"\$", r"\frac{1}{", "$", "$$", r"\[", r"\("],
+    "text": ["a", "ab ", "√", "√(", "√ ", "x=", "("],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize(("before", "after"), [("", ""), (r"\boxed{5", "x}!")])
+def test_a_long_response_of_anything_is_read_in_linear_time(kind: str, before: str, after: str) -> None:
+    for piece in HOSTILE[kind]:
+        text = before + piece * (100_000 // len(piece)) + after
+        start = time.process_time()
+        find_answer(text)
+        convert_notation(text)
+        normal_answer(text)
+        assert time.process_time() - start < 5, piece  # quadratic time would be minutes
 
 
 def test_code_in_a_response_is_not_executed(grader: Grader, tmp_path: Path) -> None:
@@ -353,20 +382,7 @@ def test_an_invalid_row_is_named_before_any_grading(
         grade_file(file)
 
 
-RESIDUALS = {
-    "dev-0227": "the label takes 1 - 1/e for 1 + 1/e",
-    "dev-0239": "the label takes 0.33 for 1/3",
-    "dev-0245": "the label takes 2.6667 for 8/3",
-    "dev-0248": "several boxes in a gold answer: which ones count?",
-    "dev-0249": "several boxes in a gold answer: which ones count?",
-    "dev-0251": "a list in another order: here a set, there a tuple",
-    "dev-0258": "a list in another order: here a set, there a tuple",
-    "dev-0348": "the label takes 4:30 p.m. for wrong, where the gold answer is 4:30 p.m.",
-    "dev-0353": "the label takes 10000 for wrong, where the gold answer is 10,000",
-    "dev-0424": "the label takes 864 for wrong, where the gold answer is 864 square inches",
-    "dev-0443": "the label takes even for wrong, where the gold answer is even",
-    "dev-0527": "the label is of the reasoning; the answer equals the gold one",
-}
+RESIDUALS = Path(__file__).parent.parent / "results" / "grader" / "residuals.csv"
 """Every case on which the grader and the recorded verdict differ, and why."""
 
 
@@ -378,7 +394,9 @@ def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
     assert report.agreement.total == 614
     assert report.agreement.share >= 0.98
     assert report.unflagged.share >= 0.99
-    assert {disagreement.id for disagreement in report.disagreements} <= set(RESIDUALS)
+    with RESIDUALS.open(encoding="utf-8", newline="") as file:
+        explained = {row["id"] for row in csv.DictReader(file) if row["why"]}
+    assert {disagreement.id for disagreement in report.disagreements} <= explained
 
 
 @needs_data

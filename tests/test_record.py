@@ -7,18 +7,20 @@ import math
 import pytest
 
 import harness.record
-from harness.record import CellFolder, RecordError, environment, new_folder, write_json, write_text
+from harness.record import CellFolder, RecordError, environment, new_folder, write, write_json
 
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_text_is_replaced_in_one_step_and_leaves_no_scratch(tmp_path):
+def test_file_is_replaced_in_one_step_and_leaves_no_scratch(tmp_path):
     path = tmp_path / "new" / "file.txt"
-    write_text(path, "one")
-    write_text(path, "two")
-    assert path.read_text() == "two"
+    write(path, "one")
+    write(path, "β")
+    assert path.read_bytes() == b"\xce\xb2"
+    write(path, b"\x00\xff")
+    assert path.read_bytes() == b"\x00\xff"
     assert names(path.parent) == ["file.txt"]
 
 

@@ -21,6 +21,7 @@ from synthetic_runs import coefficients, config, write_cell, write_runs
 
 from harness import figures
 from harness.comparison import ReportError
+from harness.config import Published
 from harness.report import Report, escape_latex, write_report
 
 PROBLEMS, SAMPLES = 6, 4
@@ -288,6 +289,61 @@ def test_several_benchmarks_count_the_same(suite: Path) -> None:
         assert row[f"{benchmark}_ci_low"] < expected < row[f"{benchmark}_ci_high"]
     assert row["avg_at_k"] == pytest.approx((row["avg_at_k_arithmetic"] + row["avg_at_k_arithmetic-hard"]) / 2)
     assert np.isnan(row["hard_avg_at_k"])
+
+
+def test_benchmarks_with_another_k_each_say_which(suite: Path) -> None:
+    evaluation = small_config()["evaluation"] | {
+        "benchmarks": ["arithmetic", "arithmetic-hard"],
+        "hard_benchmarks": [],
+        "samples": {"arithmetic": SAMPLES, "arithmetic-hard": 2},
+    }
+    write_cell(suite, "base", None, mixed(0, 0.3), settings=small_config(evaluation=evaluation))
+    for label in ("grpo", "gvpo"):
+        cell = write_cell(suite, label, 0, mixed(1, 0.6), curve=[0.3], settings=small_config(evaluation=evaluation))
+        assert cell.is_dir()
+    report, table = report_of(suite)
+    markdown = (report.path.parent / "table.md").read_text()
+    assert f"| avg@k | arithmetic avg@{SAMPLES} | arithmetic-hard avg@2 |" in markdown
+    assert f"arithmetic (6 problems, k = {SAMPLES}), arithmetic-hard (3 problems, k = 2)" in markdown
+    # the mean of the benchmarks' means, whatever their k
+    own = mixed(1, 0.6)
+    assert table.loc["gvpo", "avg_at_k"] == pytest.approx(
+        (own["arithmetic"].mean() + own["arithmetic-hard"].mean()) / 2
+    )
+
+
+def mixed(seed: int, level: float) -> dict[str, np.ndarray]:
+    drawn = scores(seed, level)
+    return {"arithmetic": drawn["arithmetic"], "arithmetic-hard": drawn["arithmetic-hard"][:, :2]}
+
+
+def test_published_rows_stand_in_a_table_of_their_own(suite: Path) -> None:
+    rows = [
+        {"label": "base", "source": "A (2025), Table 1", "protocol": "greedy", "scores": {"arithmetic": 14.68}},
+        {"label": "GVPO", "source": "A (2025), Table 1", "protocol": "greedy", "scores": {"other": 20.72}},
+    ]
+    write_small(suite, report={"baseline": "grpo", "published": rows})
+    report, table = report_of(suite)
+    ours, published, *_ = (report.path.parent / "table.md").read_text().split("\n\n")
+    assert "14.68" not in ours
+    assert published.splitlines() == [
+        "| published elsewhere (%) | arithmetic | other | protocol | source |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| base | 14.68 |  | greedy | A (2025), Table 1 |",
+        "| GVPO |  | 20.72 | greedy | A (2025), Table 1 |",
+    ]
+    assert "14.68" in (report.path.parent / "table.tex").read_text()
+    assert "Published rows are others' numbers" in report.path.read_text()
+    assert list(table.index) == ["base", "gvpo", "grpo"]  # the table's numbers are ours alone
+
+
+def test_suites_published_rows_replace_those_of_earlier_runs(suite: Path) -> None:
+    old = {"label": "old", "source": "s", "protocol": "p", "scores": {"arithmetic": 1.0}}
+    write_small(suite, report={"baseline": "grpo", "published": [old]})
+    new = Published(label="new", source="s", protocol="p", scores={"arithmetic": 2.0})
+    page = report_of(suite, published=[new])[0].path.read_text()
+    assert "| new | 2.00 |" in page
+    assert "| old |" not in page
 
 
 def test_another_baseline(suite: Path) -> None:

@@ -30,7 +30,7 @@ def flat(groups):
 
 
 def assert_same_responses(found, expected, atol=1e-5):
-    """The same tokens, and the same log-probs up to float32's rounding, which differs with the size of a matrix product and the number of threads."""
+    """The same tokens, and the same log-probs up to rounding, which differs with the size of a matrix product."""
     assert [[r.tokens for r in group] for group in found] == [[r.tokens for r in group] for group in expected]
     for a, b in zip(flat(found), flat(expected), strict=True):
         assert a.truncated == b.truncated

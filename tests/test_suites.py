@@ -5,21 +5,25 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import plan
-from harness.config import load_suite, suite_files
+from harness.cells import build_algorithm, plan
+from harness.config import load_suite, points_of, suite_files
 from harness.tuning import trials
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
 
-each = pytest.mark.parametrize("name", list(suite_files()))
+COMPARISONS = ["embedded", "embedded-reuse", "embedded-stale"]
+ABLATIONS = ["embedded-beta", "embedded-k", "embedded-history", "embedded-terms"]
+
+each_comparison = pytest.mark.parametrize("name", COMPARISONS)
+each_ablation = pytest.mark.parametrize("name", ABLATIONS)
 
 
-def test_the_three_embedded_suites_are_there():
-    assert {"embedded", "embedded-reuse", "embedded-stale"} <= set(suite_files())
+def test_the_embedded_suites_are_there():
+    assert {*COMPARISONS, *ABLATIONS} <= set(suite_files())
 
 
-@each
+@each_comparison
 def test_suite_plans_six_algorithms_at_twelve_seeds_or_more_and_the_base(name):
     suite = load_suite(name)
     assert suite.name == name
@@ -28,7 +32,55 @@ def test_suite_plans_six_algorithms_at_twelve_seeds_or_more_and_the_base(name):
     assert len(plan(suite)) == 1 + 6 * suite.seeds
 
 
-@each
+@each_ablation
+def test_ablation_can_be_tested_and_its_points_draw_and_train_on_as_many_samples(name):
+    suite = load_suite(name)
+    assert suite.name == name
+    assert suite.seeds >= 12
+    cells = plan(suite)
+    assert len(cells) == 1 + len(suite.ablation.points) * len(suite.algorithms) * suite.seeds
+    for point in points_of(suite).values():
+        assert point.train.prompts * point.train.samples == 256
+        updates = point.train.mini_batches * point.train.epochs
+        assert updates == suite.train.mini_batches * suite.train.epochs
+        # fresh data and one update would make β and the terms a learning rate and nothing
+        assert updates * point.train.refresh_every > 1
+
+
+def test_paper_suites_have_the_settings_of_the_authors_code_and_only_pinned_models():
+    names = [name for name in suite_files() if name.startswith("qwen")]
+    assert len(names) == 5
+    for name in names:
+        suite = load_suite(name)
+        assert (suite.name, len(suite.model.revision)) == (name, 40)
+        assert suite.algorithms["gvpo"].parameters["beta"] == 0.1
+        for point in points_of(suite).values() or [suite]:
+            assert point.train.prompts * point.train.samples == 1024 * 4
+            assert point.train.mini_batches == 4
+            # 15 passes over 7,498 problems at 4 samples of each
+            assert point.train.steps * 4096 == pytest.approx(
+                15 * 7498 * point.train.samples, rel=0.01
+            ) or name.endswith("k")
+            for label, entry in point.algorithms.items():
+                assert entry.optimizer.lr == 1e-6
+                build_algorithm(label, entry.parameters, where=label)
+
+
+def test_published_rows_of_table_1_name_source_and_protocol():
+    suite = load_suite("qwen2.5-math-7b-table1")
+    assert suite.evaluation.samples_of("aime24") == 32
+    assert suite.evaluation.samples_of("math500") == 1
+    rows = {row.label: row for row in suite.report.published}
+    assert rows["GVPO"].scores == {
+        "aime24": 20.72, "amc83": 62.65, "math500": 83.80, "minerva": 45.95, "olympiadbench": 46.96,
+    }  # fmt: skip
+    for row in rows.values():
+        assert "arXiv" in row.source
+        assert row.protocol
+        assert set(row.scores) == set(suite.evaluation.benchmarks)
+
+
+@each_comparison
 def test_no_two_labels_run_the_same_algorithm_with_the_same_parameters(name):
     trained = [cell for cell in plan(load_suite(name)) if not cell.is_base and cell.config.seed == 0]
     assert len({(c.config.algorithm, str(c.config.parameters)) for c in trained}) == len(trained)
@@ -41,7 +93,7 @@ def test_the_suites_differ_in_what_their_names_say():
     assert (stale.refresh_every, stale.epochs) == (16, 1)
 
 
-@each
+@each_comparison
 def test_hyperparameters_are_the_best_of_the_recorded_trials(name):
     path = RESULTS / "tuning" / name / "best.toml"
     if not path.is_file():

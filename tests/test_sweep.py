@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small import (
+    FAULTY,
     assert_same_cell,
     assert_same_sweep,
     command,
@@ -24,7 +27,8 @@ from small import (
 
 import harness.sweep
 from harness.cells import plan, run_cell
-from harness.config import load_suite
+from harness.config import ConfigError, load_suite
+from harness.sweep import LocalPool, gpu_shares, run_cells
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")  # the undisturbed sweep, which comes before, has drawn them
@@ -90,6 +94,8 @@ def test_manifest_says_what_was_run(undisturbed):
     assert found["config"]["algorithm"]["optimizer"]["critic_lr"] == 1e-2
     assert found["versions"]["torch"]
     assert found["tokens"]["critic"] > 0
+    assert found["hardware"]["node"] == platform.node()
+    assert found["config"]["resources"] == {"gpus": 0, "cpus": 1}
 
 
 def test_second_sweep_starts_nothing_and_touches_no_cell(undisturbed, no_workers):
@@ -115,51 +121,6 @@ def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker
     assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
     assert {name: files(runs / name) for name in ("base", "ppo-s0")} == before
     assert_same_sweep(undisturbed, tmp_path)
-
-
-FAULTY = """
-import os, signal
-from dataclasses import dataclass
-from typing import ClassVar
-
-from algorithms import Algorithm, LossOutput
-
-
-@dataclass(frozen=True, kw_only=True)
-class Raises(Algorithm):
-    name: ClassVar[str] = "Raises"
-
-    def loss(self, policy, batch):
-        raise ArithmeticError("the moon is in the wrong house")
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotANumber(Algorithm):
-    name: ClassVar[str] = "NotANumber"
-
-    def loss(self, policy, batch):
-        return LossOutput(loss=policy.logp_GKT.sum() * float("nan"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dies(Algorithm):
-    name: ClassVar[str] = "Dies"
-
-    def loss(self, policy, batch):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Late(Algorithm):
-    '''Fine near the base, where all log-ratios are small.'''
-
-    name: ClassVar[str] = "Late"
-
-    def loss(self, policy, batch):
-        if (policy.logp_GKT - batch.old_logp_GKT).abs().max() > 1e-4:
-            raise ArithmeticError("too far from the base")
-        return LossOutput(loss=policy.logp_GKT.sum() * 0)
-"""
 
 
 def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):
@@ -275,6 +236,37 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
     assert_same_sweep(undisturbed, out)
     leftovers = [path.name for path in runs.glob("*/.*") if path.name != ".lock"]
     assert leftovers == []
+
+
+def test_each_worker_gets_a_gpu_of_its_own_and_none_where_cells_take_none(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_shares(0, 2) == ["", ""]
+    assert gpu_shares(1, 2) == ["0", "1"]
+    assert gpu_shares(1, 8) == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    assert gpu_shares(1, 8) == ["4", "6", "7"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=r"resources\.gpus = 1: torch finds no CUDA device"):
+        gpu_shares(1, 2)
+
+
+def test_cuda_without_a_gpu_for_a_cell_is_refused_before_any_cell(suite_file, tmp_path, no_workers):
+    cells = plan(load_suite(str(suite_file), ["model.device=cuda"]))
+    with pytest.raises(ConfigError, match=r"model\.device = 'cuda' with resources\.gpus = 0"):
+        run_cells(cells, tmp_path / "out", executor=LocalPool(1), command=[], console=Console())
+    assert not (tmp_path / "out").exists()
+
+
+def test_users_file_that_changes_after_planning_is_run_as_it_was(suite_file, tmp_path, one_thread):
+    path = tmp_path / "faulty.py"
+    path.write_text(FAULTY, encoding="utf-8")
+    entry = f'algorithms.raises={{algorithm="{path}:Raises", optimizer={{lr=1e-3, max_norm=1.0}}}}'
+    cell = next(c for c in plan(load_suite(str(suite_file), [entry])) if c.name == "raises-s0")
+    path.write_text(FAULTY.replace("the moon", "the sun"), encoding="utf-8")
+    assert run_cell(cell, tmp_path, [], lambda *_: None) == "failed"
+    assert "the moon is in the wrong house" in (tmp_path / "raises-s0" / "traceback.txt").read_text()
+    assert (tmp_path / "raises-s0" / "algorithm.py").read_text() == FAULTY
 
 
 def test_response_longer_than_the_models_positions_is_refused_before_any_cell(suite_file, tmp_path, no_workers, capsys):

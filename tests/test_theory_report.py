@@ -8,7 +8,7 @@ import pytest
 from harness.theory import coefficients, estimator
 from harness.theory.figures import FIGURES, draw
 from harness.theory.record import SMALL, Record
-from harness.theory.run import PARTS, run, to_latex, to_markdown, to_table, write
+from harness.theory.run import PARTS, run, to_latex, to_markdown, to_table, write_results
 
 COLUMNS = [
     "claim",
@@ -39,7 +39,7 @@ def test_a_row_holds_within_its_tolerance_and_a_nan_never():
 def test_the_table_comes_in_three_formats_with_its_origin_and_what_does_not_hold(tmp_path):
     records = [coefficients.one_batch(SMALL, 0), Record("1 unique optimum")]
     records[1].near("seed eq. 99", "here", "a | b", 1.0, 0.0, tolerance=1e-6)
-    write(tmp_path, to_table(records), records[0].frames, command="gvpo-bench theory", began=0.0)
+    write_results(tmp_path, to_table(records), records[0].frames, command="gvpo-bench theory", began=0.0)
     table = pd.read_csv(tmp_path / "table.csv")
     assert list(table.columns) == COLUMNS
     assert table.claim.iloc[0] == "1 unique optimum"

@@ -448,7 +448,7 @@ def test_the_samplers_log_probs_are_compared_with_the_trainers_of_the_same_weigh
         behaviour_logp_GKT=behaviour,
         sampler_logp_GKT=sampler,
     )
-    group = [Sample([2], [3, 1], [-1.5, -2.0], 1.0, False, False), Sample([2], [1], [-1.0], 0.0, False, False)]
+    group = [Sample([2], [3, 1], [-1.5, -2.0], 1.0, False, "correct"), Sample([2], [1], [-1.0], 0.0, False, "wrong")]
     found = rollout_metrics([group], [group], batch)
     assert found["sampler_mismatch_mean"] == pytest.approx(0.5 / 3)
     assert found["sampler_mismatch_max"] == pytest.approx(0.5)
@@ -467,7 +467,7 @@ def test_one_sample_that_outweighs_all_leaves_an_effective_share_of_one_over_n()
         behaviour_logp_GKT=behaviour,
         sampler_logp_GKT=sampler,
     )
-    group = [Sample([2], [1], [0.0], 0.0, False, False)] * 4
+    group = [Sample([2], [1], [0.0], 0.0, False, "wrong")] * 4
     assert rollout_metrics([group], [group], batch)["sampler_effective_share"] == pytest.approx(1 / 4)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 import warnings
@@ -16,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from harness.record import write
 from harness.theory import coefficients, decomposition, estimator, gradient, optimum, rounds, sampling
 from harness.theory.figures import draw
 from harness.theory.record import FULL, Record, Size
@@ -67,7 +67,7 @@ def run(out: Path, *, workers: int = 2, seed: int = 0, size: Size = FULL) -> pd.
             print(f"[{len(records)}/{len(PARTS)}] {name}: {len(record.rows)} rows, {spent:.1f} s", flush=True)
     table = to_table([records[part] for part in PARTS])
     frames = {name: frame for part in PARTS for name, frame in records[part].frames.items()}
-    write(out, table, frames, command=f"{COMMAND} --seed {seed} --workers {workers}", began=began)
+    write_results(out, table, frames, command=f"{COMMAND} --seed {seed} --workers {workers}", began=began)
     return table
 
 
@@ -84,12 +84,14 @@ def to_table(records: list[Record]) -> pd.DataFrame:
     return table.sort_values("claim", kind="stable", ignore_index=True)
 
 
-def write(out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], *, command: str, began: float) -> None:
+def write_results(
+    out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], *, command: str, began: float
+) -> None:
     """The table in three formats, the figures, and the numbers behind the figures."""
     out.mkdir(parents=True, exist_ok=True)
     draw(frames, out / "figures")
     for name, frame in frames.items():
-        _replace(out / "figures" / f"{name}.csv", frame.to_csv(index=False))
+        write(out / "figures" / f"{name}.csv", frame.to_csv(index=False))
     packages = ("torch", "numpy", "pandas", "matplotlib", "seaborn")
     made = (
         f"Made by `{command}` in {time.perf_counter() - began:.0f} s ({table.seconds.sum():.0f} s of CPU time in all "
@@ -97,16 +99,9 @@ def write(out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], *, co
         + ", ".join(f"{name} {version(name)}" for name in packages)
         + "."
     )
-    _replace(out / "table.csv", table.to_csv(index=False))
-    _replace(out / "table.md", to_markdown(table, frames, made))
-    _replace(out / "table.tex", to_latex(table, made))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write(out / "table.csv", table.to_csv(index=False))
+    write(out / "table.md", to_markdown(table, frames, made))
+    write(out / "table.tex", to_latex(table, made))
 
 
 SHOWN = ["equation", "setting", "quantity", "measured", "expected", "tolerance", "holds", "samples"]

@@ -1,0 +1,194 @@
+"""`gvpo-bench plan`: counted by hand, and held against what a run really spent."""
+
+import pytest
+import torch
+from small import command, manifest
+from transformers import Qwen2Config
+
+from algorithms import ALGORITHMS
+from harness.cells import plan
+from harness.config import ConfigError, Model, load_suite
+from harness.costs import Assumptions, ModelSize, count_tokens, memory_of, model_size, suite_cost
+
+pytest_plugins = ["small_fixtures"]
+
+SEVEN_B = {
+    "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
+    "intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False, "max_position_embeddings": 4096,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seven_b(tmp_path_factory):
+    """The config of Qwen2.5-Math-7B, and nothing else."""
+    folder = tmp_path_factory.mktemp("seven-b")
+    Qwen2Config(**SEVEN_B).save_pretrained(folder)
+    return folder
+
+
+def test_parameters_and_arithmetic_of_qwen_2_5_7b(seven_b):
+    size = model_size(Model(path=str(seven_b)))
+    # Embedding 152064·3584; a layer: q 3584² + 3584, k and v 2·(3584·512 + 512), o 3584², three of 3584·18944 and two
+    # norms; a last norm; an output layer like the embedding.
+    layer = 3584**2 + 3584 + 2 * (3584 * 512 + 512) + 3584**2 + 3 * 3584 * 18944 + 2 * 3584
+    body = 152064 * 3584 + 28 * layer + 3584
+    assert size.body == body == 7_070_619_136
+    assert size.parameters == 7_615_616_512  # the model card says 7.61 B
+    # 2 FLOP a parameter but the embedding, and 2·28·3584 for each token of the sequence's length
+    assert size.flops(2048) == 2 * (7_615_616_512 - 152064 * 3584) + 2 * 28 * 3584 * 2048
+    assert size.kv_bytes(2) == 57_344  # keys and values, 28 layers, 4 heads of 128, 2 bytes
+
+
+def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
+    settings = [
+        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "train.token_budget=4096",
+        "train.prompts=1024", "train.samples=4", "train.mini_batches=4", "rollout.batch=256",
+    ]  # fmt: skip
+    base, gvpo, ppo = plan(load_suite(str(suite_file), settings))[:3]
+    size = model_size(base.config.model)
+    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048)
+    N = 7_615_616_512
+    assert memory.resident == {"policy": 4 * N, "Adam": 8 * N, "base, for the KL": 4 * N}
+    # a token keeps, a layer: 2 norms × (4 + 4 + 2)·3584, attention 2·(3·3584 + 3·512), feed-forward 8·18944 bytes
+    token = 28 * (20 * 3584 + 2 * (3 * 3584 + 3 * 512) + 8 * 18944)
+    assert memory.training == {
+        "gradients": 4 * N,
+        "bfloat16 copies": 2 * N,
+        "activations": 4096 * token,
+        "logits": 4 * 4 * 2048 * 152064,  # half of the pass is responses
+    }
+    assert memory.rollout["KV cache"] == 256 * 2048 * 57_344  # 30 GB
+    assert memory.peak == sum(memory.resident.values()) + sum(memory.training.values())
+    # a critic is a second model without output layer but for one value: weights, moments, gradients
+    more = memory_of(ppo.config, size, ALGORITHMS["ppo"]().needs, longest=2048)
+    critic = 4 * (size.body + 3584 + 1)
+    assert more.resident["critic and its Adam"] == 3 * critic
+    assert more.training["gradients"] == 4 * N + critic
+
+
+def test_activations_are_what_autograd_keeps(model32):
+    config = model32.config
+    size = size_of(model32)
+    kept = {}
+
+    def keep(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    tokens = 4 * 32
+    ids = torch.randint(config.vocab_size, (4, 32), generator=torch.Generator().manual_seed(0))
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model32.model(input_ids=ids, use_cache=False)
+    assert size.activation_bytes(4) == pytest.approx(sum(kept.values()) / tokens, rel=0.3)
+
+
+def size_of(model):
+    config = model.config
+    return ModelSize(
+        parameters=0, body=0, embedding=0, layers=config.num_hidden_layers, hidden=config.hidden_size,
+        attention=config.num_attention_heads * config.head_dim, kv=config.num_key_value_heads * config.head_dim,
+        feed_forward=config.intermediate_size, vocabulary=config.vocab_size,
+    )  # fmt: skip
+
+
+RUNS = {
+    "on-policy": [],
+    "stale, two epochs, history": [
+        "train.refresh_every=2", "train.epochs=2", "train.steps=5", "train.limit=20", "train.history_share=0.25",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", RUNS.values(), ids=list(RUNS))
+def test_tokens_are_those_that_a_run_spent(suite_file, tmp_path, quick_workers, no_figures, settings):
+    options = [part for setting in settings for part in ("--set", setting)]
+    assert command("sweep", suite_file, *options, "--seeds", 1, "--workers", 1, "--out", tmp_path / "out") == 0
+    _, *cells = plan(load_suite(str(suite_file), [*settings, "seeds=1"]))
+    for cell in cells:
+        spent = manifest(tmp_path / "out" / "runs" / "small" / cell.name)["tokens"]
+        train = cell.config.train
+        needs = ALGORITHMS[cell.config.label]().needs
+        lengths = [13] * (train.limit or 4096)  # every prompt has 13 tokens
+        counted = count_tokens(cell.config, needs, lengths, 1.0, spent["evaluation"])
+        mean = spent["generated"] / counted.generated
+        found = count_tokens(cell.config, needs, lengths, mean, spent["evaluation"])
+        rows = train.steps * train.prompts * train.samples
+        if not train.history_share:
+            # 6 steps of 64 responses, all trained on once: prompts and responses
+            assert spent["trained"] == rows * 13 + spent["generated"]
+            assert vars(found) == pytest.approx(spent)
+        else:
+            # Earlier samples count as trained and not as generated: of 8, 2 from the second visit of a problem on.
+            # 5 × 8 prompts from 20 problems: each visited twice, so 20 visits draw 8 and 20 draw 6.
+            assert counted.generated == 20 * 8 + 20 * 6
+            # their lengths are others than the mean's
+            assert vars(found) == pytest.approx(spent, rel=0.02)
+
+
+def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, quick_workers, no_figures):
+    settings = ["train.token_budget=64", "seeds=1"]  # a group is 8 × 15 tokens
+    options = ["--set", settings[0], "--seeds", 1, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out"]
+    assert command("sweep", suite_file, *options) == 0
+    cell = plan(load_suite(str(suite_file), settings, ["gvpo"]))[1]
+    spent = manifest(tmp_path / "out" / "runs" / "small" / cell.name)["tokens"]
+    mean = spent["generated"] / (6 * 64)
+    found = count_tokens(cell.config, ALGORITHMS["gvpo"]().needs, [13] * 4096, mean, 0)
+    # scored once for the old log-probs, once more for the second of the two updates of a step
+    assert found.scored == pytest.approx(1.5 * found.trained)
+    assert found.scored == pytest.approx(spent["scored"], rel=0.02)
+
+
+def test_hours_follow_from_tokens_and_stated_rates(suite_file):
+    cells = plan(load_suite(str(suite_file), ["seeds=2"]))
+    assumptions = Assumptions(gpu="H100", mean_response=2, mfu=0.5, generation_rate=100)
+    costs = suite_cost(cells, assumptions)
+    cost = costs["gvpo-s0"]
+    # 6 steps × 64 responses of 2 tokens, prompts of 13; 12 + 12 evaluated problems × 2 samples of 2 tokens
+    assert cost.tokens.generated == 6 * 64 * 2
+    assert cost.tokens.trained == 6 * 64 * 15
+    assert cost.tokens.evaluation == 24 * 2 * 2
+    assert cost.most.generated == 6 * 64 * 4
+    size = model_size(cells[0].config.model)
+    assert cost.hours["rollouts"] == pytest.approx(6 * 64 * 2 / 100 / 3600)
+    assert cost.hours["training"] == pytest.approx(3 * 6 * 64 * 15 * size.flops(15) / (0.5 * 67e12) / 3600)
+    assert costs["gvpo-s1"] == cost
+    assert costs["base"].tokens.trained == 0
+    assert costs["base"].checkpoint == 0
+    assert cost.checkpoint == 4 * size.parameters
+    # policy and two moments, old state and new: checkpoint_every is 2
+    assert cost.resume == 2 * 12 * size.parameters
+
+
+def test_plan_shows_tokens_memory_disk_and_what_it_assumed(suite_file, capsys):
+    assert command("plan", suite_file, "--gpu", "A100", "--mean-response", 3) == 0
+    shown = capsys.readouterr().out
+    for part in ("5 cells on A100", "at most", "critic and its Adam", "peak", "disk: ", "3 of at most 4 tokens"):
+        assert part in shown
+    assert "does not fit" not in shown
+
+
+def test_plan_says_what_does_not_fit(seven_b, suite_file, capsys):
+    options = ["--set", f"model.path={seven_b}", "--set", "train.max_new_tokens=1024", "--gpu", "H100"]
+    assert command("plan", suite_file, *options) == 0
+    shown = capsys.readouterr().out
+    assert "does not fit" in shown
+    assert "three characters of a prompt are a token" in shown  # the folder has no tokenizer
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpu", "Voodoo"], "--gpu 'Voodoo': choose from A100"),
+        (["--set", "train.max_new_tokens=64"], "64 does not fit"),
+        (["--set", "train.stepz=1"], "unknown key"),
+    ],
+)
+def test_plan_refuses_what_a_sweep_would(suite_file, capsys, options, message):
+    assert command("plan", suite_file, *options) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_model_that_is_not_to_be_had_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.path"):
+        model_size(Model(path=str(tmp_path)))

@@ -1,0 +1,182 @@
+"""`gvpo-bench doctor`: each thing that would waste a sweep is broken once, and must be found."""
+
+import copy
+import os
+
+import pytest
+import torch
+from small import command
+
+from benchmarks import Problem, load_benchmark
+from benchmarks.math_problems import DATA_VARIABLE
+from harness import doctor
+from harness.cells import plan
+from harness.config import load_suite
+from harness.models import load_model
+from harness.rollout import CachedEngine, open_engine
+
+pytest_plugins = ["small_fixtures"]
+
+
+real_data = pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"{DATA_VARIABLE} is not set")
+
+
+def problem(text, name="p"):
+    return Problem(id=name, prompt=text, answer="1")
+
+
+def statuses(checks):
+    return {check.name: check.status for check in checks}
+
+
+def test_sound_suite_passes_in_every_check(suite_file, tmp_path):
+    suite = load_suite(str(suite_file))
+    checks = doctor.examine(suite, plan(suite), tmp_path, workers=2)
+    assert set(statuses(checks).values()) == {"ok"}, checks
+    assert list(statuses(checks)) == [
+        "versions", "device", "disk", "data",
+        "overlap arithmetic", "overlap arithmetic-hard", "overlap arithmetic-tune",
+        "BOS", "EOS", "log-prob parity", "weight sync", "grader", "keys",
+    ]  # fmt: skip
+
+
+def test_command_shows_the_checks(suite_file, tmp_path, capsys):
+    assert command("doctor", suite_file, "--out", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "log-prob parity" in shown
+    assert "arithmetic-train 4096 to train on" in shown
+
+
+class WrongTemperature(CachedEngine):
+    """Samples at another temperature than it is asked for."""
+
+    def generate(self, *arguments, temperature, **options):
+        return super().generate(*arguments, temperature=0.8 * temperature, **options)
+
+
+class DeafSync(CachedEngine):
+    """Keeps a copy of the weights it was given first, and says that every sync worked."""
+
+    def sync(self, model):
+        if self.model is model:
+            self.model = copy.deepcopy(model)
+
+
+@pytest.mark.parametrize(
+    ("engine", "failed"), [(WrongTemperature, ["log-prob parity", "weight sync"]), (DeafSync, ["weight sync"])]
+)
+def test_engine_that_samples_from_another_policy_fails(suite_file, engine, failed):
+    suite = load_suite(str(suite_file))
+    lm = load_model(suite.model)
+    broken = engine(lm.model, eos_ids=lm.eos_ids, batch=64)
+    checks = list(doctor.agreement(suite, lm, broken))
+    assert [check.name for check in checks if check.status == "fail"] == failed
+
+
+def test_perturbed_weights_are_put_back(suite_file):
+    suite = load_suite(str(suite_file))
+    lm = load_model(suite.model)
+    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
+        list(doctor.agreement(suite, lm, engine))
+    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+
+
+def test_two_bos_fail(suite_file):
+    suite = load_suite(str(suite_file))
+    lm = load_model(suite.model)
+    lm.tokenizer.bos_token = "7"  # stands in most problems, and twice in some
+    (bos, *_) = doctor.prompts(suite, lm)
+    assert (bos.name, bos.status) == ("BOS", "fail")
+    assert "have two of '7'" in bos.found
+
+
+def test_overlap_tells_the_same_problem_from_a_near_one_and_from_a_phrase():
+    words = [f"w{i}" for i in range(40)]
+    train = [problem(" ".join(words), "trained"), problem("1+2*3")]
+    test = [
+        problem("W0  w1\n" + " ".join(words[2:])),  # case and white space
+        problem(" ".join(words[:30]) + ", then?", "near"),  # 18 of 19 passages
+        problem(" ".join(words[:13]) + " " + " ".join(f"v{i}" for i in range(20)), "phrase"),  # 1 of 21 passages
+        problem(" ".join(words[:12]) + " else", "none"),  # 12 words in a row
+        problem("1+2*4"),
+        problem("1+2*3"),
+    ]
+    found = doctor.overlap(train, test)
+    assert [p.prompt for p in found.same] == [test[0].prompt, "1+2*3"]
+    assert [(p.id, other.id) for p, other in found.near] == [("near", "trained")]
+    assert found.phrases == 1
+
+
+def test_more_than_one_problem_in_a_hundred_that_is_trained_on_fails(suite_file):
+    # the first 12 problems that are scored are those that are trained on
+    suite = load_suite(str(suite_file), ["train.benchmark=arithmetic"])
+    checks = {check.name: check for check in doctor.overlaps(suite)}
+    assert checks["overlap arithmetic"].status == "fail"
+    assert "of 12 problems 12 are trained on" in checks["overlap arithmetic"].found
+    assert checks["overlap arithmetic-hard"].status == "ok"
+
+
+@real_data
+def test_olympiadbench_has_a_problem_of_the_math_training_set():
+    found = doctor.overlap(load_benchmark("math-train").problems(), load_benchmark("olympiadbench").problems())
+    # The same ellipse, but for a comma and the typesetting.
+    assert [(p.id, other.id) for p, other in found.near] == [("olympiadbench/517", "math-train/4015")]
+    assert found.same == []
+
+
+def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
+    suite = load_suite(str(suite_file))
+    monkeypatch.setattr(doctor, "arithmetic_cases", lambda problem: (("3", "=3", "wrong"),))
+    (check,) = doctor.self_test(suite)
+    assert check.status == "fail"
+    assert "'=3' for '3': correct, expected wrong" in check.found
+
+
+@real_data
+def test_mathematics_verdicts_hold(suite_file):
+    suite = load_suite(str(suite_file), ["train.benchmark=gsm8k-train", 'evaluation.benchmarks=["gsm8k"]'])
+    (check,) = doctor.self_test(suite)
+    assert (check.status, check.found) == ("ok", f"{len(doctor.MATH_CASES) + 3} known verdicts")  # and arithmetic's
+
+
+def test_full_disk_fails(suite_file, tmp_path, monkeypatch):
+    suite = load_suite(str(suite_file))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    check = doctor.storage(plan(suite), tmp_path / "not" / "there", workers=1)
+    assert check.status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        (["algorithms.gvpo.optimizer.critic_lr=1e-3"], "algorithms.gvpo.optimizer.critic_lr has no effect"),
+        (["algorithms.gvpo.optimizer.critic_max_norm=2.0"], "algorithms.gvpo.optimizer.critic_max_norm has no effect"),
+        (["model.revision=main"], "model.revision says nothing of a folder"),
+        (["train.checkpoint_every=6"], "train.checkpoint_every = 6 comes after the last of 6 steps"),
+        (["train.refresh_every=6"], "train.refresh_every = 6: in 6 steps only the base samples"),
+        (["train.limit=5000"], "train.limit = 5000 leaves out none of the 4096 problems"),
+        (["evaluation.limit=1000"], "evaluation.limit = 1000 leaves out no problem"),
+        (["train.mini_batches=1"], "algorithms.gvpo.parameters of the anchor have no effect but on the scale"),
+        (["algorithms.ppo.optimizer={ lr = 1e-3, max_norm = 1.0 }"], "critic_lr is not set: the critic learns at"),
+    ],
+)
+def test_key_without_effect_is_named(suite_file, settings, key):
+    checks = list(doctor.unused_keys(load_suite(str(suite_file), settings)))
+    assert any(check.status == "warn" and key in check.found for check in checks), checks
+
+
+def test_failed_check_ends_a_sweep_before_it_starts(suite_file, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("--set", "train.benchmark=arithmetic", "--workers", 1, "--out", out)
+    assert command("sweep", suite_file, *options) == 2
+    shown = capsys.readouterr()
+    assert "overlap arithmetic: of 12 problems 12 are trained on" in shown.err
+    assert not out.exists()
+
+
+def test_finished_sweep_is_not_examined_again(suite_file, tmp_path, quick_workers, no_figures, monkeypatch):
+    options = ("--set", "train.steps=1", "--set", "train.checkpoint_every=0", "--seeds", 1, "--algorithm", "gvpo")
+    assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0
+    monkeypatch.setattr("harness.run.examine", lambda *_, **__: pytest.fail("examined"))
+    assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0

@@ -231,6 +231,14 @@ def test_untied_model_with_biases_and_wide_heads(precision):
             drawn(engine, max_new_tokens=40)
 
 
+def test_two_tensor_parallel_processes_take_new_weights(model32):
+    with opened(model32, tensor_parallel_size=2) as engine:
+        assert_parity(drawn(engine), model32)
+        other = moved(model32)
+        engine.sync(other)
+        assert_parity(drawn(engine), other)
+
+
 def ended(pid, seconds=20.0):
     """Whether a process is gone, or a zombie, within some seconds."""
     deadline = time.monotonic() + seconds

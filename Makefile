@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full ablations tune theory perf test test-vllm lint clean
+.PHONY: install bench bench-full ablations tune theory perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -45,6 +45,10 @@ theory: install
 # Speed against TRL, which has an environment of its own.
 perf: install .venv-trl/installed
 	$(BIN)/python perf/measure.py
+
+# The training step on a CUDA GPU; the script itself needs torch and transformers alone.
+gpu: install
+	$(BIN)/python perf/gpu.py
 
 .venv-trl/installed:
 	$(PYTHON) -m venv .venv-trl

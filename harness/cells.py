@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,7 +21,8 @@ from benchmarks.templates import load_template
 from harness.config import CellConfig, ConfigError, Resources, Suite, Train, hash_of, points_of
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
-from harness.policy import Scorer
+from harness.policy import PolicyModel, Scorer, logprob_chunk, shard
+from harness.ranks import Ranks
 from harness.record import CellFolder, environment, new_folder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
@@ -179,22 +181,33 @@ OnProgress = Callable[[str, int, int, float | None], None]
 
 
 def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress) -> str:
-    """Runs a cell, or continues it. Returns "finished" or "failed"; a failure's traceback lies in the cell's folder."""
+    """Runs a cell, or continues it. Returns "finished" or "failed"; a failure's traceback lies in the cell's folder.
+
+    Within a process group of torch's (`join_ranks`) the cell runs on all of its ranks, each of which must call this
+    with the same arguments and the same folder on a shared disk. There a failure is raised, once it is recorded: the
+    others may wait for this rank, and it has to end for them to end.
+    """
+    ranks = Ranks.of_group()
     folder = CellFolder(runs / cell.name)
     cell_hash = cell.config.hash()
-    with folder.claim(cell_hash):
-        if folder.is_finished(cell_hash):
+    with folder.claim(cell_hash) if ranks.rank == 0 else contextlib.nullcontext():
+        if ranks.first(lambda: folder.is_finished(cell_hash)):
             return "finished"
         started = time.perf_counter()
         result: dict[str, Any] = {"seconds": {}}
+        status, failure = "finished", None
         try:
-            result = _work(cell, folder, on_progress)
-            status = "finished"
-        except Exception:
-            folder.write_traceback(traceback.format_exc())
-            status = "failed"
+            result = _work(cell, folder, on_progress, ranks)
+        except Exception as error:
+            # The first rank to fail has the reason; the others will only say that they lost it.
+            if not folder.has_traceback():
+                folder.write_traceback(traceback.format_exc())
+            status, failure = "failed", error
         result["seconds"]["wall"] = time.perf_counter() - started
-        folder.finish({**_about(cell, command), **result, "status": status})
+        if ranks.rank == 0 or failure is not None:
+            folder.finish({**_about(cell, command), **result, "ranks": ranks.size, "status": status})
+        if failure is not None and not ranks.alone:
+            raise failure
         return status
 
 
@@ -250,18 +263,21 @@ def _resolved(cell: Cell) -> dict[str, Any]:
     return {**resolved, **cell.suite, "resources": cell.resources.model_dump(), "algorithm": entry}
 
 
-def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
+def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks) -> dict[str, Any]:
     config, settings = cell.config, cell.config.evaluation
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     lm = load_model(config.model)
-    base = Scorer(frozen_copy(lm.model), None, 1.0, config.model.precision)
+    precision, budget = config.model.precision, config.train.token_budget
+    chunk = logprob_chunk(lm.model, config.train.logprob_chunk, budget)
+    base = Scorer(PolicyModel(frozen_copy(lm.model), chunk), precision=precision, ranks=ranks)
+    shard(base.model, ranks)
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
     with (
         judge_for([train_benchmark, *scored]) as judges,
-        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=config.model.precision) as engine,
+        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
     ):
         spent, display = Spent(), "base"
         if not cell.is_base:
@@ -271,8 +287,8 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
             def on_step(step: int, row: Mapping[str, float]) -> None:
                 on_progress("train", step, config.train.steps, row["reward"])
 
-            problems = training_problems(config.train)
-            spent = train(config, algorithm, lm, engine, problems, judges[train_benchmark.name], folder, on_step)
+            problems, judge = training_problems(config.train), judges[train_benchmark.name]
+            spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
 
         evaluation_started = time.perf_counter()
         engine.sync(lm.model)
@@ -286,17 +302,22 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress) -> dict[str, 
             max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
             seed=config.seed,
             limit=settings.limit,
-            scorer=Scorer(lm.model, None, 1.0, config.model.precision),
+            scorer=Scorer(PolicyModel(lm.model, chunk), precision=precision, ranks=ranks),
             base=base,
-            token_budget=config.train.token_budget,
+            token_budget=budget,
             on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
+            ranks=ranks,
         )
     evaluation_seconds = time.perf_counter() - evaluation_started
-    if not cell.is_base:
-        with new_folder(folder.checkpoint_path) as scratch:
-            lm.model.save_pretrained(scratch)
-            lm.tokenizer.save_pretrained(scratch)
-    write(folder.path / "samples.parquet", samples.to_parquet(index=False))
+
+    def export() -> None:
+        if not cell.is_base:
+            with new_folder(folder.checkpoint_path) as scratch:
+                lm.model.save_pretrained(scratch)
+                lm.tokenizer.save_pretrained(scratch)
+        write(folder.path / "samples.parquet", samples.to_parquet(index=False))
+
+    ranks.first(export)
     return {
         "display": display,
         "template": lm.template_label,

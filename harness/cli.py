@@ -398,3 +398,7 @@ def _check_packages() -> None:
                 file=sys.stderr,
             )
             raise SystemExit(EXIT_INPUT)
+
+
+if __name__ == "__main__":  # torchrun -m harness.cli
+    main()

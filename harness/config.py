@@ -72,7 +72,11 @@ class Train(_Section):
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
     right whatever policy sampled."""
     token_budget: int = Field(16384, ge=1)
-    """Tokens of one forward pass, padding included: memory, never the result."""
+    """Tokens of one forward pass (of each process), padding included: memory, never the result."""
+    logprob_chunk: int = Field(0, ge=0)
+    """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits. Memory, never the result."""
+    activation_checkpointing: bool = False
+    """Keeps only each layer's input for the backward pass, which computes the rest again: memory, never the result."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
 

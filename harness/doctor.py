@@ -27,7 +27,7 @@ from benchmarks.arithmetic import Arithmetic
 from harness.cells import Cell, build_algorithm, training_problems
 from harness.config import Suite, points_of
 from harness.costs import disk, memory_of, model_size, needs_of, prompts_of
-from harness.models import LanguageModel, device_of, load_model
+from harness.models import LanguageModel, load_model
 from harness.policy import Rows, Scorer, score
 from harness.reward import judge_for
 from harness.rollout import Engine, Response, open_engine
@@ -67,13 +67,19 @@ class Check:
 def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
     """All checks of a suite, in the order in which they are shown."""
     checks = [*versions(), *hardware(suite, cells), storage(cells, out, workers), *data(suite), *overlaps(suite)]
-    if device_of(suite.model).type == "cuda":
+    if on_gpu(suite):
         # In a process of its own, so that this one holds no memory of the GPU while the cells run.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             checks += pool.submit(on_the_model, suite).result()
     else:
-        checks += on_the_model(suite)
+        on_cpu = suite.model.model_copy(update={"device": "cpu"})
+        checks += on_the_model(suite.model_copy(update={"model": on_cpu}))
     return [*checks, *self_test(suite), *unused_keys(suite)]
+
+
+def on_gpu(suite: Suite) -> bool:
+    """Whether this machine has the GPU that a cell asks for."""
+    return suite.resources.gpus > 0 and torch.cuda.is_available() and suite.model.device != "cpu"
 
 
 def versions() -> Iterator[Check]:
@@ -102,16 +108,14 @@ def versions() -> Iterator[Check]:
 
 def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     """The device that the cells will use, and whether the largest fits into it."""
-    device = device_of(suite.model)
-    if device.type == "cpu":
+    if not on_gpu(suite):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        slow = suite.model.precision == "bfloat16"
-        yield Check(
-            "device",
-            "warn" if slow else "ok",
-            f"the CPU, {cores} cores" + (", in bfloat16" if slow else ""),
-            "bfloat16 is slow without a GPU: model.precision = 'float32'" if slow else "",
-        )
+        remedy = ""
+        if suite.resources.gpus > 0:
+            remedy = "a cell asks for a GPU and this machine has none: these checks say little of where it will run"
+        elif suite.model.precision == "bfloat16":
+            remedy = "bfloat16 is slow without a GPU: set resources.gpus, or model.precision = 'float32'"
+        yield Check("device", "warn" if remedy else "ok", f"the CPU, {cores} cores", remedy)
         return
     free, whole = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
@@ -256,7 +260,7 @@ def prompts(suite: Suite, lm: LanguageModel) -> Iterator[Check]:
     if split:
         yield Check(
             "stops", "warn", f"{', '.join(map(repr, split))} of {lm.template.label}: more than one token each",
-            "a response goes on after them to its limit, and is cut there for the grader; expect truncated responses",
+            "a response ends there, but the engine computes tokens past it; another template may save them",
         )  # fmt: skip
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from benchmarks import Benchmark
+from benchmarks import Benchmark, Problem, Verdict
 from harness.config import ConfigError
 from harness.models import LanguageModel
-from harness.policy import Rows, Scorer, micro_batches
+from harness.policy import Rows, Scorer
+from harness.ranks import ALONE, Ranks
 from harness.reward import Judge, score_of
 from harness.rollout import Engine, Response
 from harness.seeding import seed_of
@@ -36,6 +38,7 @@ def evaluate(
     on_progress: Callable[[str, int, int], None] | None = None,
     on_benchmark: Callable[[str, pd.DataFrame], None] | None = None,
     chunk: int = 64,
+    ranks: Ranks = ALONE,
 ) -> pd.DataFrame:
     """`samples` responses (or as many as its benchmark's name has there) to each problem, graded: one row each, with
     SAMPLE_COLUMNS.
@@ -44,7 +47,8 @@ def evaluate(
     template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
     without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
     and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. `chunk` problems are sampled
-    at a time; with the cached engine it does not decide the responses.
+    at a time, on each of the `ranks`; with the cached engine it does not decide the responses. The table is the same on
+    all ranks.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
@@ -58,31 +62,40 @@ def evaluate(
             raise ConfigError(f"benchmark {benchmark.name}: {error}") from None
         work.append((benchmark, problems, prompts))
 
+    def answer(
+        benchmark: Benchmark, k: int, share: Sequence[tuple[Problem, list[int]]]
+    ) -> list[list[tuple[Response, Verdict]]]:
+        groups = engine.generate(
+            [prompt for _, prompt in share],
+            [k] * len(share),
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem, _ in share],
+        )
+        groups = [[lm.end_at_stop(response) for response in group] for group in groups]
+        flat = [response for group in groups for response in group]
+        owners = [problem for problem, _ in share for _ in range(k)]
+        texts, cut = [lm.text(response.tokens) for response in flat], [response.truncated for response in flat]
+        verdicts = iter(judges[benchmark.name](owners, texts, cut))
+        return [[(response, next(verdicts)) for response in group] for group in groups]
+
     tables = []
     for benchmark, problems, prompts in work:
         k = samples if isinstance(samples, int) else samples[benchmark.name]
         frames = []
-        for start in range(0, len(problems), chunk):
-            part, part_prompts = problems[start : start + chunk], prompts[start : start + chunk]
-            groups = engine.generate(
-                part_prompts,
-                [k] * len(part),
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem in part],
-            )
-            flat = [lm.end_at_stop(response) for group in groups for response in group]
+        for start in range(0, len(problems), step := chunk * ranks.size):
+            part, part_prompts = problems[start : start + step], prompts[start : start + step]
+            asked = list(zip(part, part_prompts, strict=True))
+            answers = ranks.spread(functools.partial(answer, benchmark, k), asked)
+            flat = [response for group in answers for response, _ in group]
+            verdicts = [verdict for group in answers for _, verdict in group]
             owners = [problem for problem in part for _ in range(k)]
             texts = [lm.text(response.tokens) for response in flat]
-            cut = [response.truncated for response in flat]
-            verdicts = judges[benchmark.name](owners, texts, cut)
             kl = [float("nan")] * len(flat)
             if scorer is not None and base is not None:
                 ids = [prompt for prompt in part_prompts for _ in range(k)]
                 rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
-                for index in micro_batches(rows.length_N, token_budget):
-                    for n, value in zip(index.tolist(), scorer.kl_from(base, rows.pick(index)).tolist(), strict=True):
-                        kl[n] = value
+                kl = scorer.kl_from(base, rows, token_budget).tolist()
             frames.append(
                 pd.DataFrame(
                     {

@@ -8,6 +8,10 @@ Where the mini-batch needs several micro-batches there are two ways, with the sa
     two passes  score everything without gradient, take all coefficients at once, forward again with gradient;
     one pass    for each micro-batch, take its coefficients with all other log-probs held at any value. Right only where
                 coefficients do not depend on other units' log-probs, which an algorithm declares as its `coupling`.
+
+With several ranks (harness/ranks.py) a micro-batch is a round: each rank runs its share of the rows, all of them gather
+the log-probs and take the same coefficients, and each pushes those of its own rows through its backward pass. A group
+may lie on any number of ranks.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
-from harness.policy import Rows, Scorer, micro_batches, score
+from harness.policy import Rows, Scorer, collect, fits, micro_batches, score
 
 Passes = Literal["auto", "one", "two"]
 
@@ -113,14 +117,15 @@ def accumulate_gradient(
         "group": place_N // batch.valid_GK.shape[1],
         "batch": torch.zeros_like(place_N),
     }[algorithm.needs.coupling]
-    split = micro_batches(rows.length_N, token_budget, unit_N)
-    fits = all(len(part) == 1 or len(part) * int(rows.length_N[part].max()) <= token_budget for part in split)
-    if passes == "one" and not fits:
+    ranks = scorer.ranks.size
+    split = micro_batches(rows.length_N, token_budget, unit_N, ranks)
+    one_is_right = all(fits(part, rows.length_N, token_budget, ranks) for part in split)
+    if passes == "one" and not one_is_right:
         raise ValueError(
             f"{type(algorithm).__name__} couples the log-probs of a {algorithm.needs.coupling}, which does not fit "
             f"into {token_budget} tokens: raise token_budget or take two passes"
         )
-    if fits and passes != "two":
+    if one_is_right and passes != "two":
         return _one_pass(scorer, algorithm, batch, rows, split, place_N)
     return _two_passes(scorer, algorithm, batch, rows, token_budget, place_N, first_pass)
 
@@ -135,10 +140,10 @@ def _one_pass(
         value_GKT=None if batch.old_value_GKT is None else batch.old_value_GKT.clone(),
     )
     for part in split:
-        live = _forward(scorer, algorithm, batch, rows.pick(part))
-        _write(table, live, place_N[part])
+        live = _forward(scorer, algorithm, batch, rows, part)
+        _write(table, collect(scorer.ranks, live, len(part)), place_N[part])
         coefficients = differentiate(algorithm, table, batch)
-        _backward(live, coefficients, place_N[part])
+        _backward(scorer, live, coefficients, part, place_N)
     return coefficients if len(split) == 1 else differentiate(algorithm, table, batch)
 
 
@@ -158,14 +163,17 @@ def _two_passes(
             score(scorer, rows, response_length=length, token_budget=token_budget, entropy=entropy), batch.valid_GK
         )
     coefficients = replace(differentiate(algorithm, first_pass, batch), extra_pass=extra_pass)
-    for part in micro_batches(rows.length_N, token_budget):
-        _backward(_forward(scorer, algorithm, batch, rows.pick(part)), coefficients, place_N[part])
+    for part in micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size):
+        live = _forward(scorer, algorithm, batch, rows, part)
+        _backward(scorer, live, coefficients, part, place_N)
     return coefficients
 
 
-def _forward(scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows) -> PolicyOutput:
+def _forward(scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows, part: Tensor) -> PolicyOutput:
+    """This rank's rows of a part, [M, T]."""
+    mine, _ = scorer.ranks.deal(part)
     with torch.enable_grad():
-        return scorer(rows, response_length=batch.mask_GKT.shape[-1], entropy=algorithm.needs.entropy)
+        return scorer(rows.pick(mine), response_length=batch.mask_GKT.shape[-1], entropy=algorithm.needs.entropy)
 
 
 def _present(*outputs: PolicyOutput | Coefficients) -> list[tuple[Tensor, ...]]:
@@ -190,10 +198,17 @@ def to_groups(output_N: PolicyOutput, valid_GK: Tensor) -> PolicyOutput:
     return table
 
 
-def _backward(live: PolicyOutput, coefficients: Coefficients, place_N: Tensor) -> None:
-    """Pushes the coefficients of some rows through the model."""
+def _backward(scorer: Scorer, live: PolicyOutput, coefficients: Coefficients, part: Tensor, place_N: Tensor) -> None:
+    """Pushes the coefficients of this rank's rows of a part through the model."""
+    mine, counts = scorer.ranks.deal(part)
+    # The gradient is the sum over ranks, of which FSDP takes the mean. Rows that do not count only keep the others
+    # company.
+    weight = scorer.ranks.size if counts else 0
     pairs = _present(live, coefficients)
     torch.autograd.backward(
         [x_NT for x_NT, _ in pairs],
-        [grad_GKT.view(-1, grad_GKT.shape[-1])[place_N.to(grad_GKT.device)].to(x.dtype) for x, grad_GKT in pairs],
+        [
+            weight * grad_GKT.view(-1, grad_GKT.shape[-1])[place_N[mine].to(grad_GKT.device)].to(x.dtype)
+            for x, grad_GKT in pairs
+        ],
     )

@@ -147,6 +147,9 @@ class CellFolder:
         """Why the cell failed."""
         write(self.path / "traceback.txt", text)
 
+    def has_traceback(self) -> bool:
+        return (self.path / "traceback.txt").is_file()
+
     def metrics(self) -> list[dict[str, Any]]:
         """The rows so far; a last line that a kill cut short is left out."""
         path = self.path / "metrics.jsonl"

@@ -13,31 +13,43 @@ from benchmarks import Problem, load_benchmark
 from harness.ablation import AblationReport, write_ablation
 from harness.cells import Cell, plan, training_problems
 from harness.coefficients import write_coefficients
-from harness.config import Suite, points_of
+from harness.config import ConfigError, Suite, points_of
 from harness.doctor import examine, require_health
 from harness.embedded import embedded_base
 from harness.models import check_model
+from harness.ranks import join_ranks
 from harness.record import CellFolder
 from harness.report import Report, write_report
 from harness.rollout import check_engine
-from harness.sweep import Executor, run_cells
+from harness.sweep import Executor, LocalPool, run_cells, run_cells_on_ranks
 
 
 def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
+    Started by torchrun, it runs each cell on all ranks; rank 0 alone writes and prints.
+
     Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
     """
-    cells = plan(suite)
+    cells, runs = plan(suite), out / "runs" / suite.name
     points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
-    console.print(
-        f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}; "
-        f"{executor}, {suite.resources} a cell"
-    )
-    prepare_model(suite, console)
-    runs = out / "runs" / suite.name
-    check_health(suite, cells, out, executor.workers, console)
-    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+    about = f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}"
+    with join_ranks(suite.model.device) as ranks:
+        if ranks.alone:
+            console.print(f"{about}; {executor}, {suite.resources} a cell")
+            prepare_model(suite, console)
+            check_health(suite, cells, out, executor.workers, console)
+            outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+        else:
+            if not isinstance(executor, LocalPool):
+                raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray out")
+            console = console if ranks.rank == 0 else Console(quiet=True)
+            console.print(f"{about}; each on {ranks.size} ranks")
+            ranks.first(lambda: prepare_model(suite, console))
+            ranks.first(lambda: check_health(suite, cells, out, 1, console))
+            outcome = run_cells_on_ranks(cells, runs, command=command, console=console)
+    if ranks.rank > 0:
+        return False
     report: Report | AblationReport
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)

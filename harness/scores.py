@@ -71,7 +71,7 @@ def problem_scores(samples: pd.DataFrame) -> pd.DataFrame:
     table = groups[columns].mean(skipna=False)
     table.insert(0, "samples", groups.size())
     correct = groups["score"].sum()
-    for j in sorted({j for k in table["samples"].unique() for j in pass_ks(k)}):
+    for j in sorted({j for k in table["samples"].unique() for j in pass_ks(int(k))}):
         counts = zip(table["samples"], correct, strict=True)
         table[f"pass_at_{j}"] = [pass_at_k(int(n), round(c), j) if n >= j else math.nan for n, c in counts]
     if table["samples"].max() > 1:

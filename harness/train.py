@@ -5,16 +5,18 @@ Problem → Group of K rollouts → rewards → Batch[G,K,T] → loss → coeffi
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
 from benchmarks import Problem, Verdict
@@ -22,8 +24,19 @@ from benchmarks.base import GRADER_FAILURES
 from harness.config import CellConfig, Optimizer
 from harness.gradient import accumulate_gradient, truncated_ratio
 from harness.models import LanguageModel, frozen_copy, new_critic
-from harness.policy import Rows, Scorer, score
-from harness.record import CellFolder, new_folder
+from harness.policy import (
+    PolicyModel,
+    Rows,
+    Scorer,
+    logprob_chunk,
+    padding_share,
+    recompute_activations,
+    score,
+    shard,
+)
+from harness.ranks import ALONE, Ranks, copy_weights, whole
+from harness.record import CellFolder
+from harness.resume import load, save
 from harness.reward import REWARDS, Judge
 from harness.rollout import Engine
 from harness.seeding import generator, seed_of
@@ -59,33 +72,53 @@ class Spent:
     rollout_seconds: float = 0.0
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0
+    """Of rank 0 alone."""
 
 
 class Learner:
-    """The policy being trained and the models beside it that the algorithm needs."""
+    """The policy being trained and the models beside it that the algorithm needs, sharded over the ranks.
 
-    def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig) -> None:
+    `lm.model` is what samples, whole on every rank. Alone and never stale it is the policy too; else that is a copy.
+    """
+
+    def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE) -> None:
         train, needs, settings = config.train, algorithm.needs, config.optimizer
         if settings is None:
             raise ValueError("a cell without an optimizer cannot be trained")
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
-        self.policy = lm.model
+        self.sampler, self.sampler_is_stale = lm.model, train.refresh_every > 1
+        self.policy = (
+            lm.model if ranks.alone and not self.sampler_is_stale else copy.deepcopy(lm.model).requires_grad_(True)
+        )
+        chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
+        policy = PolicyModel(self.policy, chunk)
+        reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
         self.critic = new_critic(lm.model) if needs.critic else None
-        reference = frozen_copy(lm.model) if needs.reference else None
-        # Rollouts of a stale policy come from a copy; otherwise from the policy itself.
-        self.sampler = frozen_copy(lm.model) if train.refresh_every > 1 else lm.model
-        self.optimizer = adamw(self.policy, settings.lr, settings)
+        if train.activation_checkpointing:
+            for model in filter(None, (policy, self.critic)):
+                recompute_activations(model)
+        for model in filter(None, (policy, reference, self.critic)):
+            shard(model, ranks)
+        if self.sampler is not self.policy:
+            self.sampler.requires_grad_(False)
+
+        self.optimizer = adamw(policy, settings.lr, settings)
         self.critic_optimizer = (
             adamw(self.critic, settings.critic_lr or settings.lr, settings) if self.critic is not None else None
         )
-        precision = config.model.precision
-        self.scorer = Scorer(self.policy, self.critic, train.temperature, precision)
-        self.sampler_scorer = Scorer(self.sampler, None, train.temperature, precision)
-        self.reference_scorer = Scorer(reference, None, train.temperature, precision) if reference else None
+        scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
+        self.scorer = scorer(policy, self.critic)
+        self.sampler_scorer = scorer(PolicyModel(self.sampler, chunk))
+        self.reference_scorer = scorer(reference) if reference is not None else None
 
     def refresh_sampler(self) -> None:
         if self.sampler is not self.policy:
-            self.sampler.load_state_dict(self.policy.state_dict())
+            copy_weights(self.policy, self.sampler)
+
+    def hand_over(self) -> None:
+        """Leaves the trained weights in `lm.model`."""
+        self.refresh_sampler()
+        self.sampler.requires_grad_(True)
 
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
@@ -95,27 +128,25 @@ class Learner:
             ("critic_grad_norm", self.critic, self.critic_optimizer, self.max_norms[1]),
         ):
             if model is not None and optimizer is not None:
-                norms[name] = float(clip_grad_norm_(model.parameters(), max_norm, error_if_nonfinite=True))
+                norm = whole(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+                if not torch.isfinite(norm):
+                    raise RuntimeError(f"{name} is {float(norm)}: the gradient cannot be clipped")
+                clip_grads_with_norm_(model.parameters(), max_norm, norm)
+                norms[name] = float(norm)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         return norms
 
-    def _stateful(self) -> dict[str, Any]:
-        parts = {
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """All that changes in training, by name."""
+        found = {
             "policy": self.policy,
-            "sampler": None if self.sampler is self.policy else self.sampler,
+            "sampler": self.sampler if self.sampler_is_stale else None,
             "critic": self.critic,
             "optimizer": self.optimizer,
             "critic_optimizer": self.critic_optimizer,
         }
-        return {name: part for name, part in parts.items() if part is not None}
-
-    def state(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._stateful().items()}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])
+        return {name: part for name, part in found.items() if part is not None}
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
@@ -131,27 +162,27 @@ def train(
     judge: Judge,
     folder: CellFolder,
     on_step: Callable[[int, Mapping[str, float]], None],
+    ranks: Ranks = ALONE,
 ) -> Spent:
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
-    Leaves a row a step in metrics.jsonl, and calls `on_step` with it.
+    Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks each runs this very loop on
+    the same batches: they share out the samples to draw, the rows to score and the weights, and rank 0 writes.
     """
     settings = config.train
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
-    learner = Learner(lm, algorithm, config)
+    learner = Learner(lm, algorithm, config, ranks)
     history: dict[str, list[Sample]] = {}
     spent = Spent()
     prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
     lm.check_length(list(prompts.values()), settings.max_new_tokens)
 
     first_step = 0
-    resume_file = folder.resume_path / "state.pt"
-    if resume_file.is_file():
-        state = torch.load(resume_file, map_location=lm.device, weights_only=True)
-        first_step, spent = state["step"], Spent(**state["spent"])
-        learner.load_state(state["learner"])
-        history = {key: [Sample(**sample) for sample in kept] for key, kept in state["history"].items()}
-    folder.keep_metrics(first_step)
+    progress = load(folder.resume_path, learner.parts(), ranks, lm.device)
+    if progress is not None:
+        first_step, spent = progress["step"], Spent(**progress["spent"])
+        history = {key: [Sample(**sample) for sample in kept] for key, kept in progress["history"].items()}
+    ranks.first(lambda: folder.keep_metrics(first_step))
 
     for step in range(first_step, settings.steps):
         cpu, started = time.process_time(), time.perf_counter()
@@ -161,7 +192,7 @@ def train(
         if sampler_is_current or step == first_step:
             engine.sync(learner.sampler)
         chosen = prompts_of_step(problems, config.seed, step, settings.prompts)
-        fresh = draw(engine, lm, chosen, prompts, history, judge, config, step)
+        fresh = draw(engine, lm, chosen, prompts, history, judge, config, step, ranks)
         engine.release_memory()
         spent.generated += sum(len(sample.tokens) for group in fresh for sample in group)
         rolled_out = time.perf_counter()
@@ -198,14 +229,16 @@ def train(
         row = {"step": step + 1, **rollout_metrics(fresh, groups, batch)}
         row |= {name: sum(values) / len(values) for name, values in updates.items()}
         row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
+        row["padding"] = padding_share(rows.length_N, settings.token_budget, ranks.size)
         row["seconds"] = spent.rollout_seconds + spent.train_seconds
-        folder.add_metrics(row)
+        if ranks.rank == 0:
+            folder.add_metrics(row)
         on_step(step + 1, row)
         if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
             kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
-            state = {"step": step + 1, "spent": asdict(spent), "learner": learner.state(), "history": kept}
-            with new_folder(folder.resume_path) as scratch:
-                torch.save(state, scratch / "state.pt")
+            progress = {"step": step + 1, "spent": asdict(spent), "history": kept}
+            save(folder.resume_path, learner.parts(), progress, ranks)
+    learner.hand_over()
     return spent
 
 
@@ -230,41 +263,47 @@ def draw(
     judge: Judge,
     config: CellConfig,
     step: int,
+    ranks: Ranks = ALONE,
 ) -> list[list[Sample]]:
     """Fresh graded samples for each prompt: the group's size less what history will fill."""
     settings = config.train
     from_history = round(settings.history_share * settings.samples)
-    counts = [settings.samples - min(from_history, len(history.get(p.id, []))) for p in chosen]
-    drawn = engine.generate(
-        [prompts[p.id] for p in chosen],
-        counts,
-        temperature=settings.temperature,
-        max_new_tokens=settings.max_new_tokens,
-        seeds=[seed_of("rollout", config.seed, step, place) for place in range(len(chosen))],
-    )
-    drawn = [[lm.end_at_stop(response) for response in group] for group in drawn]
-    flat = [(problem, response) for problem, group in zip(chosen, drawn, strict=True) for response in group]
     recipe = REWARDS[settings.reward]
-    verdicts = iter(judge([p for p, _ in flat], [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]))
-    return [
-        [
-            Sample(
-                prompt=prompts[problem.id],
-                tokens=response.tokens,
-                sampler_logp=response.logp,
-                reward=recipe.reward(
-                    verdict := next(verdicts),
-                    tokens=len(response.tokens),
+
+    def draw_share(share: Sequence[tuple[int, Problem]]) -> list[list[Sample]]:
+        problems = [problem for _, problem in share]
+        drawn = engine.generate(
+            [prompts[p.id] for p in problems],
+            [settings.samples - min(from_history, len(history.get(p.id, []))) for p in problems],
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seeds=[seed_of("rollout", config.seed, step, place) for place, _ in share],
+        )
+        drawn = [[lm.end_at_stop(response) for response in group] for group in drawn]
+        flat = [(problem, response) for problem, group in zip(problems, drawn, strict=True) for response in group]
+        texts, cut = [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]
+        verdicts = iter(judge([p for p, _ in flat], texts, cut))
+        return [
+            [
+                Sample(
+                    prompt=prompts[problem.id],
+                    tokens=response.tokens,
+                    sampler_logp=response.logp,
+                    reward=recipe.reward(
+                        verdict := next(verdicts),
+                        tokens=len(response.tokens),
+                        truncated=response.truncated,
+                        max_new_tokens=settings.max_new_tokens,
+                    ),
                     truncated=response.truncated,
-                    max_new_tokens=settings.max_new_tokens,
-                ),
-                truncated=response.truncated,
-                verdict=verdict,
-            )
-            for response in group
+                    verdict=verdict,
+                )
+                for response in group
+            ]
+            for problem, group in zip(problems, drawn, strict=True)
         ]
-        for problem, group in zip(chosen, drawn, strict=True)
-    ]
+
+    return ranks.spread(draw_share, list(enumerate(chosen)))
 
 
 def mix_in_history(fresh: list[Sample], earlier: list[Sample], size: int) -> list[Sample]:

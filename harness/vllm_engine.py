@@ -26,9 +26,10 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -69,8 +70,14 @@ class VLLMError(RuntimeError):
 def check_vllm(settings: Rollout, device: torch.device) -> None:
     """Refuses what cannot work on this machine. `device` is the trainer's.
 
-    Raises ConfigError where vLLM isn't installed or a setting is for GPUs that are not there.
+    Raises ConfigError where vLLM isn't installed, a setting is for GPUs that are not there, or the trainer is one of
+    several processes.
     """
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise ConfigError(
+            f"rollout.engine = 'vllm' samples for one training process, and torchrun started {dist.get_world_size()}: "
+            "use rollout.engine = 'cached' with several ranks"
+        )
     if find_spec("vllm") is None:
         raise ConfigError(
             "rollout.engine = 'vllm': vLLM is not installed. pip install 'gvpo-bench[vllm]' (CUDA); on a CPU see "
@@ -133,14 +140,6 @@ def _shared_folder(size: int) -> tempfile.TemporaryDirectory[str]:
     shared = Path("/dev/shm")
     in_memory = shared.is_dir() and os.access(shared, os.W_OK) and shutil.disk_usage(shared).free > 1.1 * size
     return tempfile.TemporaryDirectory(prefix="gvpo-bench-vllm-", dir=shared if in_memory else None)
-
-
-class Sampler(Protocol):
-    """What `VLLMEngine` asks of vLLM, wherever it runs."""
-
-    def sample(self, requests: Sequence[Mapping[str, Any]]) -> list[list[tuple[list[int], list[float]]]]: ...
-
-    def score(self, tokens: Sequence[int]) -> list[float]: ...
 
 
 class VLLMEngine:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import os
 import resource
 import time
 from pathlib import Path
@@ -61,7 +62,8 @@ def measure_speed(rows: list[RecordedResponse], responses: int, workers: int) ->
     cpu = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
     return (
         f"{len(cases):,} ordinary responses took {seconds:.0f} s with {workers} worker processes, which used "
-        f"{cpu:.0f} s of CPU time ({1000 * cpu / len(cases):.1f} ms a response) on {environment()['hardware']['cpu']}."
+        f"{cpu:.0f} s of CPU time ({1000 * cpu / len(cases):.1f} ms a response) on {environment()['hardware']['cpu']} "
+        f"with {os.cpu_count()} cores, at a load average of {os.getloadavg()[0]:.1f}."
     )
 
 

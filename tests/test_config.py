@@ -215,6 +215,14 @@ def test_training_may_be_limited_to_the_first_problems(suite_toml):
     assert len(plan(suite)) == 5
 
 
+def test_another_reward_is_another_run(suite_toml):
+    hashes = {
+        plan(load_suite(str(suite_toml), settings))[1].config.hash()
+        for settings in ([], ["train.reward=correct-v1"], ["train.reward=dapo-v1"])
+    }
+    assert len(hashes) == 2
+
+
 def test_later_override_wins(suite_toml):
     assert load_suite(str(suite_toml), ["seeds=3", "seeds=4"]).seeds == 4
 

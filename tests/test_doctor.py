@@ -147,6 +147,18 @@ def test_full_disk_fails(suite_file, tmp_path, monkeypatch):
     assert check.status == "fail"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what holds without a GPU")
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [(["resources.gpus=1"], "this machine has none"), (["model.precision=bfloat16"], "slow without a GPU")],
+)
+def test_missing_gpu_is_pointed_out(suite_file, settings, remedy):
+    suite = load_suite(str(suite_file), settings)
+    (check,) = doctor.hardware(suite, plan(suite))
+    assert check.status == "warn"
+    assert remedy in check.remedy
+
+
 @pytest.mark.parametrize(
     ("settings", "key"),
     [

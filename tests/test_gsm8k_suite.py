@@ -59,6 +59,8 @@ def test_suite_on_real_problems_trains_evaluates_and_reports(reader, tmp_path, q
     ]
     for name in ("base", "gvpo-s0", "ppo-s0"):
         assert manifest(runs / name)["status"] == "finished"
+        assert manifest(runs / name)["template"] == "plain-v1"
+        assert manifest(runs / name)["config"]["train"]["reward"] == "correct-v1"
         samples = pd.read_parquet(runs / name / "samples.parquet")
         assert samples["problem_id"].tolist() == asked
     for name in ("gvpo-s0", "ppo-s0"):

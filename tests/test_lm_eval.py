@@ -137,19 +137,20 @@ def by_benchmark(model, folder, *options):
     return table["response"].tolist(), table["score"].tolist()
 
 
-def by_task(model, folder, *options):
+def by_task(model, folder, *options, task="gvpo_gsm8k"):
     options = options or ("--limit", PROBLEMS, "--max-new-tokens", TOKENS)
-    assert command("eval", model, "--task", "gvpo_gsm8k", *options, "--out", folder / "task") == 0
-    return logged(json.loads((folder / "task" / "tasks" / "gvpo_gsm8k.json").read_text(encoding="utf-8")))
+    assert command("eval", model, "--task", task, *options, "--out", folder / "task") == 0
+    return logged(json.loads((folder / "task" / "tasks" / f"{task}.json").read_text(encoding="utf-8")))
 
 
-def by_plain_lm_eval(model, limit=PROBLEMS, **settings):
+def by_plain_lm_eval(model, limit=PROBLEMS, task="gvpo_gsm8k", apply_chat_template=False, **settings):
     result = lm_eval.simple_evaluate(
         model="hf",
         model_args={"pretrained": str(model), "dtype": "float32"},
-        tasks=["gvpo_gsm8k"],
+        tasks=[task],
         task_manager=TaskManager(include_path=str(own_tasks(**settings)), include_defaults=False),
         limit=limit,
+        apply_chat_template=apply_chat_template,
         device="cpu",
         batch_size=2,
     )
@@ -157,7 +158,8 @@ def by_plain_lm_eval(model, limit=PROBLEMS, **settings):
 
 
 def logged(result):
-    samples = sorted(result["samples"]["gvpo_gsm8k"], key=lambda sample: sample["doc_id"])
+    (samples,) = result["samples"].values()
+    samples = sorted(samples, key=lambda sample: sample["doc_id"])
     return [text for sample in samples for text in sample["filtered_resps"][0]], [sample["acc"] for sample in samples]
 
 
@@ -191,6 +193,56 @@ def test_sampled_scores_agree_within_their_intervals(guesser, tmp_path, one_thre
     # 99.9% of means of 64 draws with p = 0.6 lie within 3.3·√(0.6·0.4/64) = 0.2 of it.
     assert found == pytest.approx([0.6] * 3, abs=0.2)
     assert all(0 < mean < 1 for mean in found)
+
+
+def test_chat_prompts_are_the_same_by_every_road(rambler, tmp_path, one_thread):
+    lm = load_model(Model(path=str(rambler)))
+    lm.tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<unk>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    path = tmp_path / "chatty"
+    lm.model.save_pretrained(path)
+    lm.tokenizer.save_pretrained(path)
+    options = ("--template", "chat", "--limit", 2, "--max-new-tokens", TOKENS)
+    responses, scores = by_benchmark(path, tmp_path, *options)
+    assert (responses, scores) == by_task(path, tmp_path, *options, task="gvpo_gsm8k_none")
+    assert (responses, scores) == by_plain_lm_eval(
+        path, limit=2, task="gvpo_gsm8k_none", apply_chat_template=True, max_new_tokens=TOKENS
+    )
+    plain, _ = by_benchmark(path, tmp_path / "plain", "--template", "none", *options[2:])
+    assert plain != responses
+
+
+def test_a_multiple_choice_task_of_a_user_gives_what_lm_evals_own_model_gives(rambler, tmp_path):
+    rows = [
+        {"question": f"What comes after {n}?", "choices": [str(n + i) for i in (0, 1, 2)], "gold": 1} for n in range(8)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = {
+        "task": "mine",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}},
+        "test_split": "test",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "gold",
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(task), encoding="utf-8")
+    assert command("eval", rambler, "--task", "mine", "--include-path", tmp_path, "--out", tmp_path / "out") == 0
+    ours = json.loads((tmp_path / "out" / "tasks" / "mine.json").read_text(encoding="utf-8"))
+    theirs = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(rambler), "dtype": "float32"},
+        tasks=["mine"],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        device="cpu",
+    )
+    for mine, other in zip(ours["samples"]["mine"], theirs["samples"]["mine"], strict=True):
+        found, expected = ([float(logp) for ((logp, _),) in sample["resps"]] for sample in (mine, other))
+        assert found == pytest.approx(expected, rel=1e-4)
+    assert ours["results"]["mine"]["acc,none"] == theirs["results"]["mine"]["acc,none"]
 
 
 def test_a_finished_task_is_not_run_again(asker, tmp_path, monkeypatch):

@@ -147,6 +147,7 @@ def cluster():
     """A head without room for cells, and one node with room for one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "120")  # on a busy machine
         found = Cluster(
             initialize_head=True,
             head_node_args={
@@ -161,7 +162,7 @@ def cluster():
 
 
 class Killing:
-    """Runs cells on the cluster, and kills the first of its nodes on which a cell has trained three steps."""
+    """Runs cells on the cluster, and kills the first of its nodes on which a cell has trained four steps."""
 
     def __init__(self, cluster):
         self.cluster = cluster
@@ -180,7 +181,7 @@ class Killing:
             elif name == self.killed and self.events:
                 self.events.append(event)
             # The cell waits with its next steps until this one has been told: it cannot be over.
-            mid_training = isinstance(event, CellProgress) and (event.stage, event.done) == ("train", 3)
+            mid_training = isinstance(event, CellProgress) and (event.stage, event.done) == ("train", 4)
             if self.killed is None and mid_training:
                 self.killed = name
                 (node,) = [node for node in self.cluster.worker_nodes if node.node_id in where[name]]
@@ -213,9 +214,9 @@ def test_sweep_that_loses_a_node_goes_on_from_the_checkpoint_with_the_numbers_of
     assert executor.killed in ("gvpo-s0", "ppo-s0")
     assert outcome.failed == {}
     assert sorted(outcome.finished) == ["base", "gvpo-s0", "ppo-s0"]
-    # The checkpoint after step 2 had reached the driver, if not the one after step 4.
+    # The checkpoint of step 2 had reached the driver; on a shared disk that of step 4 may have been written.
     steps = [event.done for event in executor.events if isinstance(event, CellProgress) and event.stage == "train"]
-    assert steps in ([3, 4, 5, 6], [5, 6])
+    assert steps in ([[3, 4, 5, 6], [5, 6]] if shared else [[3, 4, 5, 6]])
     for name in outcome.finished:
         assert_same_cell(local / "runs" / "small" / name, tmp_path / "runs" / "small" / name)
         assert manifest(tmp_path / "runs" / "small" / name)["hardware"]["node"] == platform.node()

@@ -135,6 +135,54 @@ def test_every_number_of_the_csv(suite: Path) -> None:
     assert table.loc["grpo", ["diff", "p_value"]].isna().all()
 
 
+def test_chances_and_outcomes_of_every_benchmark(suite: Path) -> None:
+    written = write_small(suite)
+    _, _ = report_of(suite)
+    table = pd.read_csv(suite.parent.parent / suite.name / "benchmarks.csv").set_index(["benchmark", "algorithm"])
+    assert len(table) == 2 * 3
+    for (benchmark, label), row in table.iterrows():
+        if label == "base":
+            continue
+        score_SPK = np.array([written[label, seed][benchmark] for seed in range(3)])
+        correct_SP = score_SPK.sum(-1)
+        assert row["k"] == SAMPLES
+        assert row["avg_at_k"] == pytest.approx(score_SPK.mean())
+        assert row["pass_at_4"] == pytest.approx((correct_SP > 0).mean())
+        # Of the 6 pairs of 4 samples, those that hold no correct one: 6, 3, 1, 0, 0 with 0 to 4 correct samples.
+        pairs_SP = np.array([6, 3, 1, 0, 0])[correct_SP.astype(int)]
+        assert row["pass_at_2"] == pytest.approx((1 - pairs_SP / 6).mean())
+        # Correct samples answer 3 and wrong ones 4: with two of each, one of the two answers is drawn.
+        assert row["maj_at_k"] == pytest.approx(np.select([correct_SP > 2, correct_SP == 2], [1, 0.5], 0).mean())
+        assert row["wrong"] == pytest.approx(1 - score_SPK.mean())
+        assert (row["no_answer"], row["truncated"], row["grader_failures"]) == (0, 0, 0)
+    markdown = (suite.parent.parent / suite.name / "table.md").read_text()
+    assert "| benchmark | algorithm | k | avg@k | pass@2 | pass@4 | maj@k | wrong | no answer | truncated |" in markdown
+
+
+def test_truncated_and_unanswered_samples_are_shown_apart(suite: Path) -> None:
+    write_small(suite)
+    path = suite / "gvpo-s0" / "samples.parquet"
+    samples = pd.read_parquet(path)
+    samples.loc[:5, "finish"] = "length"
+    samples.loc[samples["score"] == 0, ["verdict", "answer"]] = ["no_answer", ""]
+    samples.to_parquet(path)
+    report, _ = report_of(suite)
+    row = report.by_benchmark.set_index(["benchmark", "algorithm"]).loc["arithmetic", "gvpo"]
+    assert row["truncated"] == pytest.approx(6 / (3 * PROBLEMS * SAMPLES))
+    assert row["no_answer"] > 0
+    assert "truncated: 0.0% to 8.3% of the samples" in " ".join(str(report.render().caption).split())
+
+
+def test_cells_that_recorded_no_answers_are_reported_without_a_majority(suite: Path) -> None:
+    write_small(suite)
+    for path in suite.glob("*/samples.parquet"):
+        pd.read_parquet(path).drop(columns="answer").to_parquet(path)
+    report, _ = report_of(suite)
+    assert report.by_benchmark["maj_at_k"].isna().all()
+    assert report.by_benchmark["pass_at_2"].notna().all()
+    assert "maj@k |" not in (report.path.parent / "table.md").read_text()
+
+
 def test_the_base_has_a_row_with_an_interval_over_problems(suite: Path) -> None:
     write_small(suite)
     row = report_of(suite)[1].loc["base"]

@@ -21,6 +21,7 @@ from algorithms.ppo import PPO
 from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
 from harness.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
 from harness.record import CellFolder
+from harness.reward import RewardRecipe
 from harness.rollout import ENGINES
 from harness.train import Learner, Sample, mini_batches, prompts_of_step, rollout_metrics, train
 
@@ -206,8 +207,26 @@ def test_verdicts_that_the_grader_failed_to_reach_are_counted(tmp_path):
     folder = CellFolder(tmp_path)
     config, lm = config_of(steps=1), tiny_lm()
     train(config, spy, lm, engine_of(config, lm), PROBLEMS, Failing(), folder, lambda step, row: None)
-    assert folder.metrics()[0]["grader_failures"] == 0.5
+    row = folder.metrics()[0]
+    assert (row["grader_failures"], row["correct"], row["no_answer"], row["reward"]) == (0.5, 0.25, 0.25, 0.25)
     assert spy.prepared[0].rewards_GK.tolist() == [[0.0, 0.0, 1.0, 0.0]] * 2
+
+
+def test_the_reward_is_the_suites_recipe_of_it(tmp_path):
+    spy = Spy(GRPO())
+    found = run(tmp_path, spy, steps=1, reward="dapo-v1")
+    batch = spy.prepared[0]
+    # ±1 for the verdict; of at most 6 tokens the last 1.2 are punished: −(n − 4.8)/1.2 where n > 4.8.
+    length_GK = batch.mask_GKT.sum(-1)
+    verdict_GK = torch.tensor([[is_correct(text) for _, text in found.judge.shown[0]]]).reshape(length_GK.shape) * 2 - 1
+    expected_GK = verdict_GK - ((length_GK - 4.8) / 1.2).clamp(0, 1)
+    torch.testing.assert_close(batch.rewards_GK, expected_GK.float(), atol=1e-6, rtol=0)
+
+
+def test_a_reward_that_is_not_a_number_is_refused_before_any_loss(tmp_path, monkeypatch):
+    monkeypatch.setattr(RewardRecipe, "reward", lambda *_, **__: float("nan"))
+    with pytest.raises(ValueError, match=r"train\.reward = 'correct-v1' gave a reward that is NaN or infinite"):
+        run(tmp_path, GRPO(), steps=1)
 
 
 @pytest.mark.parametrize("engine", ["cached", "transformers"])

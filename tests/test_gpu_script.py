@@ -1,0 +1,84 @@
+"""perf/gpu.py on a tiny model on the CPU: its logic, not its figures."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small import lean_environment
+
+ROOT = Path(__file__).parent.parent
+
+WITHOUT = ["pydantic", "datasets", "pandas", "pyarrow", "scipy", "seaborn", "math_verify", "typer", "rich"]
+"""What a machine with torch and transformers alone does not have."""
+
+
+def script(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({WITHOUT})); sys.argv = sys.argv[1:]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "perf" / "gpu.py"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=lean_environment(CUDA_VISIBLE_DEVICES=""),
+        timeout=120,
+    )
+
+
+def test_every_figure_is_there_and_follows_from_the_times(tmp_path):
+    done = script("--device", "cpu", "--tiny", "--rounds", 2, "--samples", 3, "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["cpu.json", "table.md"]
+    found = json.loads((tmp_path / "out" / "cpu.json").read_text())
+    names = ["one pass", "one pass, all logits at once", "two passes", "one pass, activations recomputed"]
+    assert list(found["seconds"]) == names
+    assert found["tokens"] == 3 * 64
+    # Embedding 1024·32, and for each of 2 layers: q 32·32 + 32, k and v 16·32 + 16 each, o 32·32, MLP 3·32·64,
+    # two norms of 32; a last norm of 32.
+    parameters = 1024 * 32 + 2 * (32 * 32 + 32 + 2 * (16 * 32 + 16) + 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32
+    assert found["parameters"] == parameters
+    # 6 a parameter and token; attention: 2 layers, 32 channels, 64 tokens.
+    assert found["model_flops_of_a_step"] == 192 * (6 * parameters + 6 * 2 * 32 * 64)
+    for name in names:
+        median = sum(found["seconds"][name]) / 2  # of two
+        assert found["tokens_per_second"][name] == pytest.approx(192 / median)
+        share = found["model_flops_of_a_step"] / median / found["matrix_peak_flops"]
+        assert found["share_of_matrix_peak"][name] == pytest.approx(share)
+        assert found["mfu"][name] is None  # no vendor's peak is known
+        assert found["peak_bytes"][name] is None  # the CPU doesn't count
+    assert found["parity"]["dtype"] == "float32"
+    assert 0 < found["parity"]["bfloat16_from_float32"]["max"] < 0.3
+    assert found["parity"]["chunks_from_all_at_once"]["max"] < 0.05
+    assert "two passes" in (tmp_path / "out" / "table.md").read_text()
+
+
+@pytest.fixture
+def main(monkeypatch, tmp_path):
+    """The script's main function, given its arguments, in this process."""
+    namespace = runpy.run_path(str(ROOT / "perf" / "gpu.py"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, arguments)])
+        return namespace["main"]()
+
+    return run
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_and_writes_nothing(main, tmp_path, capsys):
+    assert main("--out", tmp_path / "out") == 1
+    assert "finds no CUDA GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trial_writes_only_where_it_is_told(main, tmp_path, capsys):
+    assert main("--device", "cpu", "--tiny") == 2
+    assert "--out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,320 @@
+"""One cell on several ranks: the gradient, the weights and the checkpoints of one process."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import shutil
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks_here import on_ranks
+from safetensors import safe_open
+from test_gradient import SETTINGS, example
+from test_train import Interrupted, Judge, config_of, engine_of, without_times
+from tiny import random_critic, tiny_lm, tiny_model
+from torch import Tensor
+
+from algorithms import ALGORITHMS, Batch
+from algorithms.dpo import DPO
+from algorithms.gvpo import GVPO
+from algorithms.kimi import Kimi
+from algorithms.ppo import PPO
+from benchmarks.arithmetic import Arithmetic
+from harness.gradient import accumulate_gradient
+from harness.policy import PolicyModel, Rows, Scorer, recompute_activations, shard
+from harness.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
+from harness.record import CellFolder
+from harness.train import train
+
+SIZES = (4, 2, 1, 4)
+"""Samples of each group: 11 rows, so that one of two ranks has 6 and the other 5, and every group lies on both."""
+BUDGETS = {"a row at a time": 1, "several rounds": 45, "all at once": 10**6}
+VARIANTS = {
+    "as it is": (None, False, "float32", 1e-5),
+    "chunks and recomputed activations": (3, True, "float32", 1e-5),
+    "chunks and recomputed activations in bfloat16": (3, True, "bfloat16", 0.05),
+}
+"""Tokens of a chunk, whether activations are recomputed, the precision, and the tolerance."""
+NAMES = {
+    "as it is": ["gvpo", "grpo-k3", "ppo-everything", "dpo", "kimi", "pg", "whitened"],
+    "chunks and recomputed activations": ["gvpo", "ppo-everything", "whitened"],
+    "chunks and recomputed activations in bfloat16": ["ppo-everything"],
+}
+CASES = [(name, budget, variant) for variant, names in NAMES.items() for name in names for budget in BUDGETS]
+
+
+def test_every_algorithm_is_among_the_settings():
+    assert set(ALGORITHMS.values()) <= {type(SETTINGS[name]) for name in NAMES["as it is"]}
+
+
+def float32_example() -> tuple[Batch, Rows]:
+    batch, rows = example(SIZES)
+    values = {f.name: getattr(batch, f.name) for f in fields(batch)}
+    single = {name: x.float() for name, x in values.items() if isinstance(x, Tensor) and x.dtype == torch.float64}
+    return replace(batch, **single), rows
+
+
+def all_gradients(ranks: Ranks) -> dict[tuple[str, str, str], tuple[float, dict[str, Tensor]]]:
+    """Loss and gradient of every algorithm, at every budget, with and without what saves memory."""
+    batch, rows = float32_example()
+    found = {}
+    for variant, (chunk, recompute, precision, _) in VARIANTS.items():
+        model = tiny_model()
+        critic = random_critic(model)
+        policy = PolicyModel(model, chunk)
+        for module in (policy, critic):
+            if recompute:
+                recompute_activations(module)
+            shard(module, ranks)
+        for name in NAMES[variant]:
+            algorithm = SETTINGS[name]
+            scorer = Scorer(policy, critic if algorithm.needs.critic else None, 0.8, precision, ranks)
+            for budget, tokens in BUDGETS.items():
+                coefficients = accumulate_gradient(
+                    scorer, algorithm, algorithm.prepare(batch), rows, token_budget=tokens
+                )
+                gradient = {}
+                for i, module in enumerate((policy, critic)):
+                    for at, parameter in module.named_parameters():
+                        if parameter.grad is not None:
+                            gradient[f"{i}.{at}"], parameter.grad = whole(parameter.grad), None
+                found[name, budget, variant] = (coefficients.loss, gradient)
+    return found
+
+
+@cache
+def alone() -> dict[tuple[str, str, str], tuple[float, dict[str, Tensor]]]:
+    return all_gradients(ALONE)
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory) -> list[Any]:
+    """By rank."""
+    return on_ranks(2, tmp_path_factory.mktemp("ranks") / "meeting", all_gradients)
+
+
+@pytest.mark.parametrize("case", CASES, ids=", ".join)
+def test_the_gradient_on_two_ranks_is_that_on_one(case, together):
+    (loss, expected), (*_, tolerance) = alone()[case], VARIANTS[case[-1]]
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    assert largest > 1e-3
+    for found_loss, found in (answers[case] for answers in together):
+        assert found_loss == pytest.approx(loss, abs=tolerance, rel=tolerance)
+        assert found.keys() == expected.keys()
+        for at, gradient in expected.items():
+            assert found[at].dtype == torch.float32
+            torch.testing.assert_close(
+                found[at], gradient, atol=tolerance * max(1.0, largest), rtol=0, msg=lambda text, at=at: f"{at} {text}"
+            )
+
+
+def primitives(ranks: Ranks) -> dict[str, Any]:
+    done: list[int] = []
+
+    def square(share):
+        done.extend(share)
+        return [x * x for x in share]
+
+    table = {}
+    for rows in (1, 2, 5):
+        mine, counts = ranks.deal(torch.arange(rows) + 10)
+        table[rows] = (mine.tolist(), counts, ranks.collect(mine[:, None] * 1.0, rows).tolist())
+    return {
+        "spread": ranks.spread(square, [1, 2, 3, 4, 5]),
+        "done": done,
+        "too few": ranks.spread(square, [7]),
+        "first": ranks.first(lambda: f"by {ranks.rank}"),
+        "table": table,
+    }
+
+
+def test_work_is_shared_out_and_every_rank_gets_all_of_it(tmp_path):
+    zero, one = on_ranks(2, tmp_path / "meeting", primitives)
+    for found in (zero, one):
+        assert found["spread"] == [1, 4, 9, 16, 25]
+        assert found["too few"] == [49]
+        assert found["first"] == "by 0"
+        assert [found["table"][rows][2] for rows in (1, 2, 5)] == [
+            [[float(10 + i)] for i in range(rows)] for rows in (1, 2, 5)
+        ]
+    assert (zero["done"], one["done"]) == ([1, 3, 5, 7], [2, 4])
+    # Of five rows rank 0 has the first, third and fifth. Of a single one both have it, and it counts on rank 0 alone.
+    assert [zero["table"][rows][:2] for rows in (1, 2, 5)] == [([10], True), ([10], True), ([10, 12, 14], True)]
+    assert [one["table"][rows][:2] for rows in (1, 2, 5)] == [([10], False), ([11], True), ([11, 13], True)]
+
+
+def test_a_process_alone_does_it_all():
+    found = primitives(ALONE)
+    assert found["spread"] == [1, 4, 9, 16, 25]
+    assert found["done"] == [1, 2, 3, 4, 5, 7]
+    assert found["table"][5] == ([10, 11, 12, 13, 14], True, [[10.0], [11.0], [12.0], [13.0], [14.0]])
+
+
+RUNS = {
+    "gvpo": (GVPO(), {"mini_batches": 2, "steps": 4}),
+    "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "steps": 6}),
+    "dpo-with-reference-and-history": (DPO(), {"history_share": 0.25, "prompts": 3, "steps": 4}),
+    "kimi-at-a-budget": (Kimi(), {"token_budget": 40, "epochs": 2, "steps": 4}),
+}
+PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
+
+
+def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None) -> dict[str, Any]:
+    """A run of the tiny model, as far as it came; checkpoints every second step."""
+    path.mkdir(exist_ok=True)
+    algorithm, settings = RUNS[name]
+    lm, judge, folder = tiny_lm(), Judge(), CellFolder(path)
+
+    def on_step(step, row):
+        if step == interrupt_at:
+            raise Interrupted
+
+    config = config_of(checkpoint_every=2, **settings)
+    steps: list[int] = []
+    try:
+        train(config, algorithm, lm, engine_of(config, lm), PROBLEMS, judge, folder, on_step, ranks)
+    except Interrupted:
+        steps = [-1]
+    return {
+        "rows": without_times(folder.metrics()),
+        "weights": {at: x.clone() for at, x in lm.model.state_dict().items()},
+        "drawn": sum(map(len, judge.shown)),
+        "calls": len(judge.shown),
+        "interrupted": bool(steps),
+    }
+
+
+def on_two(ranks: Ranks, path: Path) -> dict[str, Any]:
+    """Every run undisturbed, and one broken off after step 5, whose last checkpoint is that of step 4."""
+    found = {name: trained(ranks, path / name, name) for name in RUNS}
+    found["broken off"] = trained(ranks, path / "broken off", "ppo-with-critic-and-stale-sampler", interrupt_at=5)
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> tuple[Path, list[dict[str, Any]]]:
+    path = tmp_path_factory.mktemp("two")
+    return path, on_ranks(2, path / "meeting", on_two, path)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_on_two_ranks_ends_with_the_weights_of_one(name, two, tmp_path):
+    expected = trained(ALONE, tmp_path, name)
+    start = tiny_model().state_dict()
+    assert any(float((x - start[at]).abs().max()) > 1e-3 for at, x in expected["weights"].items())
+    runs = [run[name] for run in two[1]]
+    assert runs[0]["drawn"] + runs[1]["drawn"] == expected["drawn"]  # each rank drew and graded its share
+    assert min(run["drawn"] for run in runs) > 0
+    for run in runs:
+        for at, x in expected["weights"].items():
+            torch.testing.assert_close(run["weights"][at], x, atol=1e-5, rtol=0)
+    for found, row in zip(runs[0]["rows"], expected["rows"], strict=True):
+        assert found.keys() == row.keys()
+        for column, value in row.items():
+            if column != "padding":
+                assert found[column] == pytest.approx(value, abs=1e-4, rel=1e-4), column
+
+
+def resumed(ranks: Ranks, path: Path) -> dict[str, Any]:
+    return trained(ranks, path, "ppo-with-critic-and-stale-sampler")
+
+
+@pytest.mark.parametrize("size", [2, 3, 1])
+def test_a_broken_off_run_goes_on_from_its_shards_on_any_number_of_ranks(size, two, tmp_path):
+    path, runs = two
+    undisturbed = runs[0]["ppo-with-critic-and-stale-sampler"]
+    assert runs[0]["broken off"]["interrupted"]
+    folder = tmp_path / "cell"
+    shutil.copytree(path / "broken off", folder)
+    found = resumed(ALONE, folder) if size == 1 else on_ranks(size, tmp_path / "meeting", resumed, folder)[0]
+    assert found["calls"] == 2  # steps 5 and 6
+    for at, x in undisturbed["weights"].items():
+        if size == 2:
+            assert torch.equal(found["weights"][at], x), at
+        else:
+            torch.testing.assert_close(found["weights"][at], x, atol=1e-5, rtol=0)
+    if size == 2:
+        assert found["rows"] == undisturbed["rows"]
+
+
+def test_each_rank_writes_its_own_shards_and_nothing_is_pickled(two):
+    folder = two[0] / "broken off" / "resume"
+    files = sorted(path.name for path in folder.iterdir())
+    shards = [name for name in files if name.endswith(".safetensors")]
+    assert len(shards) == 2
+    assert set(files) == {*shards, "progress.json"}
+    progress = json.loads((folder / "progress.json").read_text())
+    assert progress["step"] == 4
+    assert progress["updates"] == {"optimizer": 4, "critic_optimizer": 4}
+    rows = []
+    for name in shards:
+        with safe_open(folder / name, framework="pt") as file:
+            rows.append(file.get_slice("policy.model.embed_tokens.weight").get_shape()[0])
+    assert rows == [16, 16]  # of 32 words
+    with pytest.raises(pickle.UnpicklingError):
+        pickle.loads((folder / shards[0]).read_bytes())  # noqa: S301
+
+
+def test_a_checkpoint_of_one_process_is_not_continued_by_two(tmp_path):
+    folder = tmp_path / "cell"
+    trained(ALONE, folder, "gvpo", interrupt_at=3)
+    with pytest.raises(AssertionError, match=r"state\.pt was written by one process and cannot be continued by 2"):
+        on_ranks(2, tmp_path / "meeting", trained, folder, "gvpo")
+
+
+def refreshed(ranks: Ranks) -> dict[str, Tensor]:
+    model = tiny_model()
+    sampler = copy.deepcopy(model)
+    for weight in model.parameters():
+        weight.data *= 1.5
+    shard(PolicyModel(model), ranks)
+    copy_weights(model, sampler)
+    return dict(sampler.state_dict())
+
+
+def test_the_sampler_gets_the_whole_weights_of_the_sharded_policy(tmp_path):
+    expected = tiny_model().state_dict()
+    for found in on_ranks(2, tmp_path / "meeting", refreshed):
+        assert found.keys() == expected.keys()
+        for name, weight in expected.items():
+            assert torch.equal(found[name], 1.5 * weight)
+
+
+def kl_of_all(ranks: Ranks) -> Tensor:
+    _, rows = float32_example()
+    policy, base = tiny_model(), tiny_model()
+    for weight in base.parameters():
+        weight.data *= 0.9
+    scorers = [Scorer(PolicyModel(model, 3), ranks=ranks) for model in (policy, base)]
+    shard(scorers[1].model, ranks)
+    return scorers[0].kl_from(scorers[1], rows, token_budget=45)
+
+
+def test_kl_from_a_sharded_base_in_chunks_is_that_of_one_process(tmp_path):
+    expected = kl_of_all(ALONE)
+    assert float(expected.min()) > 0
+    for found in on_ranks(2, tmp_path / "meeting", kl_of_all):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def failing(ranks: Ranks) -> None:
+    if ranks.rank == 1:
+        raise ArithmeticError("the moon is in the wrong house")
+    ranks.spread(list, [1, 2])
+
+
+def test_a_rank_whose_peer_died_gives_up(tmp_path):
+    with pytest.raises(AssertionError, match=r"(?s)rank 0:.*(Connection|closed|reset)"):
+        on_ranks(2, tmp_path / "meeting", failing)
+
+
+def test_without_a_process_group_a_process_is_alone():
+    assert Ranks.of_group() is ALONE
+    with join_ranks() as ranks:
+        assert ranks is ALONE

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full ablations tune theory perf gpu test lint clean
+.PHONY: install bench bench-full ablations tune theory perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -69,5 +69,16 @@ test: .venv/lm-eval
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lm-eval]'
 	@touch $@
 
+# vLLM on the CPU, in an environment of its own: its requirements are pinned one by one, and --no-deps keeps out the rest.
+test-vllm: .venv-vllm/installed
+	.venv-vllm/bin/pytest tests/with_vllm
+
+.venv-vllm/installed: pyproject.toml requirements-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/pip install --quiet torch==2.13.0
+	.venv-vllm/bin/pip install --quiet --no-deps --requirement requirements-vllm.txt
+	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 clean:
-	rm -rf .venv .venv-trl
+	rm -rf .venv .venv-trl .venv-vllm

@@ -49,7 +49,7 @@ class Batch:
     """log π, computed by the trainer, under the weights that drew the sample: the denominator of every importance
     ratio. Differs from `old` for stale and historical samples."""
     sampler_logp_GKT: Tensor
-    """The same as the sampling engine reported it: for diagnostics."""
+    """The same as the sampling engine reported it: for diagnostics and truncated importance sampling."""
     ref_logp_GKT: Tensor | None = None
     """log π under the frozen reference, where `needs.reference`."""
     old_value_GKT: Tensor | None = None
@@ -58,6 +58,9 @@ class Batch:
     """The critic's value of the state after the last token, where `needs.critic`: a truncated response bootstraps."""
     truncated_GK: Tensor | None = None
     """bool. True where the response hit the length limit."""
+    correction_GKT: Tensor | None = None
+    """Factor of each token's coefficient, which the harness applies to what a loss gives: truncated importance sampling
+    between sampler and trainer, where it is on. No loss reads it."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """What `prepare` computes for `loss`. The first dimension is G."""
 
@@ -142,6 +145,9 @@ class Needs:
     anchor: Anchor | None = None
     """The anchor policy, where there is one: 'behaviour' is refused for groups of mixed age."""
     min_group_size: int = 1
+    off_policy: bool = False
+    """Right whatever policy sampled, without importance weights: truncated importance sampling, whose weights would
+    break that (GVPO's coefficients of a group sum to zero), is refused."""
 
 
 @dataclass(frozen=True)

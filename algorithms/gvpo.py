@@ -56,7 +56,13 @@ class GVPO(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        return Needs(reference=self.anchor == "reference", coupling="group", anchor=self.anchor, min_group_size=2)
+        return Needs(
+            reference=self.anchor == "reference",
+            coupling="group",
+            anchor=self.anchor,
+            min_group_size=2,
+            off_policy=True,
+        )
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         valid_GK = batch.valid_GK

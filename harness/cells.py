@@ -153,6 +153,12 @@ def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
             f"{where}: {type(algorithm).__name__} needs groups of at least {needs.min_group_size} samples; "
             f"train.samples is {train_settings.samples}"
         )
+    if needs.off_policy and train_settings.sampler_ratio_cap is not None:
+        raise ConfigError(
+            f"{where}: {type(algorithm).__name__} is right whatever policy sampled, and importance weights would break "
+            f"that: leave out train.sampler_ratio_cap (now {train_settings.sampler_ratio_cap}), or give the algorithms "
+            "that take it a suite of their own"
+        )
     if needs.anchor == "behaviour" and train_settings.history_share > 0:
         raise ConfigError(
             f"{where}: anchor 'behaviour' has no single anchor policy in a group of mixed age "

@@ -22,6 +22,7 @@ EXIT_CODES = {
     "DataError": EXIT_INPUT,
     "ReportError": EXIT_INPUT,
     "DoctorError": EXIT_INPUT,
+    "VLLMError": EXIT_FAILED,
     "RecordError": EXIT_REFUSED,
 }
 """By the name of the exception, so that nothing heavy is imported for it."""
@@ -217,7 +218,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
-    engine: Annotated[str, typer.Option(help="cached or transformers.")] = "cached",
+    engine: Annotated[str, typer.Option(help="cached, transformers or vllm.")] = "cached",
     batch: Annotated[int, typer.Option(min=1, help="Sequences generated side by side.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Grader processes.")] = 1,
     out: Annotated[

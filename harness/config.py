@@ -67,6 +67,10 @@ class Train(_Section):
     """Limit of a response, in tokens."""
     reward: str = "correct-v1"
     """The reward recipe, by name and version (harness/reward.py)."""
+    sampler_ratio_cap: float | None = Field(None, ge=1.0)
+    """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
+    what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
+    right whatever policy sampled."""
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each process), padding included: memory, never the result."""
     logprob_chunk: int = Field(0, ge=0)
@@ -110,11 +114,58 @@ class Optimizer(_Section):
     """AdamW's decay rates."""
 
 
+class VLLMSettings(_Section):
+    mode: Literal["colocated", "server"] = "colocated"
+    """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs of its own."""
+    devices: list[int] = []
+    """The server's GPUs, as CUDA_VISIBLE_DEVICES counts them: one for each of tensor_parallel_size."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """Processes that share each layer."""
+    gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
+    """Of each GPU's memory, for weights and KV cache; by default 0.4 colocated and 0.9 for a server."""
+    sleep: bool | None = None
+    """Give that memory back to the trainer between rollouts; by default where they share a GPU."""
+    max_model_len: int | None = Field(None, ge=32)
+    """Tokens of the longest prompt with its response, for which the KV cache must have room; by default the model's
+    positions."""
+    tolerance: float | None = Field(None, gt=0.0)
+    """Nats by which the log-probs of a probe may differ between engine and trainer after a weight sync; by default
+    0.001 in float32 and 0.25 in bfloat16."""
+    server_timeout: float = Field(1800.0, gt=0.0)
+    """Seconds that the server may take for its start or one call, before it is given up."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> VLLMSettings:
+        if self.mode == "colocated" and self.devices:
+            raise ValueError(f"devices = {self.devices} are those of a server: set mode = 'server' or leave them out")
+        if self.mode == "server" and self.sleep:
+            raise ValueError("sleep = true: a server has its GPUs to itself, and nobody to give their memory to")
+        if self.devices and len(set(self.devices)) != self.tensor_parallel_size:
+            raise ValueError(
+                f"devices = {self.devices} must be as many different ones as tensor_parallel_size = "
+                f"{self.tensor_parallel_size}"
+            )
+        return self
+
+
 class Rollout(_Section):
-    engine: Literal["cached", "transformers"] = "cached"
-    """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`."""
+    engine: Literal["cached", "transformers", "vllm"] = "cached"
+    """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`; "vllm" is
+    vLLM, which gets the weights after every update."""
     batch: int = Field(512, ge=1)
     """Sequences generated side by side: memory, never the result."""
+    vllm: VLLMSettings | None = None
+    """With engine = "vllm"; by default, its defaults."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rollout:
+        if self.vllm is not None and self.engine != "vllm":
+            raise ValueError(f"[rollout.vllm] is for engine = 'vllm', and engine is {self.engine!r}")
+        return self
+
+    @property
+    def vllm_or_default(self) -> VLLMSettings:
+        return self.vllm or VLLMSettings()
 
 
 _Count = Annotated[int, Field(ge=1)]

@@ -16,6 +16,7 @@ may lie on any number of ranks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -44,6 +45,8 @@ class Coefficients:
 def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> Coefficients:
     """The gradient of the loss with respect to everything the policy put out.
 
+    That of the log-probs is multiplied by `batch.correction_GKT`, where there is one.
+
     Raises FloatingPointError where the loss or a coefficient is not finite.
     """
     leaves = {
@@ -58,6 +61,8 @@ def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> C
         else:
             grads = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
     found = dict(zip(leaves, grads, strict=True))
+    if batch.correction_GKT is not None:
+        found["logp_GKT"] = found["logp_GKT"] * batch.correction_GKT
     loss = float(output.loss.detach())
     for name, grad in found.items():
         bad = ~torch.isfinite(grad)
@@ -77,6 +82,15 @@ def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> C
         entropy_GKT=found.get("entropy_GKT"),
         value_GKT=found.get("value_GKT"),
     )
+
+
+def truncated_ratio(behaviour_logp: Tensor, sampler_logp: Tensor, cap: float) -> Tensor:
+    """min(c, π_behaviour/π_sampler) of each token: truncated importance sampling (Ionides 2008) between the trainer's
+    and the sampling engine's probabilities under the same weights.
+
+    The weights that sampled, and not those of now: from there on an algorithm has its own ratio π_θ/π_behaviour.
+    """
+    return (behaviour_logp - sampler_logp).clamp(max=math.log(cap)).exp()
 
 
 def accumulate_gradient(

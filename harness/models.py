@@ -164,11 +164,14 @@ def device_of(settings: Model) -> torch.device:
     return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int]]) -> None:
+def check_model(
+    settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int]], *, max_model_len: int | None = None
+) -> None:
     """Refuses what would fail in every cell, from the tokenizer and the config alone: no weights are loaded.
 
     Args:
         uses: the problems and the response's limit in tokens, by what they are for, such as "train.benchmark".
+        max_model_len: what a rollout engine's cache holds, where that is less than the model's positions.
 
     Raises ConfigError where the checkpoint or the device is not to be had, or prompt and response don't fit.
     """
@@ -182,6 +185,12 @@ def check_model(settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int
             check_length(prompts, max_new_tokens, config, f"model.path = {settings.path!r}")
         except ConfigError as error:
             raise ConfigError(f"{use}: {error}") from None
+        longest = max(map(len, prompts), default=0)
+        if max_model_len is not None and longest + max_new_tokens > max_model_len:
+            raise ConfigError(
+                f"{use}: rollout.vllm.max_model_len = {max_model_len} does not fit: the longest prompt has {longest} "
+                f"tokens and its response up to {max_new_tokens}; raise it to {longest + max_new_tokens}"
+            )
 
 
 def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:

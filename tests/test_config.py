@@ -337,3 +337,35 @@ def test_every_key_of_a_suite_is_documented(section):
         name for name, field in section.model_fields.items() if not field.description and name not in SECTIONS
     ]
     assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["rollout.vllm.mode=server"], "rollout: [rollout.vllm] is for engine = 'vllm', and engine is 'cached'"),
+        (["rollout.engine=vllm", "rollout.vllm.devices=[4]"], "rollout.vllm: devices = [4] are those of a server"),
+        (
+            ["rollout.engine=vllm", "rollout.vllm.mode=server", "rollout.vllm.sleep=true"],
+            "rollout.vllm: sleep = true: a server has its GPUs to itself",
+        ),
+        (
+            ["rollout.engine=vllm", "rollout.vllm.mode=server", "rollout.vllm.devices=[4, 5]"],
+            "devices = [4, 5] must be as many different ones as tensor_parallel_size = 1",
+        ),
+        (["rollout.engine=vllm", "rollout.vllm.memory=0.5"], "rollout.vllm.memory: unknown key; known here: mode"),
+        (["rollout.engine=vllm", "rollout.vllm.gpu_memory_fraction=1.5"], "rollout.vllm.gpu_memory_fraction = 1.5"),
+        (["train.sampler_ratio_cap=0.5"], "train.sampler_ratio_cap = 0.5"),
+        (["train.sampler_ratio_cap=2.0"], "algorithms.gvpo: GVPO is right whatever policy sampled"),
+    ],
+)
+def test_impossible_rollout_is_refused_with_what_would_be_right(refused, settings, message):
+    assert message in refused(*settings)
+
+
+def test_algorithms_with_importance_weights_take_a_ratio_cap_and_the_others_do_not(suite_toml):
+    for label in ("ppo", "grpo", "pg"):
+        assert plan(load_suite(str(suite_toml), ["train.sampler_ratio_cap=2.0", "report.baseline=ppo"], ["ppo"]))
+        assert not build_algorithm(label, {}, where="here").needs.off_policy
+    for label in ("gvpo", "dpo", "kimi"):
+        assert build_algorithm(label, {}, where="here").needs.off_policy
+    assert build_algorithm("pg", {"importance_weight": False}, where="here").needs.off_policy  # it is GVPO/(2β)

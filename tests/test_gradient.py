@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import pytest
@@ -21,7 +21,7 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
-from harness.gradient import accumulate_gradient, differentiate, to_groups
+from harness.gradient import accumulate_gradient, differentiate, to_groups, truncated_ratio
 from harness.policy import Rows, Scorer, score
 
 TEMPERATURE = 0.8
@@ -316,3 +316,41 @@ def counted_passes() -> Iterator[list[int]]:
     )
     yield passes
     hook.remove()
+
+
+def test_truncated_importance_sampling_multiplies_each_tokens_coefficient():
+    # L = Σ R log π, so that the coefficient of a token is its sample's R.
+    class Weighted(Algorithm):
+        def loss(self, policy, batch):
+            return LossOutput(loss=(batch.rewards_GK[..., None] * policy.logp_GKT * batch.mask_GKT).sum())
+
+    # π_behaviour/π_sampler: .5/.25 = 2, .5/.1 = 5 cut at 3, .2/.4 = .5; the second sample has one token, .3/.3 = 1.
+    behaviour = torch.tensor([[[0.5, 0.5, 0.2], [0.3, 1.0, 1.0]]], dtype=torch.float64).log()
+    sampler = torch.tensor([[[0.25, 0.1, 0.4], [0.3, 1e-9, 1.0]]], dtype=torch.float64).log()
+    batch = Batch(
+        mask_GKT=torch.tensor([[[True, True, True], [True, False, False]]]),
+        valid_GK=torch.tensor([[True, True]]),
+        rewards_GK=torch.tensor([[4.0, -2.0]], dtype=torch.float64),
+        old_logp_GKT=behaviour + 1.0,  # of no importance: the correction is between two ways to compute one policy
+        behaviour_logp_GKT=behaviour,
+        sampler_logp_GKT=sampler,
+        correction_GKT=truncated_ratio(behaviour, sampler, cap=3.0),
+    )
+    found = differentiate(Weighted(), PolicyOutput(logp_GKT=behaviour), batch).logp_GKT
+    expected = torch.tensor([[[4 * 2.0, 4 * 3.0, 4 * 0.5], [-2.0, 0.0, 0.0]]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+def test_ratios_beyond_every_float_are_cut_at_the_cap():
+    assert float(truncated_ratio(torch.tensor(0.0), torch.tensor(-1e4), cap=2.0)) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("token_budget", [1, 45, 10**6])
+@pytest.mark.parametrize("name", ["grpo", "pg", "ppo"])
+def test_the_correction_scales_the_gradient_for_every_split(name, token_budget):
+    algorithm, batch, rows, _, expected = worked(name)
+    corrected = replace(batch, correction_GKT=torch.full_like(batch.old_logp_GKT, 0.5))
+    accumulate_gradient(scorer_for(algorithm), algorithm, corrected, rows, token_budget=token_budget)
+    found = taken(algorithm)
+    # The policy's gradient is halved; the critic's is not a coefficient of log-probs.
+    assert_same(found, {at: gradient * (0.5 if at.startswith("0.") else 1) for at, gradient in expected.items()})

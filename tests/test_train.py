@@ -23,7 +23,7 @@ from harness.config import CellConfig, ConfigError, Evaluation, Model, Optimizer
 from harness.record import CellFolder
 from harness.reward import RewardRecipe
 from harness.rollout import ENGINES
-from harness.train import Learner, mini_batches, prompts_of_step, train
+from harness.train import Learner, Sample, mini_batches, prompts_of_step, rollout_metrics, train
 
 TIMES = ("seconds",)
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
@@ -453,3 +453,64 @@ def test_training_raises_the_reward_that_the_judge_gives(tmp_path):
     found = run(tmp_path, GRPO(), steps=12, prompts=4, samples=8, lr=1e-2)
     assert found.rows[0]["reward"] < 0.8
     assert sum(row["reward"] for row in found.rows[-3:]) / 3 > 0.9
+
+
+def test_the_samplers_log_probs_are_compared_with_the_trainers_of_the_same_weights():
+    # log w of the samples: (−1.0 − −1.5) + (−2.0 − −2.0) = .5; −1.0 − −1.0 = 0; the padding of the second is nothing.
+    behaviour = torch.tensor([[[-1.0, -2.0], [-1.0, 9.0]]])
+    sampler = torch.tensor([[[-1.5, -2.0], [-1.0, 5.0]]])
+    batch = Batch(
+        mask_GKT=torch.tensor([[[True, True], [True, False]]]),
+        valid_GK=torch.tensor([[True, True]]),
+        rewards_GK=torch.zeros(1, 2),
+        old_logp_GKT=behaviour - 3.0,  # the policy has moved on; that is another metric
+        behaviour_logp_GKT=behaviour,
+        sampler_logp_GKT=sampler,
+    )
+    group = [Sample([2], [3, 1], [-1.5, -2.0], 1.0, False, "correct"), Sample([2], [1], [-1.0], 0.0, False, "wrong")]
+    found = rollout_metrics([group], [group], batch)
+    assert found["sampler_mismatch_mean"] == pytest.approx(0.5 / 3)
+    assert found["sampler_mismatch_max"] == pytest.approx(0.5)
+    # w = e^.5 = 1.6487 and 1: (2.6487)²/(2 · (2.7183 + 1)) = 7.0157/7.4366
+    assert found["sampler_effective_share"] == pytest.approx(0.94341, abs=1e-5)
+
+
+def test_one_sample_that_outweighs_all_leaves_an_effective_share_of_one_over_n():
+    behaviour = torch.zeros(1, 4, 1)
+    sampler = torch.tensor([-2000.0, 0.0, 0.0, 0.0]).view(1, 4, 1)  # its weight overflows every float
+    batch = Batch(
+        mask_GKT=torch.ones(1, 4, 1, dtype=torch.bool),
+        valid_GK=torch.ones(1, 4, dtype=torch.bool),
+        rewards_GK=torch.zeros(1, 4),
+        old_logp_GKT=behaviour,
+        behaviour_logp_GKT=behaviour,
+        sampler_logp_GKT=sampler,
+    )
+    group = [Sample([2], [1], [0.0], 0.0, False, "wrong")] * 4
+    assert rollout_metrics([group], [group], batch)["sampler_effective_share"] == pytest.approx(1 / 4)
+
+
+def test_a_ratio_cap_puts_the_correction_into_the_batch_and_changes_nothing_where_sampler_and_trainer_agree(tmp_path):
+    spy = Spy(GRPO())
+    capped = run(tmp_path / "a", spy, steps=2, sampler_ratio_cap=2.0)
+    batch = spy.prepared[0]
+    ratio = (batch.behaviour_logp_GKT - batch.sampler_logp_GKT).exp()[batch.mask_GKT]
+    torch.testing.assert_close(batch.correction_GKT[batch.mask_GKT], ratio)
+    plain = Spy(GRPO())
+    off = run(tmp_path / "b", plain, steps=2)
+    assert plain.prepared[0].correction_GKT is None
+    for name, weight in capped.weights.items():
+        torch.testing.assert_close(weight, off.weights[name], atol=1e-4, rtol=0)
+
+
+def test_the_engine_is_told_when_the_trainer_needs_the_memory(tmp_path, monkeypatch):
+    calls = []
+    cached = ENGINES["cached"]
+    for name in ("sync", "generate", "release_memory"):
+        method = getattr(cached, name)
+        monkeypatch.setattr(
+            cached, name, lambda self, *a, _m=method, _n=name, **k: (calls.append(_n), _m(self, *a, **k))[1]
+        )
+    run(tmp_path, GRPO(), steps=4, refresh_every=2)
+    once = ["generate", "release_memory"]
+    assert calls == ["sync", *once, *once, "sync", *once, *once]

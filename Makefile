@@ -61,13 +61,8 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: .venv/lm-eval
+test: install
 	$(BIN)/pytest
-
-# Only the tests need it: 46 packages more.
-.venv/lm-eval: .venv/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lm-eval]'
-	@touch $@
 
 # vLLM on the CPU, in an environment of its own: its requirements are pinned one by one, and --no-deps keeps out the rest.
 test-vllm: .venv-vllm/installed

@@ -63,7 +63,7 @@ def test_without_a_command_the_help_is_shown(capsys):
     assert "sweep" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize("arguments", [["swep"], ["sweep"], ["sweep", "embedded", "--sed", "3"], ["eval", "embedded"]])
+@pytest.mark.parametrize("arguments", [["swep"], ["sweep"], ["sweep", "embedded", "--sed", "3"], ["grade"]])
 def test_wrong_usage_is_exit_code_2(arguments, capsys):
     assert command(*arguments) == 2
     assert "Usage" in capsys.readouterr().err

@@ -134,6 +134,11 @@ class VLLMSettings(_Section):
     server_timeout: float = Field(1800.0, gt=0.0)
     """Seconds that the server may take for its start or one call, before it is given up."""
 
+    @property
+    def memory_fraction(self) -> float:
+        """`gpu_memory_fraction`, or its default."""
+        return self.gpu_memory_fraction or (0.4 if self.mode == "colocated" else 0.9)
+
     @model_validator(mode="after")
     def _fits(self) -> VLLMSettings:
         if self.mode == "colocated" and self.devices:

@@ -296,7 +296,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 
     mean_tokens = tokens_at(assumptions.response(train.max_new_tokens), assumptions.response(limit))
     longest = max(prompts.training) + train.max_new_tokens
-    memory = memory_of(config, size, needs, longest, assumptions.ranks)
+    memory = memory_of(config, size, needs, longest, GPUS[assumptions.gpu].memory, assumptions.ranks)
 
     gpu = GPUS[assumptions.gpu]
     half = config.model.precision == "bfloat16"
@@ -357,10 +357,16 @@ def check_positions(config: CellConfig, prompts: Prompts) -> None:
         check_length([[0] * longest[use]], limit, model, f"model.path = {config.model.path!r} ({use})")
 
 
-def memory_of(config: CellConfig, size: ModelSize, needs: Needs, longest: float, ranks: int = 1) -> Memory:
-    """Of each of `ranks` GPUs. Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies
-    of the weights live through a pass. What is trained or scored is sharded; what samples is whole on each rank, and a
-    copy of the policy where it is stale or the policy is sharded."""
+def memory_of(
+    config: CellConfig, size: ModelSize, needs: Needs, longest: float, whole: float, ranks: int = 1
+) -> Memory:
+    """Of each of `ranks` GPUs of `whole` bytes.
+
+    Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
+    a pass. What is trained or scored is sharded; what samples is whole on each rank, and a copy of the policy where it
+    is stale or the policy is sharded. vLLM takes its fraction of the GPU while it samples, or throughout where it does
+    not sleep; a server's GPUs are others.
+    """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
     weights = 4.0 * size.parameters
@@ -395,11 +401,16 @@ def memory_of(config: CellConfig, size: ModelSize, needs: Needs, longest: float,
             "activations": kept * (2 if needs.critic else 1),
             "logits": logits,
         }
-    rollout = {
+    rollout: dict[str, float] = {
         "bfloat16 copies": 2.0 * size.parameters if width == 2 else 0.0,
         "KV cache": sequences * longest * size.kv_bytes(width),
         "logits": 4 * 4.0 * sequences * size.vocabulary,
     }
+    if config.rollout.engine == "vllm":
+        vllm = config.rollout.vllm_or_default
+        share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
+        rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
+        resident["vLLM"] = share if vllm.sleep is False else 0.0
     return Memory(*({name: x for name, x in part.items() if x} for part in (resident, training, rollout)))
 
 

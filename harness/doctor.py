@@ -123,7 +123,7 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     size = model_size(suite.model)
     longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
-    largest = max(memory_of(cell.config, size, needs_of(cell), longest, ranks).peak for cell in cells)
+    largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
     yield Check(
         "memory",
         "ok" if largest < free else "warn",

@@ -117,7 +117,7 @@ def open_vllm(
         "max_model_len": vllm.max_model_len or positions,
     }
     if on_cuda:
-        options["gpu_memory_utilization"] = vllm.gpu_memory_fraction or (0.4 if colocated else 0.9)
+        options["gpu_memory_utilization"] = vllm.memory_fraction
         options["enable_sleep_mode"] = colocated and vllm.sleep is not False
     else:
         options["enforce_eager"] = True  # compiling takes longer than it saves

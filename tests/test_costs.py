@@ -46,7 +46,7 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     ]  # fmt: skip
     base, gvpo, ppo = plan(load_suite(str(suite_file), settings))[:3]
     size = model_size(base.config.model)
-    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048)
+    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048, whole=80e9)
     N = 7_615_616_512
     assert memory.resident == {"policy": 4 * N, "Adam": 8 * N, "base, for the KL": 4 * N}
     # a token keeps, a layer: 2 norms × (4 + 4 + 2)·3584, attention 2·(3·3584 + 3·512), feed-forward 8·18944 bytes
@@ -60,7 +60,7 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     assert memory.rollout["KV cache"] == 256 * 2048 * 57_344  # 30 GB
     assert memory.peak == sum(memory.resident.values()) + sum(memory.training.values())
     # a critic is a second model without output layer but for one value: weights, moments, gradients
-    more = memory_of(ppo.config, size, ALGORITHMS["ppo"]().needs, longest=2048)
+    more = memory_of(ppo.config, size, ALGORITHMS["ppo"]().needs, longest=2048, whole=80e9)
     critic = 4 * (size.body + 3584 + 1)
     assert more.resident["critic and its Adam"] == 3 * critic
     assert more.training["gradients"] == 4 * N + critic
@@ -73,7 +73,7 @@ def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file)
     ]  # fmt: skip
     _, gvpo, *_ = plan(load_suite(str(suite_file), settings))
     size = model_size(gvpo.config.model)
-    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048, ranks=8)
+    memory = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048, whole=80e9, ranks=8)
     N = 7_615_616_512
     assert memory.resident == {
         "policy": 4 * N / 8, "Adam": 8 * N / 8, "base, for the KL": 4 * N / 8, "sampling policy": 4 * N,
@@ -81,6 +81,20 @@ def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file)
     assert memory.training["gradients"] == 4 * N / 8
     layer = 20 * 3584 + 2 * (3 * 3584 + 3 * 512) + 8 * 18944
     assert memory.training["activations"] == 4096 * (4 * 3584 * 28 + layer)  # every layer's input, and one layer
+
+
+def test_vllm_takes_its_fraction_of_the_gpu_while_it_samples(seven_b, suite_file):
+    def memory(*more):
+        settings = [f"model.path={seven_b}", "train.max_new_tokens=1024", "rollout.engine=vllm", *more]
+        cell = plan(load_suite(str(suite_file), settings))[1]
+        needs = ALGORITHMS["gvpo"]().needs
+        return memory_of(cell.config, model_size(cell.config.model), needs, longest=2048, whole=80e9)
+
+    assert memory().rollout == {"vLLM": 0.4 * 80e9}
+    assert memory("rollout.vllm.gpu_memory_fraction=0.25").rollout == {"vLLM": 20e9}
+    awake = memory("rollout.vllm.sleep=false")
+    assert (awake.rollout, awake.resident["vLLM"]) == ({}, 0.4 * 80e9)
+    assert memory("rollout.vllm.mode=server", "rollout.vllm.devices=[1]").rollout == {}
 
 
 def test_activations_are_what_autograd_keeps(model32):

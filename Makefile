@@ -61,8 +61,13 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: install
+test: .venv/lm-eval
 	$(BIN)/pytest
+
+# Only the tests need it: 46 packages more, of which scikit-learn slows every import of transformers.
+.venv/lm-eval: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[lm-eval]'
+	@touch $@
 
 # vLLM on the CPU, in an environment of its own: its requirements are pinned one by one, and --no-deps keeps out the rest.
 test-vllm: .venv-vllm/installed

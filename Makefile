@@ -17,7 +17,7 @@ install: .venv/installed
 # Six algorithms, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
 bench: install
 	$(BIN)/gvpo-bench sweep embedded --seeds 4 --set train.steps=10 --out results/bench
-	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=24 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=20 --out results/bench
 
 # What is published under results/: three suites, 12 seeds each.
 bench-full: install

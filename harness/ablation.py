@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import rich.box
-import rich.markup
 import rich.table
 
 from harness import figures
@@ -42,13 +40,13 @@ from harness.report import (
     interval_texts,
     k_text,
     make_page,
-    marked_rows,
     newest,
     p_texts,
     plain,
     row_notes,
     score_notes,
     settings_text,
+    terminal_table,
     to_latex,
     to_markdown,
     tuning_note,
@@ -100,18 +98,7 @@ class AblationReport:
         if untested:
             notes.append(f"Δ: {TOO_FEW}")
         shown = {name: texts for name, texts in self.shown.items() if name not in left_out | untested}
-        table = rich.table.Table(
-            title=self.suite,
-            caption=rich.markup.escape("; ".join(notes)) or None,
-            box=rich.box.SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
-        for name in shown:
-            table.add_column(name, justify="right" if table.columns else "left", no_wrap=name.startswith(("avg", "Δ")))
-        for row in marked_rows(shown, self.significant, rich.markup.escape, "[bold]{}[/bold]"):
-            table.add_row(*row)
-        return table
+        return terminal_table(self.suite, shown, self.significant, notes, unbroken=("avg", "Δ"))
 
 
 def is_ablation(runs: Path) -> bool:

@@ -84,18 +84,8 @@ class Report:
         for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
             if name in shown:
                 shown[name] = [plain(number, spec) for number in self.table[value]]
-        table = rich.table.Table(
-            title=self.suite,
-            caption=rich.markup.escape("; ".join(caption)) or None,
-            box=rich.box.SIMPLE_HEAD,
-            collapse_padding=True,
-            pad_edge=False,
-        )
-        for name in shown:
-            table.add_column(name, justify="right" if table.columns else "left", no_wrap=name[0] in "aΔ")
-        for row in marked_rows(shown, is_significant(self.table, self.baseline), rich.markup.escape, "[bold]{}[/bold]"):
-            table.add_row(*row)
-        return table
+        significant = is_significant(self.table, self.baseline)
+        return terminal_table(self.suite, shown, significant, caption, unbroken=("a", "Δ"))
 
 
 def write_report(
@@ -319,6 +309,29 @@ def cost_columns(table: pd.DataFrame) -> TextTable:
         "parameters": parameters,
     }
     return {column: texts for column, texts in shown.items() if any(texts)}
+
+
+def terminal_table(
+    title: str,
+    shown: TextTable,
+    significant: Mapping[str, list[bool]],
+    caption: Sequence[str],
+    *,
+    unbroken: tuple[str, ...],
+) -> rich.table.Table:
+    """A table for a terminal; columns whose names begin with one of `unbroken` are never wrapped."""
+    table = rich.table.Table(
+        title=title,
+        caption=rich.markup.escape("; ".join(caption)) or None,
+        box=rich.box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    for name in shown:
+        table.add_column(name, justify="right" if table.columns else "left", no_wrap=name.startswith(unbroken))
+    for row in marked_rows(shown, significant, rich.markup.escape, "[bold]{}[/bold]"):
+        table.add_row(*row)
+    return table
 
 
 def marked_rows(

@@ -94,7 +94,6 @@ def plan(
     generation_rate: Annotated[
         float | None, typer.Option(min=1, help="Tokens/s that a GPU draws; by default from its bandwidth.")
     ] = None,
-    ranks: Annotated[int, typer.Option(min=1, help="GPUs that share a cell, as torchrun starts them.")] = 1,
 ) -> None:
     """Say what a suite will cost, without starting it: tokens, memory, GPU hours, disk.
 
@@ -114,7 +113,6 @@ def plan(
         mean_response=mean_response,
         mfu=mfu,
         generation_rate=generation_rate,
-        ranks=ranks,
     )
     console = Console()
     for part in render(loaded, cells, suite_cost(cells, assumptions), assumptions):

@@ -116,9 +116,8 @@ class Optimizer(_Section):
 
 class VLLMSettings(_Section):
     mode: Literal["colocated", "server"] = "colocated"
-    """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs of its own."""
-    devices: list[int] = []
-    """The server's GPUs, as CUDA_VISIBLE_DEVICES counts them: one for each of tensor_parallel_size."""
+    """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs that no rank of the cell
+    trains on, or several where they allow it."""
     tensor_parallel_size: int = Field(1, ge=1)
     """Processes that share each layer."""
     gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
@@ -141,15 +140,8 @@ class VLLMSettings(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> VLLMSettings:
-        if self.mode == "colocated" and self.devices:
-            raise ValueError(f"devices = {self.devices} are those of a server: set mode = 'server' or leave them out")
         if self.mode == "server" and self.sleep:
             raise ValueError("sleep = true: a server has its GPUs to itself, and nobody to give their memory to")
-        if self.devices and len(set(self.devices)) != self.tensor_parallel_size:
-            raise ValueError(
-                f"devices = {self.devices} must be as many different ones as tensor_parallel_size = "
-                f"{self.tensor_parallel_size}"
-            )
         return self
 
 
@@ -239,13 +231,17 @@ class Report(_Section):
 class Resources(_Section):
     """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
 
-    gpus: int = Field(0, ge=0, le=1)
-    """GPUs of a cell, which sees no others; with 0 it sees none."""
+    ranks: int = Field(1, ge=1)
+    """Processes of one machine that train a cell together, each on a GPU of its own where the cell has any."""
+    gpus: int = Field(0, ge=0)
+    """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
+    server, or with a tensor_parallel_size."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell, its graders included."""
 
     def __str__(self) -> str:
-        return f"{self.cpus} CPU, {self.gpus} GPU"
+        ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
+        return f"{ranks}{self.cpus} CPU, {self.gpus} GPU"
 
 
 class Tuning(_Section):
@@ -365,6 +361,28 @@ class Suite(_Section):
                 raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
             if any(seed < self.seeds for seed in self.tuning.seeds):
                 raise ValueError(f"tuning.seeds = {self.tuning.seeds} overlap the table's seeds 0 to {self.seeds - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_for_all(self) -> Suite:
+        ranks, gpus, cpus = self.resources.ranks, self.resources.gpus, self.resources.cpus
+        vllm = self.rollout.vllm_or_default if self.rollout.engine == "vllm" else VLLMSettings()
+        parallel, server = vllm.tensor_parallel_size, vllm.mode == "server"
+        if cpus < ranks:
+            raise ValueError(f"resources.cpus = {cpus} with ranks = {ranks}: each rank takes one; set cpus = {ranks}")
+        if ranks > 1 and parallel > 1 and not server:
+            raise ValueError(
+                f"rollout.vllm.tensor_parallel_size = {parallel} with resources.ranks = {ranks}: colocated, each of "
+                "several ranks samples on its own GPU; leave tensor_parallel_size at 1, or set mode = 'server'"
+            )
+        each = parallel + server
+        more_servers = server and gpus > ranks * each and (gpus - ranks) % (ranks * parallel) == 0
+        if gpus and gpus != ranks * each and not more_servers:
+            raise ValueError(
+                f"resources.gpus = {gpus} with ranks = {ranks}: each rank uses {each}"
+                + (f", one to train on and {parallel} for each server" if server else "")
+                + f"; set gpus = {ranks * each}, or other ranks"
+            )
         return self
 
 

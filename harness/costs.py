@@ -67,8 +67,6 @@ class Assumptions:
     """Model FLOPs utilisation: share of the peak arithmetic rate that forward and backward passes reach."""
     generation_rate: float | None = None
     """Tokens/s of one GPU; by default from memory bandwidth and peak."""
-    ranks: int = 1
-    """GPUs that share a cell (torchrun): they shard its models and share out its prompts and rows."""
 
     def response(self, limit: int) -> float:
         """Mean length of a response whose limit is `limit`, in tokens."""
@@ -296,7 +294,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 
     mean_tokens = tokens_at(assumptions.response(train.max_new_tokens), assumptions.response(limit))
     longest = max(prompts.training) + train.max_new_tokens
-    memory = memory_of(config, size, needs, longest, GPUS[assumptions.gpu].memory, assumptions.ranks)
+    memory = memory_of(config, size, needs, longest, GPUS[assumptions.gpu].memory, cell.resources.ranks)
 
     gpu = GPUS[assumptions.gpu]
     half = config.model.precision == "bfloat16"
@@ -306,14 +304,15 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     rate = assumptions.generation_rate or generation_rate(config, size, gpu, mean)
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
     passes = 4 if train.activation_checkpointing else 3  # a backward pass is two forward passes; once more to recompute
+    drawing, computing = idle_factors(cell)
+    per_flop = computing / peak / assumptions.mfu
     work = {
-        "rollouts": mean_tokens.generated / rate,
-        "training": passes * mean_tokens.trained * flops / peak / assumptions.mfu,
-        "scoring": (mean_tokens.scored + mean_tokens.reference) * flops / peak / assumptions.mfu,
-        "critic": (passes * mean_tokens.trained * bool(needs.critic) + critic_only) * flops / peak / assumptions.mfu,
+        "rollouts": drawing * mean_tokens.generated / rate,
+        "training": passes * mean_tokens.trained * flops * per_flop,
+        "scoring": (mean_tokens.scored + mean_tokens.reference) * flops * per_flop,
+        "critic": (passes * mean_tokens.trained * bool(needs.critic) + critic_only) * flops * per_flop,
         # Drawn, then scored under the policy and the base for the KL.
-        "evaluation": mean_tokens.evaluation / rate
-        + 2 * (asked + mean_tokens.evaluation) * flops / peak / assumptions.mfu,
+        "evaluation": drawing * mean_tokens.evaluation / rate + 2 * (asked + mean_tokens.evaluation) * flops * per_flop,
     }
     kept, running = disk(config, size, needs)
     return CellCost(
@@ -325,6 +324,14 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
         resume=running,
         samples=4.0 * mean_tokens.evaluation,
     )
+
+
+def idle_factors(cell: Cell) -> tuple[float, float]:
+    """A cell's GPUs over those that draw, and over those that compute: a server's wait while the ranks train, and the
+    ranks' while it draws."""
+    ranks, gpus = cell.resources.ranks, max(cell.resources.gpus, cell.resources.ranks)
+    server = cell.config.rollout.engine == "vllm" and cell.config.rollout.vllm_or_default.mode == "server"
+    return gpus / (gpus - ranks) if server and gpus > ranks else 1.0, gpus / ranks
 
 
 def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, float]:
@@ -491,7 +498,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
 
     name, largest = max(groups.items(), key=lambda item: item[1][0].memory.peak)
     memory = largest[0].memory
-    each = f"one of {assumptions.ranks} GPUs" if assumptions.ranks > 1 else "one GPU"
+    ranks = cells[0].resources.ranks
+    each = f"one of {ranks} GPUs" if ranks > 1 else "one GPU"
     table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
     table.add_column("when")
     table.add_column("what")
@@ -510,7 +518,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     if memory.peak > gpu.memory:
         lines.append(
             f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {assumptions.gpu}'s {gpu.memory / 1e9:.0f}; lower "
-            "train.token_budget or rollout.batch, set train.activation_checkpointing, or take more GPUs (--ranks)"
+            "train.token_budget or rollout.batch, set train.activation_checkpointing, or raise resources.ranks"
         )
     kept = sum(cost.checkpoint + cost.samples for cost in costs.values())
     running = max(cost.resume for cost in costs.values())

@@ -25,10 +25,11 @@ from torch import Tensor
 from benchmarks import Benchmark, Problem, Verdict, load_benchmark
 from benchmarks.arithmetic import Arithmetic
 from harness.cells import Cell, build_algorithm, training_problems
-from harness.config import Suite, points_of
+from harness.config import Resources, Suite, points_of
 from harness.costs import disk, memory_of, model_size, needs_of, prompts_of
 from harness.models import LanguageModel, load_model
 from harness.policy import Rows, Scorer, score
+from harness.ranks import Ranks, environment_alone, visible_gpus
 from harness.reward import judge_for
 from harness.rollout import Engine, Response, open_engine
 from harness.seeding import seed_of
@@ -67,19 +68,29 @@ class Check:
 def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
     """All checks of a suite, in the order in which they are shown."""
     checks = [*versions(), *hardware(suite, cells), storage(cells, out, workers), *data(suite), *overlaps(suite)]
-    if on_gpu(suite):
-        # In a process of its own, so that this one holds no memory of the GPU while the cells run.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    if not on_gpu(suite):
+        suite = suite.model_copy(update={"model": suite.model.model_copy(update={"device": "cpu"})})
+    if on_gpu(suite) or not Ranks.of_group().alone:
+        # In a process of its own, which is no rank, so that this one holds no memory of the GPU while the cells run.
+        with ProcessPoolExecutor(1, get_context("spawn"), _become_one_rank, (suite.resources,)) as pool:
             checks += pool.submit(on_the_model, suite).result()
     else:
-        on_cpu = suite.model.model_copy(update={"device": "cpu"})
-        checks += on_the_model(suite.model_copy(update={"model": on_cpu}))
+        checks += on_the_model(suite)
     return [*checks, *self_test(suite), *unused_keys(suite)]
 
 
 def on_gpu(suite: Suite) -> bool:
     """Whether this machine has the GPU that a cell asks for."""
     return suite.resources.gpus > 0 and torch.cuda.is_available() and suite.model.device != "cpu"
+
+
+def _become_one_rank(resources: Resources) -> None:
+    """This process, a child, sees what one rank of a cell does."""
+    environment = environment_alone()
+    os.environ.clear()
+    os.environ.update(environment)
+    if resources.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[: resources.gpus // resources.ranks])
 
 
 def versions() -> Iterator[Check]:
@@ -122,7 +133,7 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
     size = model_size(suite.model)
     longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun's
+    ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
     largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
     yield Check(
         "memory",

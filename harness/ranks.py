@@ -105,6 +105,27 @@ class Ranks:
 ALONE = Ranks()
 
 
+def environment_alone() -> dict[str, str]:
+    """This process's environment without what torchrun has put there: for children that are no ranks."""
+    of_ranks = (
+        "RANK",
+        "LOCAL_RANK",
+        "GROUP_RANK",
+        "ROLE_",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MASTER_",
+        "TORCHELASTIC_",
+    )
+    return {name: value for name, value in os.environ.items() if not name.startswith(of_ranks)}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    found, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:found] if visible else [str(i) for i in range(found)]
+
+
 @contextlib.contextmanager
 def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     """Meets the other processes that torchrun started, over NCCL on cuda and gloo on the CPU.

@@ -26,9 +26,10 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from harness.cells import Cell, bury_cell, run_cell
+from harness.cells import Cell, bury_cell
 from harness.config import ConfigError
 from harness.embedded import embedded_base
+from harness.launch import launch_cell
 from harness.record import CellFolder, environment, new_folder, write
 from harness.sweep import WORKER_ENVIRONMENT, CellEnd, CellEvent, CellNote, CellProgress, most
 
@@ -131,7 +132,10 @@ class Job:
 
 
 class Worker:
-    """A process of the cluster that runs one cell at a time, in a thread of its own. Methods are Ray calls."""
+    """A process of the cluster that runs one cell at a time, in a thread of its own. Methods are Ray calls.
+
+    The ranks of a cell are children of it, and so on one node.
+    """
 
     def __init__(self, job: Job) -> None:
         import torch
@@ -187,7 +191,7 @@ class Worker:
                 os.environ["GVPO_BENCH_CACHE"] = str(scratch / "cache")
                 unpack(scratch / "cache", self.job.base)
             if files is None:
-                return run_cell(cell, self.job.runs, self.job.command, self._tell), {}
+                return launch_cell(cell, self.job.runs, self.job.command, self._tell), {}
             folder = CellFolder(scratch / "runs" / cell.name)
             unpack(folder.path, files)
             sent = _version(folder.resume_path)
@@ -199,7 +203,7 @@ class Worker:
                     self.messages.put(("files", pack(folder.path, CHECKPOINT)))
                     sent = now
 
-            status = run_cell(cell, scratch / "runs", self.job.command, tell)
+            status = launch_cell(cell, scratch / "runs", self.job.command, tell)
             return status, pack(folder.path, (*RESULTS, "manifest.json"))
 
     def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:

@@ -25,6 +25,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 from harness.cells import Cell, bury_cell, run_cell
 from harness.config import ConfigError, Resources
+from harness.launch import launch_cell
+from harness.ranks import visible_gpus
 from harness.record import CellFolder
 
 EVALUATION_STEPS = 4
@@ -236,7 +238,7 @@ def _size(cell: Cell) -> float:
 
 @dataclass(frozen=True)
 class LocalPool:
-    """One-thread processes on this machine; where cells take GPUs, as many processes at most as the GPUs allow."""
+    """One-thread processes on this machine; where cells take GPUs, as many cells at most as the GPUs allow."""
 
     workers: int
 
@@ -251,23 +253,21 @@ class LocalPool:
 
 def most(cells: Sequence[Cell]) -> Resources:
     """What is enough for each of the cells."""
-    return Resources(gpus=max(cell.resources.gpus for cell in cells), cpus=max(cell.resources.cpus for cell in cells))
+    each = [cell.resources for cell in cells]
+    return Resources(ranks=max(r.ranks for r in each), gpus=max(r.gpus for r in each), cpus=max(r.cpus for r in each))
 
 
 def gpu_shares(gpus: int, workers: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each worker: a GPU of its own where cells take one, and else none.
+    """CUDA_VISIBLE_DEVICES of each worker: as many GPUs of its own as a cell takes.
 
-    Raises ConfigError where cells take one and this machine has none.
+    Raises ConfigError where this machine has fewer.
     """
     if gpus == 0:
         return [""] * workers
-    import torch
-
-    found = torch.cuda.device_count()
-    if found == 0:
-        raise ConfigError(f"resources.gpus = {gpus}: torch finds no CUDA device on this machine")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (visible.split(",") if visible else [str(i) for i in range(found)])[: min(found, workers)]
+    found = visible_gpus()
+    if len(found) < gpus:
+        raise ConfigError(f"resources.gpus = {gpus}: torch finds {len(found) or 'no'} CUDA devices on this machine")
+    return [",".join(found[i * gpus : (i + 1) * gpus]) for i in range(min(workers, len(found) // gpus))]
 
 
 class _Pool:
@@ -372,4 +372,4 @@ def _serve(connection: Connection, runs: Path, command: list[str]) -> None:
             cell: Cell = connection.recv()
         except EOFError:
             return
-        connection.send(("done", run_cell(cell, runs, command, on_progress)))
+        connection.send(("done", launch_cell(cell, runs, command, on_progress)))

@@ -1,18 +1,19 @@
-"""vLLM as a sampling engine: in this process, or as a server on other GPUs.
+"""vLLM as a sampling engine: in this process, or as servers on other GPUs. Each rank of a cell has its own.
 
 An engine starts from the model's configuration alone and gets every weight from the trainer. After each hand-over a
 probe is scored by both sides: one of vLLM's own reload calls returns without having done anything, and a sampler that
 is a step behind ruins a run without a word.
 
 vLLM itself is imported by the class `VLLM` and nowhere else: in this process, or in the child that a `Server` starts
-with `python -m harness.vllm_engine`. The child is talked to in JSON lines over a socket; weights go through a
-safetensors file in shared memory.
+with `python -m harness.vllm_engine`. A child is talked to in JSON lines over a socket; weights go through a safetensors
+file in shared memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import json
 import os
 import shutil
@@ -29,7 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -38,6 +38,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from harness.config import ConfigError, Rollout, VLLMSettings
 from harness.padded_heads import needs_padding, padded_config, padded_weights
 from harness.policy import Rows, Scorer, score
+from harness.ranks import Ranks, environment_alone, visible_gpus
 from harness.rollout import Response
 from harness.seeding import seed_of
 
@@ -70,28 +71,16 @@ class VLLMError(RuntimeError):
 def check_vllm(settings: Rollout, device: torch.device) -> None:
     """Refuses what cannot work on this machine. `device` is the trainer's.
 
-    Raises ConfigError where vLLM isn't installed, a setting is for GPUs that are not there, or the trainer is one of
-    several processes.
+    Raises ConfigError where vLLM isn't installed, or a setting is for GPUs that are not there.
     """
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        raise ConfigError(
-            f"rollout.engine = 'vllm' samples for one training process, and torchrun started {dist.get_world_size()}: "
-            "use rollout.engine = 'cached' with several ranks"
-        )
     if find_spec("vllm") is None:
         raise ConfigError(
             "rollout.engine = 'vllm': vLLM is not installed. pip install 'gvpo-bench[vllm]' (CUDA); on a CPU see "
             "requirements-vllm.txt, or use rollout.engine = 'cached'"
         )
     vllm = settings.vllm_or_default
-    if device.type == "cuda":
-        if vllm.mode == "server" and not vllm.devices:
-            raise ConfigError(
-                "rollout.vllm.mode = 'server' needs rollout.vllm.devices, the GPUs of the server, such as [4, 5]"
-            )
-        return
-    for key in ("sleep", "gpu_memory_fraction", "devices"):
-        if getattr(vllm, key):
+    for key in ("sleep", "gpu_memory_fraction"):
+        if device.type != "cuda" and getattr(vllm, key):
             raise ConfigError(
                 f"rollout.vllm.{key} = {getattr(vllm, key)} is for GPUs, and the trainer is on the {device.type}: "
                 "leave it out"
@@ -102,9 +91,9 @@ def check_vllm(settings: Rollout, device: torch.device) -> None:
 def open_vllm(
     settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
 ) -> Iterator[VLLMEngine]:
-    """An engine with the model's weights, which ends with the block.
+    """An engine with the model's weights, which ends with the block. With several ranks all must open theirs.
 
-    Raises VLLMError where the engine's log-probs are not the trainer's.
+    Raises ConfigError where servers have no GPUs left, VLLMError where the engine's log-probs are not the trainer's.
     """
     vllm = settings.vllm_or_default
     on_cuda = next(model.parameters()).device.type == "cuda"
@@ -121,18 +110,40 @@ def open_vllm(
         options["enable_sleep_mode"] = colocated and vllm.sleep is not False
     else:
         options["enforce_eager"] = True  # compiling takes longer than it saves
+    if colocated and not Ranks.of_group().alone:
+        # vLLM then works within the process group that is there, in which each rank is an engine of its own.
+        options["distributed_executor_backend"] = "external_launcher"
     bytes_of_weights = sum(x.numel() for x in model.parameters()) * (2 if precision == "bfloat16" else 4)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_shared_folder(bytes_of_weights)))
         config_for_vllm(model).save_pretrained(folder)
-        sampler: VLLM | Server
+        sampler: VLLM | Servers
         if colocated:
             sampler = stack.enter_context(contextlib.closing(VLLM(folder, options)))
         else:
-            sampler = stack.enter_context(contextlib.closing(Server(folder, options, vllm)))
+            devices = server_devices(vllm.tensor_parallel_size) if on_cuda else [None]
+            sampler = stack.enter_context(contextlib.closing(Servers(folder, options, vllm.server_timeout, devices)))
         engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision)
         engine.sync(model)
         yield engine
+
+
+def server_devices(parallel: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each server of this rank: the GPUs that no rank trains on, shared out among the ranks.
+
+    Raises ConfigError where that leaves a rank without.
+    """
+    rank, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    found = visible_gpus()
+    each = (len(found) - ranks) // ranks
+    if each < parallel:
+        raise ConfigError(
+            f"rollout.vllm.mode = 'server': of {len(found)} GPUs here {ranks} train, and each of their servers needs "
+            f"tensor_parallel_size = {parallel} of the others; give the cell {ranks * (1 + parallel)} GPUs "
+            "(resources.gpus), or use mode = 'colocated'"
+        )
+    mine = found[ranks + rank * each :][:each]
+    return [",".join(mine[first : first + parallel]) for first in range(0, each - parallel + 1, parallel)]
 
 
 def _shared_folder(size: int) -> tempfile.TemporaryDirectory[str]:
@@ -150,7 +161,7 @@ class VLLMEngine:
     """
 
     def __init__(
-        self, sampler: VLLM | Server, settings: VLLMSettings, folder: Path, *, eos_ids: Sequence[int], precision: str
+        self, sampler: VLLM | Servers, settings: VLLMSettings, folder: Path, *, eos_ids: Sequence[int], precision: str
     ) -> None:
         self.sampler, self.settings, self.folder = sampler, settings, folder
         self.eos_ids, self.precision = list(eos_ids), precision
@@ -190,29 +201,35 @@ class VLLMEngine:
         scorer = Scorer(model, None, 1.0, self.precision)
         scored = score(scorer, rows, response_length=len(response), token_budget=len(prompt) + len(response))
         trainer = scored.logp_GKT[0].double().cpu()
-        engine = torch.tensor(self.sampler.score([*prompt, *response])[len(prompt) :], dtype=torch.float64)
-        difference = (trainer - engine).abs()
-        t = int(difference.nan_to_num(nan=torch.inf).argmax())
-        if not float(difference[t]) <= self.tolerance:
+        # A row for each of vLLM's copies of the weights, [S, T].
+        found = [logp[len(prompt) :] for logp in self.sampler.score([*prompt, *response])]
+        engine_ST = torch.tensor(found, dtype=torch.float64)
+        difference_ST = (trainer - engine_ST).abs().nan_to_num(nan=torch.inf)
+        largest, t = float(difference_ST.max()), int(difference_ST.amax(0).argmax())
+        server = int(difference_ST[:, t].argmax())
+        here = "vLLM" if len(found) == 1 else f"vLLM server {server} of {len(found)}"
+        if not largest <= self.tolerance:
             raise VLLMError(
                 f"after a weight sync vLLM's log-probs are not the trainer's: token {t} of the probe has "
-                f"{float(engine[t]):.6f} nats in vLLM and {float(trainer[t]):.6f} in the trainer, the largest "
-                f"difference of {len(response)} is {float(difference[t]):.2g} and rollout.vllm.tolerance is "
+                f"{float(engine_ST[server, t]):.6f} nats in {here} and {float(trainer[t]):.6f} in the trainer, the "
+                f"largest difference of {len(response)} is {largest:.2g} and rollout.vllm.tolerance is "
                 f"{self.tolerance:g}. Samples would come from another policy than the one trained. Where the numbers "
                 "are far apart the weights did not arrive: check the versions (vllm 0.32.0, transformers <5.20) and "
                 "that vLLM knows this architecture. Where they are close, the two compute with different precision: "
                 "raise the tolerance, and consider train.sampler_ratio_cap"
             )
         if self.last is not None:
-            moved, followed = ((now - last).abs().max() for now, last in zip((trainer, engine), self.last, strict=True))
-            if float(moved) > NO_CHANGE and float(followed) == 0:
+            moved, followed_S = (
+                (now - last).abs().amax(-1) for now, last in zip((trainer, engine_ST), self.last, strict=True)
+            )
+            if float(moved) > NO_CHANGE and float(followed_S.min()) == 0:
                 raise VLLMError(
-                    f"a weight sync changed nothing in vLLM: the trainer's log-probs of the probe moved by up to "
+                    f"a weight sync changed nothing in {here}: the trainer's log-probs of the probe moved by up to "
                     f"{float(moved):.2g} nats since the last one and vLLM's by exactly 0 (at token {t}: "
-                    f"{float(engine[t]):.6f} in vLLM, {float(trainer[t]):.6f} in the trainer). vLLM still has the "
-                    "weights of the last sync: check the versions (vllm 0.32.0), and do not go on with this run"
+                    f"{float(engine_ST[server, t]):.6f} in vLLM, {float(trainer[t]):.6f} in the trainer). vLLM still "
+                    "has the weights of the last sync: check the versions (vllm 0.32.0), and do not go on with this run"
                 )
-        self.last = trainer, engine
+        self.last = trainer, engine_ST
 
     def _new_probe(self, model: PreTrainedModel) -> tuple[list[int], list[int]]:
         """A prompt of fixed tokens, and a response that the engine draws: log-probs as they occur."""
@@ -323,6 +340,7 @@ class VLLM:
         from vllm import LLM
 
         self.can_sleep = bool(options.get("enable_sleep_mode"))
+        self.among_ranks = options.get("distributed_executor_backend") == "external_launcher"
         with _global_generator_untouched(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self.llm = LLM(
@@ -365,8 +383,9 @@ class VLLM:
             for output in outputs
         ]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
-        """log π of each token given those before it, at temperature 1; NaN for the first.
+    def score(self, tokens: Sequence[int]) -> list[list[float]]:
+        """log π of each token given those before it, at temperature 1, NaN for the first. The one list in the list is
+        that of the one copy of the weights.
 
         The temperature below is that of the one token that vLLM insists on drawing.
         """
@@ -376,7 +395,7 @@ class VLLM:
         with _global_generator_untouched():
             (output,) = self.llm.generate([{"prompt_token_ids": list(tokens)}], params, use_tqdm=False)
         found = zip(tokens, output.prompt_logprobs, strict=True)
-        return [float("nan") if at is None else at[token].logprob for token, at in found]
+        return [[float("nan") if at is None else at[token].logprob for token, at in found]]
 
     def sleep(self) -> None:
         self.llm.sleep(level=1)
@@ -386,8 +405,15 @@ class VLLM:
         self.llm.wake_up()
 
     def close(self) -> None:
-        self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
+        core = self.llm.llm_engine.engine_core
+        if self.among_ranks:  # the whole farewell would end the ranks' process group too
+            core.engine_core.model_executor.shutdown()
+        else:
+            core.shutdown()
+        del self.llm, core
+        gc.collect()  # or its memory would stay with the reference cycles of its parts
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 class WorkerExtension:
@@ -404,52 +430,73 @@ class WorkerExtension:
         self.reload_weights(weights_iterator=weights())  # type: ignore[attr-defined]
 
 
-class Server:
-    """vLLM in a child process with GPUs of its own, which ends when this process does."""
+class Servers:
+    """vLLM in child processes that share out the prompts, and each have all weights."""
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], settings: VLLMSettings) -> None:
-        self.folder, self.timeout = folder, settings.server_timeout
-        environment = {**os.environ}
-        # The child must find this very package, however this process has found it.
-        paths = [str(Path(__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-        if settings.devices:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, settings.devices))
-        self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(self.timeout)
-        self.log = folder / "server.log"
-        with theirs, self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "harness.vllm_engine", str(theirs.fileno()), str(folder), json.dumps(options)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is the sweep's to deal with; and its workers end with it
-            )
-        self.received = b""
+    def __init__(self, folder: Path, options: Mapping[str, Any], timeout: float, devices: Sequence[str | None]) -> None:
+        self.servers: list[Server] = []
         try:
-            self._reply("start")
+            for place, visible in enumerate(devices):
+                self.servers.append(Server(folder, options, timeout, visible, folder / f"server-{place}.log"))
+            for server in self.servers:
+                server.reply("start")
         except BaseException:
             self.close()
             raise
 
     def load_file(self, file: str) -> None:
-        self._call("load_file", file)
+        self._all("load_file", [file] * len(self.servers))
 
     def sample(self, requests: Sequence[Mapping[str, Any]]) -> list[list[tuple[list[int], list[float]]]]:
-        found: list[list[tuple[list[int], list[float]]]] = self._call("sample", requests)
-        return found
+        size = len(self.servers)
+        parts = self._all("sample", [requests[place::size] for place in range(size)])
+        return [parts[i % size][i // size] for i in range(len(requests))]
 
-    def score(self, tokens: Sequence[int]) -> list[float]:
-        found: list[float] = self._call("score", tokens)
-        return found
+    def score(self, tokens: Sequence[int]) -> list[list[float]]:
+        """See `VLLM.score`: a list for each server."""
+        return [logp for (logp,) in self._all("score", [tokens] * len(self.servers))]
 
-    def _call(self, name: str, argument: Any) -> Any:
+    def _all(self, name: str, arguments: Sequence[Any]) -> list[Any]:
+        for server, argument in zip(self.servers, arguments, strict=True):
+            server.ask(name, argument)
+        return [server.reply(name) for server in self.servers]
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+class Server:
+    """vLLM in a child process, on the GPUs that `visible` names, which ends when this process does."""
+
+    def __init__(
+        self, folder: Path, options: Mapping[str, Any], timeout: float, visible: str | None, log: Path
+    ) -> None:
+        self.timeout, self.log = timeout, log
+        environment = environment_alone()
+        # The child must find this very package, however this process has found it.
+        paths = [str(Path(__file__).parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+        if visible is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = visible
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(self.timeout)
+        with theirs, self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "harness.vllm_engine", str(theirs.fileno()), str(folder), json.dumps(options)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is the sweep's to deal with; and its workers end with it
+            )
+        self.received = b""
+
+    def ask(self, name: str, argument: Any) -> None:
+        """Sends a call, which the child answers in its time."""
         with contextlib.suppress(ConnectionError):  # the reply says why
             self._send(json.dumps([name, argument]).encode() + b"\n", name)
-        return self._reply(name)
 
     def _send(self, line: bytes, name: str) -> None:
         try:
@@ -457,7 +504,11 @@ class Server:
         except TimeoutError:
             raise self._silent(name) from None
 
-    def _reply(self, name: str) -> Any:
+    def reply(self, name: str) -> Any:
+        """The answer to the oldest open call, or to the start.
+
+        Raises VLLMError where there is none within the timeout, the child has died, or the call failed there.
+        """
         while b"\n" not in self.received:
             try:
                 part = self.socket.recv(2**20)

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from small import command, write_suite
 
 from harness.cells import build_algorithm, plan
-from harness.config import Model, Resources, Suite, Train, load_suite, suite_files
+from harness.config import ConfigError, Model, Resources, Suite, Train, load_suite, suite_files
 
 
 @pytest.fixture(scope="module")
@@ -343,14 +343,9 @@ def test_every_key_of_a_suite_is_documented(section):
     ("settings", "message"),
     [
         (["rollout.vllm.mode=server"], "rollout: [rollout.vllm] is for engine = 'vllm', and engine is 'cached'"),
-        (["rollout.engine=vllm", "rollout.vllm.devices=[4]"], "rollout.vllm: devices = [4] are those of a server"),
         (
             ["rollout.engine=vllm", "rollout.vllm.mode=server", "rollout.vllm.sleep=true"],
             "rollout.vllm: sleep = true: a server has its GPUs to itself",
-        ),
-        (
-            ["rollout.engine=vllm", "rollout.vllm.mode=server", "rollout.vllm.devices=[4, 5]"],
-            "devices = [4, 5] must be as many different ones as tensor_parallel_size = 1",
         ),
         (["rollout.engine=vllm", "rollout.vllm.memory=0.5"], "rollout.vllm.memory: unknown key; known here: mode"),
         (["rollout.engine=vllm", "rollout.vllm.gpu_memory_fraction=1.5"], "rollout.vllm.gpu_memory_fraction = 1.5"),
@@ -360,6 +355,50 @@ def test_every_key_of_a_suite_is_documented(section):
 )
 def test_impossible_rollout_is_refused_with_what_would_be_right(refused, settings, message):
     assert message in refused(*settings)
+
+
+@pytest.mark.parametrize(
+    ("resources", "vllm", "message"),
+    [
+        ({"ranks": 2}, None, "resources.cpus = 1 with ranks = 2: each rank takes one; set cpus = 2"),
+        ({"gpus": 8}, None, "resources.gpus = 8 with ranks = 1: each rank uses 1; set gpus = 1, or other ranks"),
+        ({"gpus": 1, "ranks": 2, "cpus": 2}, None, "with ranks = 2: each rank uses 1; set gpus = 2, or other ranks"),
+        ({"gpus": 1}, {"tensor_parallel_size": 2}, "with ranks = 1: each rank uses 2; set gpus = 2"),
+        ({"gpus": 4, "ranks": 2, "cpus": 2}, {"tensor_parallel_size": 2}, "leave tensor_parallel_size at 1"),
+        ({"gpus": 1}, {"mode": "server"}, "each rank uses 2, one to train on and 1 for each server; set gpus = 2"),
+        # Two ranks and a server of two GPUs for each are six; with eight, two would be left over.
+        (
+            {"gpus": 8, "ranks": 2, "cpus": 2},
+            {"mode": "server", "tensor_parallel_size": 2},
+            "each rank uses 3, one to train on and 2 for each server; set gpus = 6",
+        ),
+    ],
+)
+def test_cell_takes_the_gpus_that_its_ranks_and_vllm_use(suite_toml, resources, vllm, message):
+    settings = [f"resources.{key}={value}" for key, value in resources.items()]
+    if vllm is not None:
+        settings += ["rollout.engine=vllm", *(f"rollout.vllm.{key}={value}" for key, value in vllm.items())]
+    with pytest.raises(ConfigError) as refusal:
+        load_suite(str(suite_toml), settings)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "gpus", "vllm"),
+    [
+        (8, 8, None),
+        (8, 8, {}),
+        (1, 2, {"tensor_parallel_size": 2}),
+        (4, 8, {"mode": "server"}),
+        (2, 10, {"mode": "server", "tensor_parallel_size": 2}),  # two servers for each rank
+        (2, 0, {"mode": "server"}),
+    ],
+)
+def test_gpus_for_every_rank_and_server_are_accepted(suite_toml, ranks, gpus, vllm):
+    settings = [f"resources.ranks={ranks}", f"resources.gpus={gpus}", f"resources.cpus={ranks}"]
+    if vllm is not None:
+        settings += ["rollout.engine=vllm", *(f"rollout.vllm.{key}={value}" for key, value in vllm.items())]
+    assert load_suite(str(suite_toml), settings).resources.gpus == gpus
 
 
 def test_algorithms_with_importance_weights_take_a_ratio_cap_and_the_others_do_not(suite_toml):

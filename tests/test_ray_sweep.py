@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="ray is not installed: pip install 'gvpo-bench
 
 from ray.cluster_utils import Cluster
 from rich.console import Console
-from small import FAULTY, assert_same_cell, command, manifest, write_suite
+from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest, write_suite
 
 import harness.embedded
 import harness.ray_sweep
@@ -93,7 +93,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
         return "finished"
 
     monkeypatch.setattr(harness.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
-    monkeypatch.setattr(harness.ray_sweep, "run_cell", look)
+    monkeypatch.setattr(harness.ray_sweep, "launch_cell", look)
     node = worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
     assert node.start(first_cell(suite_file, "gvpo"), None) == ("done", "finished", {})
     assert used == pack(base, ["."])
@@ -220,6 +220,25 @@ def test_sweep_that_loses_a_node_goes_on_from_the_checkpoint_with_the_numbers_of
     for name in outcome.finished:
         assert_same_cell(local / "runs" / "small" / name, tmp_path / "runs" / "small" / name)
         assert manifest(tmp_path / "runs" / "small" / name)["hardware"]["node"] == platform.node()
+
+
+def test_cell_of_two_ranks_that_loses_its_node_goes_on_from_its_sharded_checkpoint(
+    local, base, cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_Driver, "__enter__", lambda self: self)  # each node has its own disk
+    settings = ["seeds=1", "resources.ranks=2", "resources.cpus=2"]
+    suite = load_suite(str(write_suite(tmp_path, base)), settings, ["gvpo"])
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    with connect(cluster.address):
+        executor = Killing(cluster)
+        outcome = run_cells(plan(suite), tmp_path / "runs" / "small", executor=executor, command=[], console=Console())
+    assert (executor.killed, outcome.failed) == ("gvpo-s0", {})
+    steps = [event.done for event in executor.events if isinstance(event, CellProgress) and event.stage == "train"]
+    assert steps == [3, 4, 5, 6]
+    found = tmp_path / "runs" / "small" / "gvpo-s0"
+    assert manifest(found)["ranks"] == 2
+    assert_close_cell(local / "runs" / "small" / "gvpo-s0", found)
 
 
 def test_users_algorithm_that_kills_its_process_fails_alone_and_is_not_tried_again(

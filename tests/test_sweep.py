@@ -95,7 +95,7 @@ def test_manifest_says_what_was_run(undisturbed):
     assert found["versions"]["torch"]
     assert found["tokens"]["critic"] > 0
     assert found["hardware"]["node"] == platform.node()
-    assert found["config"]["resources"] == {"gpus": 0, "cpus": 1}
+    assert found["config"]["resources"] == {"ranks": 1, "gpus": 0, "cpus": 1}
 
 
 def test_second_sweep_starts_nothing_and_touches_no_cell(undisturbed, no_workers):
@@ -244,10 +244,11 @@ def test_each_worker_gets_a_gpu_of_its_own_and_none_where_cells_take_none(monkey
     assert gpu_shares(0, 2) == ["", ""]
     assert gpu_shares(1, 2) == ["0", "1"]
     assert gpu_shares(1, 8) == ["0", "1", "2"]
+    assert gpu_shares(2, 8) == ["0,1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
     assert gpu_shares(1, 8) == ["4", "6", "7"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=r"resources\.gpus = 1: torch finds no CUDA device"):
+    with pytest.raises(ConfigError, match=r"resources\.gpus = 1: torch finds no CUDA devices"):
         gpu_shares(1, 2)
 
 

@@ -9,6 +9,7 @@ from tiny import tiny_model
 
 from harness.config import ConfigError, Rollout, VLLMSettings
 from harness.rollout import check_engine, open_engine
+from harness.vllm_engine import server_devices
 
 pytest_plugins = ["small_fixtures"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -44,8 +45,6 @@ def installed(monkeypatch):
     [
         (CPU, {"sleep": True}, "rollout.vllm.sleep = True is for GPUs, and the trainer is on the cpu"),
         (CPU, {"gpu_memory_fraction": 0.5}, "rollout.vllm.gpu_memory_fraction = 0.5 is for GPUs"),
-        (CPU, {"mode": "server", "devices": [1]}, r"rollout.vllm.devices = \[1\] is for GPUs"),
-        (CUDA, {"mode": "server"}, "rollout.vllm.mode = 'server' needs rollout.vllm.devices"),
     ],
 )
 def test_what_the_machine_cannot_do_is_refused(installed, device, settings, message):
@@ -59,11 +58,34 @@ def test_what_the_machine_cannot_do_is_refused(installed, device, settings, mess
         (CPU, {}),
         (CPU, {"mode": "server"}),
         (CUDA, {"sleep": True, "gpu_memory_fraction": 0.5, "tensor_parallel_size": 2}),
-        (CUDA, {"mode": "server", "devices": [4, 5], "tensor_parallel_size": 2}),
+        (CUDA, {"mode": "server", "tensor_parallel_size": 2}),
     ],
 )
 def test_what_the_machine_can_do_is_not(installed, device, settings):
     check_engine(Rollout(engine="vllm", vllm=VLLMSettings(**settings)), device)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "rank", "ranks", "parallel", "devices"),
+    [
+        (2, 0, 1, 1, ["1"]),
+        (8, 0, 1, 2, ["1,2", "3,4", "5,6"]),  # GPU 7 is left over
+        (8, 0, 2, 1, ["2", "3", "4"]),
+        (8, 1, 2, 1, ["5", "6", "7"]),
+        (8, 1, 2, 3, ["5,6,7"]),
+    ],
+)
+def test_servers_of_a_rank_share_the_gpus_that_no_rank_trains_on(monkeypatch, gpus, rank, ranks, parallel, devices):
+    monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: [str(gpu) for gpu in range(gpus)])
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert server_devices(parallel) == devices
+
+
+def test_server_without_a_gpu_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: ["0", "1", "2"])
+    with pytest.raises(ConfigError, match=r"of 3 GPUs here 1 train, .* tensor_parallel_size = 3 .* give the cell 4"):
+        server_devices(3)
 
 
 def test_cache_that_is_too_short_for_the_longest_response_is_refused_before_any_cell(

@@ -121,18 +121,21 @@ def open_vllm(
         if colocated:
             sampler = stack.enter_context(contextlib.closing(VLLM(folder, options)))
         else:
-            devices = server_devices(vllm.tensor_parallel_size) if on_cuda else [None]
+            devices = server_devices(on_cuda, vllm.tensor_parallel_size)
             sampler = stack.enter_context(contextlib.closing(Servers(folder, options, vllm.server_timeout, devices)))
         engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision)
         engine.sync(model)
         yield engine
 
 
-def server_devices(parallel: int) -> list[str]:
+def server_devices(on_cuda: bool, parallel: int) -> list[str | None]:
     """CUDA_VISIBLE_DEVICES of each server of this rank: the GPUs that no rank trains on, shared out among the ranks.
+    On the CPU one server, and nothing to set.
 
     Raises ConfigError where that leaves a rank without.
     """
+    if not on_cuda:
+        return [None]
     rank, ranks = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     found = visible_gpus()
     each = (len(found) - ranks) // ranks
@@ -205,28 +208,32 @@ class VLLMEngine:
         found = [logp[len(prompt) :] for logp in self.sampler.score([*prompt, *response])]
         engine_ST = torch.tensor(found, dtype=torch.float64)
         difference_ST = (trainer - engine_ST).abs().nan_to_num(nan=torch.inf)
-        largest, t = float(difference_ST.max()), int(difference_ST.amax(0).argmax())
-        server = int(difference_ST[:, t].argmax())
-        here = "vLLM" if len(found) == 1 else f"vLLM server {server} of {len(found)}"
+
+        def numbers(server: int, t: int) -> str:
+            where = "vLLM" if len(found) == 1 else f"server {server} of {len(found)} of vLLM"
+            vllm, ours = float(engine_ST[server, t]), float(trainer[t])
+            return f"token {t} of the probe has {vllm:.6f} nats in {where} and {ours:.6f} in the trainer"
+
+        server, t = divmod(int(difference_ST.argmax()), len(response))
+        largest = float(difference_ST[server, t])
         if not largest <= self.tolerance:
             raise VLLMError(
-                f"after a weight sync vLLM's log-probs are not the trainer's: token {t} of the probe has "
-                f"{float(engine_ST[server, t]):.6f} nats in {here} and {float(trainer[t]):.6f} in the trainer, the "
-                f"largest difference of {len(response)} is {largest:.2g} and rollout.vllm.tolerance is "
-                f"{self.tolerance:g}. Samples would come from another policy than the one trained. Where the numbers "
-                "are far apart the weights did not arrive: check the versions (vllm 0.32.0, transformers <5.20) and "
-                "that vLLM knows this architecture. Where they are close, the two compute with different precision: "
-                "raise the tolerance, and consider train.sampler_ratio_cap"
+                f"after a weight sync vLLM's log-probs are not the trainer's: {numbers(server, t)}, the largest "
+                f"difference of {len(response)} is {largest:.2g} and rollout.vllm.tolerance is {self.tolerance:g}. "
+                "Samples would come from another policy than the one trained. Where the numbers are far apart the "
+                "weights did not arrive: check the versions (vllm 0.32.0, transformers <5.20) and that vLLM knows this "
+                "architecture. Where they are close, the two compute with different precision: raise the tolerance, "
+                "and consider train.sampler_ratio_cap"
             )
         if self.last is not None:
-            moved, followed_S = (
-                (now - last).abs().amax(-1) for now, last in zip((trainer, engine_ST), self.last, strict=True)
-            )
-            if float(moved) > NO_CHANGE and float(followed_S.min()) == 0:
+            moved = float((trainer - self.last[0]).abs().max())
+            followed_S = (engine_ST - self.last[1]).abs().amax(-1)
+            stuck = int(followed_S.argmin())
+            if moved > NO_CHANGE and float(followed_S[stuck]) == 0:
+                t = int(difference_ST[stuck].argmax())
                 raise VLLMError(
-                    f"a weight sync changed nothing in {here}: the trainer's log-probs of the probe moved by up to "
-                    f"{float(moved):.2g} nats since the last one and vLLM's by exactly 0 (at token {t}: "
-                    f"{float(engine_ST[server, t]):.6f} in vLLM, {float(trainer[t]):.6f} in the trainer). vLLM still "
+                    f"a weight sync changed nothing in vLLM: the trainer's log-probs of the probe moved by up to "
+                    f"{moved:.2g} nats since the last one and vLLM's by exactly 0 ({numbers(stuck, t)}). vLLM still "
                     "has the weights of the last sync: check the versions (vllm 0.32.0), and do not go on with this run"
                 )
         self.last = trainer, engine_ST
@@ -407,6 +414,7 @@ class VLLM:
     def close(self) -> None:
         core = self.llm.llm_engine.engine_core
         if self.among_ranks:  # the whole farewell would end the ranks' process group too
+            core._finalizer.detach()
             core.engine_core.model_executor.shutdown()
         else:
             core.shutdown()

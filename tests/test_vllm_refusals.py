@@ -79,13 +79,13 @@ def test_servers_of_a_rank_share_the_gpus_that_no_rank_trains_on(monkeypatch, gp
     monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: [str(gpu) for gpu in range(gpus)])
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-    assert server_devices(parallel) == devices
+    assert server_devices(True, parallel) == devices
 
 
 def test_server_without_a_gpu_of_its_own_is_refused(monkeypatch):
     monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: ["0", "1", "2"])
     with pytest.raises(ConfigError, match=r"of 3 GPUs here 1 train, .* tensor_parallel_size = 3 .* give the cell 4"):
-        server_devices(3)
+        server_devices(True, 3)
 
 
 def test_cache_that_is_too_short_for_the_longest_response_is_refused_before_any_cell(

@@ -15,9 +15,10 @@ from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, token_logp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+import harness.vllm_engine
 from harness.config import ConfigError, Rollout, VLLMSettings
 from harness.rollout import CachedEngine, open_engine
-from harness.vllm_engine import VLLM, VLLMError
+from harness.vllm_engine import VLLM, Server, VLLMError
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""
@@ -41,9 +42,12 @@ def engine(model32):
 
 
 @pytest.fixture(scope="module")
-def server(model32):
-    with opened(model32, mode="server") as server:
-        yield server
+def servers(model32):
+    """An engine of two servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.vllm_engine, "server_devices", lambda *_: [None, None])
+        with opened(model32, mode="server") as servers:
+            yield servers
 
 
 @pytest.fixture
@@ -93,15 +97,21 @@ def test_the_same_call_gives_the_same_responses_and_another_seed_does_not(engine
     assert drawn(engine, seed=8) != first
 
 
-def test_a_server_gives_the_responses_of_an_engine_in_this_process(engine, server):
-    assert drawn(server) == drawn(engine)
+def test_servers_give_the_responses_of_an_engine_in_this_process(engine, servers):
+    assert len(servers.sampler.servers) == 2
+    assert tokens_of(drawn(servers)) == tokens_of(drawn(engine))
+
+
+def tokens_of(groups):
+    """Without the log-probs, whose rounding depends on what else is drawn at the same time."""
+    return [[response.tokens for response in group] for group in groups]
 
 
 def test_responses_depend_on_their_prompts_seed_and_not_on_the_others(engine):
     expected = drawn(engine)
     settings = {"temperature": 1.0, "max_new_tokens": 12}
     turned = engine.generate(PROMPTS[::-1], list(COUNTS[::-1]), seeds=[3, 2, 1, 0], **settings)
-    assert [[r.tokens for r in group] for group in turned[::-1]] == [[r.tokens for r in group] for group in expected]
+    assert tokens_of(turned[::-1]) == tokens_of(expected)
 
 
 def test_samples_of_a_prompt_differ_and_none_are_drawn_where_none_are_asked_for(engine):
@@ -132,7 +142,7 @@ def test_a_response_ends_with_its_first_eos_or_is_truncated_at_the_limit(engine)
 def test_greedy_responses_are_the_cached_engines_with_log_probs_of_temperature_one(engine, model32):
     groups = drawn(engine, temperature=0.0)
     expected = drawn(CachedEngine(model32, eos_ids=EOS_IDS, batch=64), temperature=0.0)
-    assert [[r.tokens for r in group] for group in groups] == [[r.tokens for r in group] for group in expected]
+    assert tokens_of(groups) == tokens_of(expected)
     assert_parity(groups, model32)
 
 
@@ -153,7 +163,7 @@ def test_temperatures_that_vllm_would_raise_are_refused(engine):
         drawn(engine, temperature=0.001)
 
 
-@pytest.mark.parametrize("which", ["engine", "server"])
+@pytest.mark.parametrize("which", ["engine", "servers"])
 def test_samples_come_from_the_weights_of_the_last_sync(which, model32, request):
     engine = request.getfixturevalue(which)
     before, other = drawn(engine), moved(model32)
@@ -187,6 +197,27 @@ def test_a_sync_that_does_nothing_is_noticed_below_the_tolerance_too(synced, mod
     monkeypatch.setattr(VLLM, "load", lambda self, weights: None)
     with pytest.raises(VLLMError, match=r"a weight sync changed nothing in vLLM.*moved by up to .* by exactly 0"):
         synced.sync(moved(model32, by=1e-4))  # log-probs move by less than 1e-3 nats
+
+
+def test_one_of_two_servers_that_keeps_its_weights_is_named(servers, model32, monkeypatch):
+    servers.sync(model32)
+    second, ask = servers.sampler.servers[1], Server.ask
+
+    def forgetful(self, name, argument):
+        if name == "load_file" and self is second:
+            name, argument = "score", [1, 2, 3]
+        ask(self, name, argument)
+
+    monkeypatch.setattr(Server, "ask", forgetful)
+    with pytest.raises(VLLMError, match=r"log-probs are not the trainer's: .* nats in server 1 of 2 of vLLM and"):
+        servers.sync(moved(model32))
+    monkeypatch.undo()
+    servers.sync(model32)
+    monkeypatch.setattr(Server, "ask", forgetful)
+    with pytest.raises(VLLMError, match=r"changed nothing in vLLM: .* nats in server 1 of 2 of vLLM and"):
+        servers.sync(moved(model32, by=1e-4))
+    monkeypatch.undo()
+    servers.sync(model32)
 
 
 def test_a_weight_that_is_left_out_is_noticed(synced, model32, monkeypatch):
@@ -254,7 +285,7 @@ def ended(pid, seconds=20.0):
 
 def test_server_that_is_silent_or_killed_is_named_and_leaves_nothing_behind(model32):
     with opened(model32, mode="server", server_timeout=120.0) as engine:
-        server, folder = engine.sampler, engine.folder
+        (server,), folder = engine.sampler.servers, engine.folder
         server.socket.settimeout(1.0)
         os.killpg(server.process.pid, signal.SIGSTOP)
         with pytest.raises(VLLMError, match=r"has not answered 'sample' within rollout\.vllm\.server_timeout"):
@@ -284,7 +315,7 @@ from harness.rollout import open_engine
 
 with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), tiny_model(), eos_ids=[1],
                  precision="float32") as engine:
-    print(engine.sampler.process.pid, engine.folder, flush=True)
+    print(engine.sampler.servers[0].process.pid, engine.folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 

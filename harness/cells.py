@@ -291,7 +291,8 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
             spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
 
         evaluation_started = time.perf_counter()
-        engine.sync(lm.model)
+        policy = PolicyModel(lm.model, chunk)
+        engine.sync(policy)
         samples = evaluate(
             lm,
             engine,
@@ -302,7 +303,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
             max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
             seed=config.seed,
             limit=settings.limit,
-            scorer=Scorer(PolicyModel(lm.model, chunk), precision=precision, ranks=ranks),
+            scorer=Scorer(policy, precision=precision, ranks=ranks),
             base=base,
             token_budget=budget,
             on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),

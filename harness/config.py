@@ -161,6 +161,11 @@ class Rollout(_Section):
         return self
 
     @property
+    def shares_weights(self) -> bool:
+        """Whether the engine samples from the very weights of a model of the trainer's, and not from its own."""
+        return self.engine != "vllm"
+
+    @property
     def vllm_or_default(self) -> VLLMSettings:
         return self.vllm or VLLMSettings()
 

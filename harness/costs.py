@@ -242,7 +242,7 @@ def prompts_of(settings: Model, train: Train, benchmarks: tuple[str, ...], limit
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one GPU, at the two moments when most is in use."""
+    """Bytes of one GPU, at the moments when most is in use."""
 
     resident: dict[str, float]
     """Throughout."""
@@ -250,10 +250,13 @@ class Memory:
     """More of it in an update."""
     rollout: dict[str, float]
     """More of it while responses are drawn."""
+    evaluation: dict[str, float]
+    """All of it in the evaluation, where that is not less than before."""
 
     @property
     def peak(self) -> float:
-        return sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
+        before = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
+        return max(before, sum(self.evaluation.values()))
 
 
 @dataclass(frozen=True)
@@ -371,7 +374,8 @@ def memory_of(
 
     Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
     a pass. What is trained or scored is sharded; what samples is whole on each rank, and a copy of the policy where it
-    is stale or the policy is sharded. vLLM takes its fraction of the GPU while it samples, or throughout where it does
+    is stale or the policy is sharded, but for vLLM, which takes the weights from the policy: then the policy is whole
+    in the evaluation alone. vLLM takes its fraction of the GPU while it samples, or throughout where it does
     not sleep; a server's GPUs are others.
     """
     train = config.train
@@ -399,7 +403,9 @@ def memory_of(
             "Adam": 2 * shard,
             "base, for the KL": shard,
             "reference": shard if needs.reference else 0.0,
-            "sampling policy": weights if train.refresh_every > 1 or ranks > 1 else 0.0,
+            "sampling policy": weights
+            if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
+            else 0.0,
             "critic and its Adam": 3 * critic,
         }
         training = {
@@ -418,7 +424,11 @@ def memory_of(
         share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
         rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
         resident["vLLM"] = share if vllm.sleep is False else 0.0
-    return Memory(*({name: x for name, x in part.items() if x} for part in (resident, training, rollout)))
+    evaluation = {}
+    if config.label != BASE and ranks > 1 and not resident["sampling policy"]:
+        evaluation = {"policy": weights, "base, for the KL": shard, "vLLM": resident.get("vLLM", 0.0), **rollout}
+    phases = (resident, training, rollout, evaluation)
+    return Memory(*({name: x for name, x in part.items() if x} for part in phases))
 
 
 def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float) -> float:
@@ -505,7 +515,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     table.add_column("what")
     table.add_column("GB", justify="right")
     for when, parts in (
-        ("always", memory.resident), ("in an update", memory.training), ("in a rollout", memory.rollout)
+        ("always", memory.resident), ("in an update", memory.training), ("in a rollout", memory.rollout),
+        ("or in the evaluation", memory.evaluation),
     ):  # fmt: skip
         for what, size in parts.items():
             table.add_row(when, what, f"{size / 1e9:.3g}")

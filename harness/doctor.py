@@ -28,7 +28,7 @@ from harness.cells import Cell, build_algorithm, training_problems
 from harness.config import Resources, Suite, points_of
 from harness.costs import disk, memory_of, model_size, needs_of, prompts_of
 from harness.models import LanguageModel, load_model
-from harness.policy import Rows, Scorer, score
+from harness.policy import PolicyModel, Rows, Scorer, score
 from harness.ranks import Ranks, environment_alone, visible_gpus
 from harness.reward import judge_for
 from harness.rollout import Engine, Response, open_engine
@@ -281,7 +281,8 @@ def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check
     settings, precision = suite.train, suite.model.precision
     limit = PARITY[precision]
     asked = lm.prompt_ids(training_problems(settings)[:4])
-    scorer = Scorer(lm.model, None, settings.temperature, precision)
+    policy = PolicyModel(lm.model)
+    scorer = Scorer(policy, None, settings.temperature, precision)
 
     def draw() -> list[Response]:
         groups = engine.generate(
@@ -303,7 +304,7 @@ def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check
     def sampler(responses: Sequence[Response]) -> Tensor:
         return torch.tensor([logp for response in responses for logp in response.logp])
 
-    engine.sync(lm.model)
+    engine.sync(policy)
     drawn = draw()
     apart = (sampler(drawn) - trainer(drawn)).abs()
     found = (
@@ -323,12 +324,12 @@ def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check
         moved = (trainer(drawn) - sampler(drawn)).abs().mean()
         if moved > 10 * limit:
             break
-    engine.sync(lm.model)
+    engine.sync(policy)
     drawn = draw()
     apart_after = (sampler(drawn) - trainer(drawn)).abs().mean()
     with torch.no_grad():
         weight.copy_(before)
-    engine.sync(lm.model)
+    engine.sync(policy)
     ok = bool(apart_after <= limit < moved)  # what did not move the trainer says nothing of the sampler
     found = f"a change of {moved:.2g} nats in the trainer left the sampler {apart_after:.2g} away from it"
     remedy = "the sampler goes on with old weights: use another rollout.engine, or report its version"

@@ -153,9 +153,18 @@ def whole(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Gives `target` the weights of `source`, one at a time where these are sharded. Every rank must call it."""
+    """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded. Every rank must
+    call it."""
     for into, x in zip(target.parameters(), source.parameters(), strict=True):
+        if into.shape != x.shape:
+            into.data = into.new_empty(x.shape)
         into.copy_(whole(x))
+
+
+def empty_weights(model: nn.Module) -> None:
+    """Frees the memory of a model's weights, until `copy_weights` gives it some."""
+    for parameter in model.parameters():
+        parameter.data = parameter.new_empty(0)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.config import Rollout
-from harness.policy import autocast, widen
+from harness.policy import PolicyModel, autocast, widen
 from harness.seeding import generator
 
 
@@ -37,9 +37,10 @@ class Response:
 class Engine(Protocol):
     """What the trainer asks of a sampler."""
 
-    def sync(self, model: PreTrainedModel) -> None:
-        """From now on, samples come from the weights that `model` has at this moment or, in an engine that shares
-        them, whenever it draws. The trainer calls it before every draw that must see new weights."""
+    def sync(self, policy: PolicyModel) -> None:
+        """From now on, samples come from the weights that `policy` has at this moment or, in an engine that shares
+        them, whenever it draws. The trainer calls it before every draw that must see new weights; with several ranks,
+        on each."""
         ...
 
     def generate(
@@ -76,8 +77,8 @@ class LocalEngine(ABC):
         self.model, self.batch, self.precision = model, batch, precision
         self.eos_ids = torch.tensor(list(eos_ids))
 
-    def sync(self, model: PreTrainedModel) -> None:
-        self.model = model
+    def sync(self, policy: PolicyModel) -> None:
+        self.model = policy.model
 
     def release_memory(self) -> None:
         """Nothing to do: its memory is the trainer's."""

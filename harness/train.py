@@ -34,7 +34,7 @@ from harness.policy import (
     score,
     shard,
 )
-from harness.ranks import ALONE, Ranks, copy_weights, whole
+from harness.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.record import CellFolder
 from harness.resume import load, save
 from harness.reward import REWARDS, Judge
@@ -78,7 +78,9 @@ class Spent:
 class Learner:
     """The policy being trained and the models beside it that the algorithm needs, sharded over the ranks.
 
-    `lm.model` is what samples, whole on every rank. Alone and never stale it is the policy too; else that is a copy.
+    Alone and with a sampling policy that is never stale, the policy is `lm.model`. Else it is a copy, and `lm.model` is
+    what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
+    them from the policy.
     """
 
     def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE) -> None:
@@ -86,10 +88,9 @@ class Learner:
         if settings is None:
             raise ValueError("a cell without an optimizer cannot be trained")
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
-        self.sampler, self.sampler_is_stale = lm.model, train.refresh_every > 1
-        self.policy = (
-            lm.model if ranks.alone and not self.sampler_is_stale else copy.deepcopy(lm.model).requires_grad_(True)
-        )
+        self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
+        in_place = ranks.alone and not self.sampler_is_stale
+        self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
         chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
         policy = PolicyModel(self.policy, chunk)
         reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
@@ -99,8 +100,11 @@ class Learner:
                 recompute_activations(model)
         for model in filter(None, (policy, reference, self.critic)):
             shard(model, ranks)
-        if self.sampler is not self.policy:
-            self.sampler.requires_grad_(False)
+        self.sampler = policy
+        if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
+            self.sampler = PolicyModel(lm.model.requires_grad_(False), chunk)
+        elif not in_place:
+            empty_weights(lm.model)
 
         self.optimizer = adamw(policy, settings.lr, settings)
         self.critic_optimizer = (
@@ -108,17 +112,18 @@ class Learner:
         )
         scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
         self.scorer = scorer(policy, self.critic)
-        self.sampler_scorer = scorer(PolicyModel(self.sampler, chunk))
+        self.sampler_scorer = scorer(self.sampler)
         self.reference_scorer = scorer(reference) if reference is not None else None
 
     def refresh_sampler(self) -> None:
-        if self.sampler is not self.policy:
-            copy_weights(self.policy, self.sampler)
+        if self.sampler.model is not self.policy:
+            copy_weights(self.policy, self.sampler.model)
 
     def hand_over(self) -> None:
         """Leaves the trained weights in `lm.model`."""
-        self.refresh_sampler()
-        self.sampler.requires_grad_(True)
+        if self.whole is not self.policy:
+            copy_weights(self.policy, self.whole)
+        self.whole.requires_grad_(True)
 
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
@@ -141,7 +146,7 @@ class Learner:
         """All that changes in training, by name."""
         found = {
             "policy": self.policy,
-            "sampler": self.sampler if self.sampler_is_stale else None,
+            "sampler": self.sampler.model if self.sampler_is_stale else None,
             "critic": self.critic,
             "optimizer": self.optimizer,
             "critic_optimizer": self.critic_optimizer,
@@ -171,6 +176,7 @@ def train(
     """
     settings = config.train
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
+    engine.release_memory()
     learner = Learner(lm, algorithm, config, ranks)
     history: dict[str, list[Sample]] = {}
     spent = Spent()

@@ -37,8 +37,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from harness.config import ConfigError, Rollout, VLLMSettings
 from harness.padded_heads import needs_padding, padded_config, padded_weights
-from harness.policy import Rows, Scorer, score
-from harness.ranks import Ranks, environment_alone, visible_gpus
+from harness.policy import PolicyModel, Rows, Scorer, score
+from harness.ranks import Ranks, environment_alone, visible_gpus, whole
 from harness.rollout import Response
 from harness.seeding import seed_of
 
@@ -95,7 +95,7 @@ def open_vllm(
 
     Raises ConfigError where servers have no GPUs left, VLLMError where the engine's log-probs are not the trainer's.
     """
-    vllm = settings.vllm_or_default
+    vllm, ranks = settings.vllm_or_default, Ranks.of_group()
     on_cuda = next(model.parameters()).device.type == "cuda"
     colocated = vllm.mode == "colocated"
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -110,7 +110,7 @@ def open_vllm(
         options["enable_sleep_mode"] = colocated and vllm.sleep is not False
     else:
         options["enforce_eager"] = True  # compiling takes longer than it saves
-    if colocated and not Ranks.of_group().alone:
+    if colocated and not ranks.alone:
         # vLLM then works within the process group that is there, in which each rank is an engine of its own.
         options["distributed_executor_backend"] = "external_launcher"
     bytes_of_weights = sum(x.numel() for x in model.parameters()) * (2 if precision == "bfloat16" else 4)
@@ -123,8 +123,8 @@ def open_vllm(
         else:
             devices = server_devices(on_cuda, vllm.tensor_parallel_size)
             sampler = stack.enter_context(contextlib.closing(Servers(folder, options, vllm.server_timeout, devices)))
-        engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision)
-        engine.sync(model)
+        engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision, ranks=ranks)
+        engine.sync(PolicyModel(model))
         yield engine
 
 
@@ -164,44 +164,51 @@ class VLLMEngine:
     """
 
     def __init__(
-        self, sampler: VLLM | Servers, settings: VLLMSettings, folder: Path, *, eos_ids: Sequence[int], precision: str
+        self,
+        sampler: VLLM | Servers,
+        settings: VLLMSettings,
+        folder: Path,
+        *,
+        eos_ids: Sequence[int],
+        precision: str,
+        ranks: Ranks,
     ) -> None:
         self.sampler, self.settings, self.folder = sampler, settings, folder
-        self.eos_ids, self.precision = list(eos_ids), precision
+        self.eos_ids, self.precision, self.ranks = list(eos_ids), precision, ranks
         self.tolerance = settings.tolerance or (0.25 if precision == "bfloat16" else 1e-3)
         self.probe: tuple[list[int], list[int]] | None = None
         self.last: tuple[Tensor, Tensor] | None = None
         self.asleep = False
 
-    def sync(self, model: PreTrainedModel) -> None:
-        """Hands over all weights and checks that they have arrived.
+    def sync(self, policy: PolicyModel) -> None:
+        """Hands over all weights, one at a time where they are sharded, and checks that they have arrived.
 
         Raises VLLMError where the log-probs of the probe differ by more than the tolerance, or those of the engine
         stand still while the trainer's move.
         """
         self._wake()
         if isinstance(self.sampler, VLLM) and self.settings.tensor_parallel_size == 1:
-            self.sampler.load(checkpoint_weights(model))
+            self.sampler.load(checkpoint_weights(policy.model))
         else:
             dtype = getattr(torch, self.precision)
             file = self.folder / "weights.safetensors"
             weights = {
                 name: torch.empty_like(x, device="cpu", dtype=dtype, memory_format=torch.contiguous_format).copy_(x)
-                for name, x in checkpoint_weights(model)
+                for name, x in checkpoint_weights(policy.model)
             }
             try:
                 save_file(weights, file)
                 self.sampler.load_file(str(file))
             finally:
                 file.unlink(missing_ok=True)
-        self._check(model)
+        self._check(policy)
 
-    def _check(self, model: PreTrainedModel) -> None:
-        if self.probe is None:
-            self.probe = self._new_probe(model)
+    def _check(self, policy: PolicyModel) -> None:
+        if self.probe is None:  # the same one for all, since they score it together
+            self.probe = self.ranks.first(lambda: self._new_probe(policy.model))
         prompt, response = self.probe
-        rows = Rows.of([prompt], [response], next(model.parameters()).device)
-        scorer = Scorer(model, None, 1.0, self.precision)
+        rows = Rows.of([prompt], [response], next(policy.parameters()).device)
+        scorer = Scorer(policy, None, 1.0, self.precision, self.ranks)
         scored = score(scorer, rows, response_length=len(response), token_budget=len(prompt) + len(response))
         trainer = scored.logp_GKT[0].double().cpu()
         # A row for each of vLLM's copies of the weights, [S, T].
@@ -328,8 +335,8 @@ def config_for_vllm(model: PreTrainedModel) -> PreTrainedConfig:
 
 
 def checkpoint_weights(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
-    """Every tensor of a checkpoint by name; the output layer too where it is tied to the embeddings."""
-    weights = model.state_dict().items()
+    """Every tensor of a checkpoint, whole, by name; the output layer too where it is tied to the embeddings."""
+    weights = ((name, whole(x)) for name, x in model.state_dict().items())
     return padded_weights(weights, model.config.head_dim) if _pads(model) else weights
 
 

@@ -57,9 +57,9 @@ class WrongTemperature(CachedEngine):
 class DeafSync(CachedEngine):
     """Keeps a copy of the weights it was given first, and says that every sync worked."""
 
-    def sync(self, model):
-        if self.model is model:
-            self.model = copy.deepcopy(model)
+    def sync(self, policy):
+        if self.model is policy.model:
+            self.model = copy.deepcopy(policy.model)
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,12 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
+from harness.config import Rollout
 from harness.gradient import accumulate_gradient
 from harness.policy import PolicyModel, Rows, Scorer, recompute_activations, shard
 from harness.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
 from harness.record import CellFolder
+from harness.rollout import LocalEngine
 from harness.train import train
 
 SIZES = (4, 2, 1, 4)
@@ -162,8 +164,25 @@ RUNS = {
     "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "steps": 6}),
     "dpo-with-reference-and-history": (DPO(), {"history_share": 0.25, "prompts": 3, "steps": 4}),
     "kimi-at-a-budget": (Kimi(), {"token_budget": 40, "epochs": 2, "steps": 4}),
+    "ppo-with-an-engine-that-keeps-weights": (PPO(), {"mini_batches": 2, "steps": 4}),
+    "gvpo-with-an-engine-that-keeps-weights-and-stale": (GVPO(), {"refresh_every": 3, "steps": 4}),
 }
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
+
+
+class KeepsWeights:
+    """An engine over weights of its own, as vLLM is."""
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self.engine = engine
+        self.own = copy.deepcopy(engine.model)
+
+    def sync(self, policy: PolicyModel) -> None:
+        self.own.load_state_dict({name: whole(x) for name, x in policy.model.state_dict().items()})
+        self.engine.sync(PolicyModel(self.own))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
 
 
 def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None) -> dict[str, Any]:
@@ -172,14 +191,20 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
     algorithm, settings = RUNS[name]
     lm, judge, folder = tiny_lm(), Judge(), CellFolder(path)
 
+    held = []
+
     def on_step(step, row):
+        held.append(sum(x.numel() for x in lm.model.parameters()))
         if step == interrupt_at:
             raise Interrupted
 
     config = config_of(checkpoint_every=2, **settings)
+    engine: Any = engine_of(config, lm)
+    if "keeps-weights" in name:
+        engine, config = KeepsWeights(engine), config.model_copy(update={"rollout": Rollout(engine="vllm")})
     steps: list[int] = []
     try:
-        train(config, algorithm, lm, engine_of(config, lm), PROBLEMS, judge, folder, on_step, ranks)
+        train(config, algorithm, lm, engine, PROBLEMS, judge, folder, on_step, ranks)
     except Interrupted:
         steps = [-1]
     return {
@@ -188,6 +213,7 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
         "drawn": sum(map(len, judge.shown)),
         "calls": len(judge.shown),
         "interrupted": bool(steps),
+        "held": set(held),
     }
 
 
@@ -220,6 +246,14 @@ def test_a_run_on_two_ranks_ends_with_the_weights_of_one(name, two, tmp_path):
         for column, value in row.items():
             if column != "padding":
                 assert found[column] == pytest.approx(value, abs=1e-4, rel=1e-4), column
+
+
+def test_no_rank_holds_a_whole_policy_where_the_engine_takes_weights_from_a_sharded_one(two):
+    whole_one = sum(x.numel() for x in tiny_model().parameters())
+    held = {name: run["held"] for name, run in two[1][0].items()}
+    assert held["ppo-with-an-engine-that-keeps-weights"] == {0}
+    assert held["gvpo-with-an-engine-that-keeps-weights-and-stale"] == {whole_one}  # what samples is another policy
+    assert held["gvpo"] == {whole_one}  # the engine samples from these very weights
 
 
 def resumed(ranks: Ranks, path: Path) -> dict[str, Any]:

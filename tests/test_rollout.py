@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, tiny_gpt2, tiny_model, token_logp
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
-from harness.policy import Rows, Scorer, score
+from harness.policy import PolicyModel, Rows, Scorer, score
 from harness.rollout import ENGINES, CachedEngine, TransformersEngine, sample
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
@@ -104,7 +104,7 @@ def test_an_engine_samples_from_the_weights_it_was_synced_with_last(model32):
     other = copy.deepcopy(model32)
     other.get_input_embeddings().weight.data *= 0.5
     engine = engine_of("cached", model32)
-    engine.sync(other)
+    engine.sync(PolicyModel(other))
     assert drawn(engine) == drawn(engine_of("cached", other)) != drawn(engine_of("cached", model32))
 
 

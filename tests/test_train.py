@@ -513,4 +513,5 @@ def test_the_engine_is_told_when_the_trainer_needs_the_memory(tmp_path, monkeypa
         )
     run(tmp_path, GRPO(), steps=4, refresh_every=2)
     once = ["generate", "release_memory"]
-    assert calls == ["sync", *once, *once, "sync", *once, *once]
+    # Before all else too: the models that it makes must fit.
+    assert calls == ["release_memory", "sync", *once, *once, "sync", *once, *once]

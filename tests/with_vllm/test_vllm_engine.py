@@ -1,5 +1,6 @@
 """vLLM's log-probs are the trainer's, its draws follow them, and a weight sync that does not arrive stops the run."""
 
+import contextlib
 import copy
 import os
 import re
@@ -11,12 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from ranks_here import on_ranks
 from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, token_logp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import harness.vllm_engine
 from harness.config import ConfigError, Rollout, VLLMSettings
+from harness.policy import PolicyModel, shard
 from harness.rollout import CachedEngine, open_engine
 from harness.vllm_engine import VLLM, Server, VLLMError
 
@@ -44,17 +47,18 @@ def engine(model32):
 @pytest.fixture(scope="module")
 def servers(model32):
     """An engine of two servers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.vllm_engine, "server_devices", lambda *_: [None, None])
-        with opened(model32, mode="server") as servers:
-            yield servers
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(harness.vllm_engine, "server_devices", lambda *_: [None, None])
+            servers = stack.enter_context(opened(model32, mode="server"))
+        yield servers
 
 
 @pytest.fixture
 def synced(engine, model32):
     """The engine, which has its first weights again after the test."""
     yield engine
-    engine.sync(model32)
+    engine.sync(PolicyModel(model32))
 
 
 def drawn(engine, prompts=PROMPTS, counts=COUNTS, *, temperature=1.0, max_new_tokens=12, seed=0):
@@ -167,21 +171,21 @@ def test_temperatures_that_vllm_would_raise_are_refused(engine):
 def test_samples_come_from_the_weights_of_the_last_sync(which, model32, request):
     engine = request.getfixturevalue(which)
     before, other = drawn(engine), moved(model32)
-    engine.sync(other)
+    engine.sync(PolicyModel(other))
     after = drawn(engine)
     assert after != before
     assert_parity(after, other)
-    engine.sync(model32)
+    engine.sync(PolicyModel(model32))
     assert drawn(engine) == before
 
 
 def test_a_sync_that_does_nothing_is_an_error_with_both_numbers(synced, model32, monkeypatch):
-    synced.sync(model32)
+    synced.sync(PolicyModel(model32))
     monkeypatch.setattr(VLLM, "load", lambda self, weights: None)
-    synced.sync(model32)  # nothing to hand over, nothing to find
+    synced.sync(PolicyModel(model32))  # nothing to hand over, nothing to find
     other = moved(model32)
     with pytest.raises(VLLMError, match=r"vLLM's log-probs are not the trainer's.*weights did not arrive") as failed:
-        synced.sync(other)
+        synced.sync(PolicyModel(other))
     monkeypatch.undo()
     prompt, response = synced.probe
     trainer = token_logp(other, prompt, response).tolist()
@@ -193,14 +197,14 @@ def test_a_sync_that_does_nothing_is_an_error_with_both_numbers(synced, model32,
 
 
 def test_a_sync_that_does_nothing_is_noticed_below_the_tolerance_too(synced, model32, monkeypatch):
-    synced.sync(model32)
+    synced.sync(PolicyModel(model32))
     monkeypatch.setattr(VLLM, "load", lambda self, weights: None)
     with pytest.raises(VLLMError, match=r"a weight sync changed nothing in vLLM.*moved by up to .* by exactly 0"):
-        synced.sync(moved(model32, by=1e-4))  # log-probs move by less than 1e-3 nats
+        synced.sync(PolicyModel(moved(model32, by=1e-4)))  # log-probs move by less than 1e-3 nats
 
 
 def test_one_of_two_servers_that_keeps_its_weights_is_named(servers, model32, monkeypatch):
-    servers.sync(model32)
+    servers.sync(PolicyModel(model32))
     second, ask = servers.sampler.servers[1], Server.ask
 
     def forgetful(self, name, argument):
@@ -210,14 +214,14 @@ def test_one_of_two_servers_that_keeps_its_weights_is_named(servers, model32, mo
 
     monkeypatch.setattr(Server, "ask", forgetful)
     with pytest.raises(VLLMError, match=r"log-probs are not the trainer's: .* nats in server 1 of 2 of vLLM and"):
-        servers.sync(moved(model32))
+        servers.sync(PolicyModel(moved(model32)))
     monkeypatch.undo()
-    servers.sync(model32)
+    servers.sync(PolicyModel(model32))
     monkeypatch.setattr(Server, "ask", forgetful)
     with pytest.raises(VLLMError, match=r"changed nothing in vLLM: .* nats in server 1 of 2 of vLLM and"):
-        servers.sync(moved(model32, by=1e-4))
+        servers.sync(PolicyModel(moved(model32, by=1e-4)))
     monkeypatch.undo()
-    servers.sync(model32)
+    servers.sync(PolicyModel(model32))
 
 
 def test_a_weight_that_is_left_out_is_noticed(synced, model32, monkeypatch):
@@ -226,7 +230,7 @@ def test_a_weight_that_is_left_out_is_noticed(synced, model32, monkeypatch):
         VLLM, "load", lambda self, weights: load(self, [w for w in weights if "layers.1.mlp.down" not in w[0]])
     )
     with pytest.raises(VLLMError, match="not the trainer's"):
-        synced.sync(moved(model32))
+        synced.sync(PolicyModel(moved(model32)))
 
 
 def test_releasing_memory_changes_nothing_on_the_cpu(engine):
@@ -256,7 +260,7 @@ def test_untied_model_with_biases_and_wide_heads(precision):
     with opened(model, precision=precision, max_model_len=40) as engine:
         assert_parity(drawn(engine), model, atol=1e-5 if precision == "float32" else 0.3)
         other = moved(model)
-        engine.sync(other)
+        engine.sync(PolicyModel(other))
         assert_parity(drawn(engine), other, atol=1e-5 if precision == "float32" else 0.3)
         with pytest.raises(ConfigError, match=r"max_model_len = 40: the longest prompt has 7 tokens.*raise it to 47"):
             drawn(engine, max_new_tokens=40)
@@ -266,8 +270,38 @@ def test_two_tensor_parallel_processes_take_new_weights(model32):
     with opened(model32, tensor_parallel_size=2) as engine:
         assert_parity(drawn(engine), model32)
         other = moved(model32)
-        engine.sync(other)
+        engine.sync(PolicyModel(other))
         assert_parity(drawn(engine), other)
+
+
+def drawn_on_rank(ranks, model):
+    """The samples of one engine after another, each after a hand-over from a sharded policy."""
+    drawn_of = []
+    for weights in (model, moved(model)):
+        policy = PolicyModel(copy.deepcopy(weights))
+        shard(policy, ranks)
+        with opened(model) as engine:
+            engine.sync(policy)
+            places = range(ranks.rank, len(PROMPTS), ranks.size) if ranks.rank else range(len(PROMPTS))
+            settings = {"temperature": 1.0, "max_new_tokens": 12}
+            drawn_of.append(
+                engine.generate(
+                    [PROMPTS[i] for i in places], [COUNTS[i] for i in places], seeds=list(places), **settings
+                )
+            )
+    return drawn_of
+
+
+def test_each_of_two_ranks_has_an_engine_that_takes_the_weights_of_a_sharded_policy(engine, model32, tmp_path):
+    first, second = on_ranks(2, tmp_path / "meeting", drawn_on_rank, model32)
+    before = drawn(engine)
+    assert tokens_of(first[0]) == tokens_of(before)
+    assert tokens_of(second[0]) == tokens_of(before[1::2])  # another number of prompts than on rank 0
+    assert_parity(first[1], moved(model32))
+    engine.sync(PolicyModel(moved(model32)))
+    after = drawn(engine)
+    engine.sync(PolicyModel(model32))
+    assert tokens_of(first[1]) == tokens_of(after)
 
 
 def ended(pid, seconds=20.0):
@@ -292,7 +326,7 @@ def test_server_that_is_silent_or_killed_is_named_and_leaves_nothing_behind(mode
             drawn(engine)
         os.killpg(server.process.pid, signal.SIGKILL)
         with pytest.raises(VLLMError, match=r"the vLLM server died in 'load_file' \(killed by SIGKILL"):
-            engine.sync(model32)
+            engine.sync(PolicyModel(model32))
     assert ended(server.process.pid)
     assert not folder.exists()
 

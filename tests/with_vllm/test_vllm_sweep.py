@@ -62,12 +62,9 @@ def test_server_gives_the_steps_of_vllm_in_process(sweep, colocated):
     assert found == expected[:2]
 
 
-@pytest.mark.parametrize("mode", ["colocated", "server"])
-def test_each_of_two_ranks_samples_with_its_own_vllm(sweep, colocated, mode):
+def test_each_of_two_ranks_samples_with_its_own_vllm(sweep, colocated):
     ranks = ["resources.ranks=2", "resources.cpus=2"]
-    out = sweep(
-        "seeds=1", "train.steps=2", "evaluation.limit=8", 'rollout.engine="vllm"', f'rollout.vllm.mode="{mode}"', *ranks
-    )
+    out = sweep("seeds=1", "train.steps=2", "evaluation.limit=8", 'rollout.engine="vllm"', *ranks)
     cell = out / "runs" / "embedded" / "gvpo-s0"
     assert manifest(cell)["ranks"] == 2
     found, expected = (metrics(folder / "runs" / "embedded" / "gvpo-s0") for folder in (out, colocated))

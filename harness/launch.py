@@ -12,9 +12,6 @@ from pathlib import Path
 from harness.cells import Cell, OnProgress, bury_cell, run_cell
 from harness.ranks import join_ranks
 
-START_METHOD = "spawn"
-"""A rank is a fresh process: CUDA cannot be forked."""
-
 FAREWELL_SECONDS = 5.0
 """How long after the first rank that ended the others may take to say why, before they are killed."""
 
@@ -36,7 +33,7 @@ def launch_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgr
     ours, theirs = Pipe()
     lifeline, held = Pipe(duplex=False)
     arguments = (size, store.port, cell, runs, command, theirs, lifeline)
-    ranks = processes.start_processes(_rank, arguments, nprocs=size, join=False, start_method=START_METHOD)
+    ranks = processes.start_processes(_rank, arguments, nprocs=size, join=False, start_method="spawn")
     try:
         while True:
             ready = wait([ours, *ranks.sentinels])

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 import harness.figures
-import harness.launch
 import harness.sweep
 from harness.embedded import Phase, Recipe, embedded_base
 from harness.record import new_folder
@@ -86,11 +85,10 @@ def one_thread() -> Any:
 def quick_workers() -> Any:
     """Sweeps fork their workers from one process that has imported everything, instead of importing it in each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.cells", "torch.distributed.fsdp"])
+    context.set_forkserver_preload(["harness.cells"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(harness.sweep, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
-        patch.setattr(harness.launch, "START_METHOD", "forkserver")
         yield
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import assert_close_cell, command, installed_command, lean_environment, manifest, metrics, write_suite
+from small import assert_close_cell, command, lean_environment, manifest, metrics, write_suite
 from transformers import AutoModelForCausalLM
 
 pytest_plugins = ["small_fixtures"]
@@ -101,7 +101,7 @@ def faulty(folder: Path) -> tuple[object, ...]:
     return ("--algorithm", f"{source}:Faulty", *GVPO)
 
 
-def test_an_error_on_one_of_torchruns_ranks_ends_all_and_the_sweep_goes_on_from_its_checkpoint(suite_file, tmp_path):
+def test_an_error_on_one_of_torchruns_ranks_ends_all_and_is_recorded(suite_file, tmp_path):
     sweep = (suite_file, *faulty(tmp_path), "--out", tmp_path)
     cell = tmp_path / "runs" / "small" / "faulty-s0"
 
@@ -113,11 +113,6 @@ def test_an_error_on_one_of_torchruns_ranks_ends_all_and_the_sweep_goes_on_from_
     assert "the moon is in the wrong house" in (cell / "traceback.txt").read_text()
     assert manifest(cell)["status"] == "failed"
     assert (cell / "resume" / "progress.json").is_file()
-
-    (tmp_path / "fault").write_text("never 0")
-    code, output = ended(torchrun("--nproc-per-node", 2, sweep=sweep))
-    assert code == 0, output
-    assert_is_gvpo(cell)
 
 
 def assert_is_gvpo(cell: Path) -> None:
@@ -160,20 +155,33 @@ def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one
     assert_is_gvpo(cell)
 
 
-def test_ranks_end_with_the_sweep_that_started_them(suite_file, tmp_path):
-    ranks = ("--set", "resources.ranks=2", "--set", "resources.cpus=2", "--workers", 1)
-    words = [installed_command(), "sweep", suite_file, *GVPO, *ranks, "--out", tmp_path]
-    cell = tmp_path / "runs" / "small" / "gvpo-s0"
-    sweep = subprocess.Popen([str(word) for word in words], env=lean_environment(), stdout=subprocess.DEVNULL)
+LAUNCH = """
+import sys
+from pathlib import Path
+from harness.cells import plan
+from harness.config import load_suite
+from harness.launch import launch_cell
+
+if __name__ == "__main__":
+    suite = load_suite(sys.argv[1], ["resources.ranks=2", "resources.cpus=2"])
+    cell = next(cell for cell in plan(suite) if cell.name == "gvpo-s0")
+    launch_cell(cell, Path(sys.argv[2]), [], lambda *_: None)
+"""
+
+
+def test_ranks_end_with_the_process_that_started_them(suite_file, tmp_path):
+    script, cell = tmp_path / "launch.py", tmp_path / "gvpo-s0"
+    script.write_text(LAUNCH)
+    launcher = subprocess.Popen([sys.executable, script, suite_file, tmp_path], env=lean_environment())
     deadline = time.monotonic() + SECONDS
     while not (cell / "resume").exists():
-        assert sweep.poll() is None
+        assert launcher.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    started = descendants(sweep.pid)
-    assert len(started) >= 3  # a worker and its ranks
-    sweep.kill()
-    sweep.wait()
+    started = descendants(launcher.pid)
+    assert len(started) >= 2
+    launcher.kill()
+    launcher.wait()
     while any(Path(f"/proc/{pid}").exists() for pid in started):
         assert time.monotonic() < deadline, f"still there: {started}"
         time.sleep(0.1)

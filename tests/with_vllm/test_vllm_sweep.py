@@ -54,14 +54,6 @@ def test_gvpo_learns_as_much_from_vllms_rollouts_as_from_transformers(sweep, col
             assert row["sampler_effective_share"] == pytest.approx(1, abs=1e-6)
 
 
-def test_server_gives_the_steps_of_vllm_in_process(sweep, colocated):
-    server = ['rollout.engine="vllm"', 'rollout.vllm.mode="server"']
-    out = sweep("seeds=1", "train.steps=2", "evaluation.limit=8", *server)
-    found, expected = (metrics(folder / "runs" / "embedded" / "gvpo-s0") for folder in (out, colocated))
-    assert len(found) == 2
-    assert found == expected[:2]
-
-
 def test_each_of_two_ranks_samples_with_its_own_vllm(sweep, colocated):
     ranks = ["resources.ranks=2", "resources.cpus=2"]
     out = sweep("seeds=1", "train.steps=2", "evaluation.limit=8", 'rollout.engine="vllm"', *ranks)

@@ -46,9 +46,11 @@ theory: install
 perf: install .venv-trl/installed
 	$(BIN)/python perf/measure.py
 
-# The training step on a CUDA GPU; the script itself needs torch and transformers alone.
+# The training step on a CUDA GPU, which needs torch and transformers alone, and vLLM beside it.
 gpu: install
 	$(BIN)/python perf/gpu.py
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vllm]'
+	$(BIN)/python perf/sampling.py
 
 .venv-trl/installed:
 	$(PYTHON) -m venv .venv-trl

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import rich.box
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
@@ -189,20 +190,25 @@ def score_table(samples: pd.DataFrame) -> pd.DataFrame:
 
 
 def render(scores: pd.DataFrame, samples: int) -> Table:
-    """The scores for a terminal, in percent; of pass@j the largest j."""
-    chances = {f"avg@{samples} (95% CI)": "avg_at_k"}
+    """The scores for a terminal of 80 columns, in percent; of pass@j the largest j."""
+    chances = {f"avg@{samples}": "avg_at_k"}
     if samples > 1:
         chances |= {f"pass@{samples}": f"pass_at_{pass_ks(samples)[-1]}", f"maj@{samples}": "maj_at_k"}
-    shown = Table("benchmark", "problems", *chances, "wrong", "no answer", "truncated", "grader failures", "tokens")
+    average, *others = chances
+    shown = Table(title="percent, and tokens of a response", box=rich.box.SIMPLE_HEAD, padding=0)
+    shown.add_column("benchmark", overflow="fold")
+    outcomes = ("wrong", "no answer", "trun- cated", "not graded")
+    for name in ("n", average, "95% CI", *others, *outcomes, "tokens"):
+        shown.add_column(name.replace(" ", "\n").replace("@", "\n@"), justify="right", no_wrap=True)
     for _, row in scores.iterrows():
         low, high = row["avg_at_k_low"], row["avg_at_k_high"]
-        interval = "(one problem: no interval)" if pd.isna(low) else f"[{100 * low:.2f}, {100 * high:.2f}]"
         shown.add_row(
             row["benchmark"],
             str(row["problems"]),
-            f"{100 * row['avg_at_k']:.2f}% {interval}",
-            *(f"{100 * row[name]:.2f}%" for name in list(chances.values())[1:]),
-            *(f"{100 * row[name]:.1f}%" for name in OUTCOMES),
-            f"{row['tokens']:.1f}",
+            f"{100 * row['avg_at_k']:.1f}",
+            "none" if pd.isna(low) else f"{100 * low:.1f}–{100 * high:.1f}",
+            *(f"{100 * row[chances[name]]:.1f}" for name in others),
+            *(f"{100 * row[name]:.1f}" for name in OUTCOMES),
+            f"{row['tokens']:.4g}",
         )
     return shown

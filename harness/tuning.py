@@ -19,7 +19,7 @@ from algorithms.base import LogUniform
 from harness.cells import plan
 from harness.config import ConfigError, Suite
 from harness.record import CellFolder, write
-from harness.run import prepare_model
+from harness.run import check_health, prepare_model
 from harness.sweep import Executor, run_cells
 
 SOBOL_SEED = 0
@@ -58,7 +58,7 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
 
     A trial's score is avg@k on the tuning problems, the mean over the tuning seeds; a failed run counts as 0.
 
-    Raises ConfigError where the suite has no [tuning].
+    Raises ConfigError where the suite has no [tuning], DoctorError for what would waste the trials.
     """
     if suite.tuning is None:
         raise ConfigError(f"suite {suite.name} has no [tuning] section")
@@ -86,6 +86,7 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
     )
     cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
     prepare_model(tuning_suite, console)
+    check_health(tuning_suite, cells, out, executor.workers, console)
     runs = out / "runs" / tuning_suite.name
     outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
 

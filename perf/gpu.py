@@ -65,7 +65,7 @@ class Shape:
 
 QWEN = {"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28}
 QWEN |= {"num_attention_heads": 12, "num_key_value_heads": 2, "max_position_embeddings": 32768}
-TINY = {"vocab_size": 1024, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+TINY = {"vocab_size": 1024, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2}
 TINY |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256}
 SHAPES = {
     "Qwen2.5-1.5B": Shape(QWEN, prompt=96, response=4000, chunk=LOGITS_AT_ONCE // QWEN["vocab_size"], matrix=8192),

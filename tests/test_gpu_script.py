@@ -39,12 +39,12 @@ def test_every_figure_is_there_and_follows_from_the_times(tmp_path):
     names = ["one pass", "one pass, all logits at once", "two passes", "one pass, activations recomputed"]
     assert list(found["seconds"]) == names
     assert found["tokens"] == 3 * 64
-    # Embedding 1024·32, and for each of 2 layers: q 32·32 + 32, k and v 16·32 + 16 each, o 32·32, MLP 3·32·64,
-    # two norms of 32; a last norm of 32.
-    parameters = 1024 * 32 + 2 * (32 * 32 + 32 + 2 * (16 * 32 + 16) + 32 * 32 + 3 * 32 * 64 + 2 * 32) + 32
+    # Embedding 1024·64, and for each of 2 layers: q 64·64 + 64, k and v 32·64 + 32 each, o 64·64, MLP 3·64·64,
+    # two norms of 64; a last norm of 64.
+    parameters = 1024 * 64 + 2 * (64 * 64 + 64 + 2 * (32 * 64 + 32) + 64 * 64 + 3 * 64 * 64 + 2 * 64) + 64
     assert found["parameters"] == parameters
-    # 6 a parameter and token; attention: 2 layers, 32 channels, 64 tokens.
-    assert found["model_flops_of_a_step"] == 192 * (6 * parameters + 6 * 2 * 32 * 64)
+    # 6 a parameter and token; attention: 2 layers, 64 channels, 64 tokens.
+    assert found["model_flops_of_a_step"] == 192 * (6 * parameters + 6 * 2 * 64 * 64)
     for name in names:
         median = sum(found["seconds"][name]) / 2  # of two
         assert found["tokens_per_second"][name] == pytest.approx(192 / median)

@@ -10,6 +10,7 @@ from small import command, manifest, write_suite
 
 from algorithms import ALGORITHMS
 from harness.config import load_suite
+from harness.doctor import Check
 from harness.tuning import trials
 
 pytest_plugins = ["small_fixtures"]
@@ -118,4 +119,12 @@ def test_suite_without_tuning_is_refused(tuned, tmp_path, capsys):
     path.write_text(text[:start] + text[end:])
     assert command("tune", path, "--out", tmp_path / "out") == 2
     assert "suite small has no [tuning] section" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_that_would_waste_their_hours_are_not_started(tuned, tmp_path, monkeypatch, capsys):
+    found = [Check("disk", "fail", "9 GB needed, 1 free", "free some")]
+    monkeypatch.setattr("harness.run.examine", lambda *_, **__: found)
+    assert command("tune", tuned / "small.toml", "--out", tmp_path / "out") == 2
+    assert "disk: 9 GB needed, 1 free. free some" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

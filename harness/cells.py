@@ -22,8 +22,8 @@ from harness.config import CellConfig, ConfigError, Resources, Suite, Train, has
 from harness.evaluate import evaluate
 from harness.models import frozen_copy, load_model
 from harness.policy import PolicyModel, Scorer, logprob_chunk, shard
-from harness.ranks import Ranks
-from harness.record import CellFolder, environment, new_folder, write
+from harness.ranks import Ranks, free_memory
+from harness.record import CellFolder, RecordError, environment, new_folder, write
 from harness.reward import judge_for
 from harness.rollout import open_engine
 from harness.train import Spent, train
@@ -216,13 +216,15 @@ def bury_cell(
 ) -> str:
     """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over.
 
-    `place` is the `environment` of the machine that the process ran on, where it was not this one.
+    Writes nothing into a folder that another process holds. `place` is the `environment` of the machine that the
+    process ran on, where it was not this one.
     """
-    folder = CellFolder(runs / cell.name)
-    if folder.is_finished(cell.config.hash()):
-        return "finished"
-    folder.write_traceback(reason)
-    folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
+    folder, cell_hash = CellFolder(runs / cell.name), cell.config.hash()
+    with contextlib.suppress(RecordError), folder.claim(cell_hash):
+        if folder.is_finished(cell_hash):
+            return "finished"
+        folder.write_traceback(reason)
+        folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
     return "failed"
 
 
@@ -267,6 +269,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
     config, settings = cell.config, cell.config.evaluation
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
+    free_memory()  # of this process's last cell
     lm = load_model(config.model)
     precision, budget = config.model.precision, config.train.token_budget
     chunk = logprob_chunk(lm.model, config.train.logprob_chunk, budget)
@@ -289,6 +292,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
             spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
+            free_memory()
 
         evaluation_started = time.perf_counter()
         policy = PolicyModel(lm.model, chunk)

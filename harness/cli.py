@@ -140,7 +140,7 @@ def doctor(
     console = Console()
     cells = cells_of(loaded)
     prepare_model(loaded, console)
-    checks = examine(loaded, cells, out, workers=workers or _cores())
+    checks = examine(loaded, cells, out, workers=workers or _room_for(loaded))
     console.print(table_of(checks, loaded.name), highlight=False)
     raise typer.Exit(EXIT_INPUT if any(check.status == "fail" for check in checks) else 0)
 
@@ -351,7 +351,7 @@ def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Ex
     from harness.sweep import LocalPool
 
     if ray is None:
-        yield LocalPool(workers or max(1, _cores() // suite.resources.cpus))
+        yield LocalPool(workers or _room_for(suite))
         return
     if workers is not None:
         raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
@@ -361,6 +361,11 @@ def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Ex
 
     with connect(ray) as cluster:
         yield cluster
+
+
+def _room_for(suite: Suite) -> int:
+    """How many cells this machine's cores have room for."""
+    return max(1, _cores() // suite.resources.cpus)
 
 
 def _cores() -> int:

@@ -250,13 +250,13 @@ class Memory:
     """More of it in an update."""
     rollout: dict[str, float]
     """More of it while responses are drawn."""
-    evaluation: dict[str, float]
-    """All of it in the evaluation, where that is not less than before."""
+    between: dict[str, dict[str, float]]
+    """All of it at other moments, where these may take more."""
 
     @property
     def peak(self) -> float:
-        before = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
-        return max(before, sum(self.evaluation.values()))
+        within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
+        return max(within, *(sum(parts.values()) for parts in self.between.values()), 0.0)
 
 
 @dataclass(frozen=True)
@@ -374,9 +374,8 @@ def memory_of(
 
     Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
     a pass. What is trained or scored is sharded; what samples is whole on each rank, and a copy of the policy where it
-    is stale or the policy is sharded, but for vLLM, which takes the weights from the policy: then the policy is whole
-    in the evaluation alone. vLLM takes its fraction of the GPU while it samples, or throughout where it does
-    not sleep; a server's GPUs are others.
+    is stale or the policy is sharded, but for vLLM, which takes the weights from the shards. vLLM takes its fraction of
+    the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
@@ -424,11 +423,19 @@ def memory_of(
         share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
         rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
         resident["vLLM"] = share if vllm.sleep is False else 0.0
-    evaluation = {}
-    if config.label != BASE and ranks > 1 and not resident["sampling policy"]:
-        evaluation = {"policy": weights, "base, for the KL": shard, "vLLM": resident.get("vLLM", 0.0), **rollout}
-    phases = (resident, training, rollout, evaluation)
-    return Memory(*({name: x for name, x in part.items() if x} for part in phases))
+    between: dict[str, dict[str, float]] = {}
+    if config.label != BASE and ranks > 1:
+        shards = {name: resident[name] for name in ("base, for the KL", "reference")} | {"critic": critic}
+        asleep = {"vLLM": resident.get("vLLM", 0.0)}
+        between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
+        between["at the end of training"] = {"policy": weights, "its shards": shard, **shards, **asleep}
+        between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
+    resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
+    return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})
+
+
+def _nonzero(parts: Mapping[str, float]) -> dict[str, float]:
+    return {name: size for name, size in parts.items() if size}
 
 
 def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float) -> float:
@@ -519,10 +526,9 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     table.add_column("when")
     table.add_column("what")
     table.add_column("GB", justify="right")
-    for when, parts in (
-        ("always", memory.resident), ("in an update", memory.training), ("in a rollout", memory.rollout),
-        ("or in the evaluation", memory.evaluation),
-    ):  # fmt: skip
+    phases = {"always": memory.resident, "in an update": memory.training, "in a rollout": memory.rollout}
+    phases |= {f"or {moment}": parts for moment, parts in memory.between.items() if sum(parts.values()) == memory.peak}
+    for when, parts in phases.items():
         for what, size in parts.items():
             table.add_row(when, what, f"{size / 1e9:.3g}")
             when = ""

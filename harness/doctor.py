@@ -79,9 +79,16 @@ def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> 
     return [*checks, *self_test(suite), *unused_keys(suite)]
 
 
+def trains_on_gpu(suite: Suite) -> bool:
+    """Whether cells do: where they take GPUs, and under torchrun where its processes have some."""
+    device = Ranks.of_group().device
+    asked = suite.resources.gpus > 0 if device is None else device.type == "cuda"
+    return asked and suite.model.device != "cpu"
+
+
 def on_gpu(suite: Suite) -> bool:
-    """Whether this machine has the GPU that a cell asks for."""
-    return suite.resources.gpus > 0 and torch.cuda.is_available() and suite.model.device != "cpu"
+    """Whether this machine has the GPU that a cell trains on."""
+    return trains_on_gpu(suite) and torch.cuda.is_available()
 
 
 def _become_one_rank(resources: Resources) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.cells import Cell, OnProgress, bury_cell, run_cell
 from harness.ranks import join_ranks
+from harness.record import CellFolder
 
 FAREWELL_SECONDS = 5.0
 """How long after the first rank that ended the others may take to say why, before they are killed."""
@@ -27,7 +28,7 @@ def launch_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgr
     import torch.distributed as dist
     import torch.multiprocessing as processes
 
-    started, claimed = time.monotonic(), False
+    started, recorded = time.monotonic(), False
     # Ours to hold, so that no rank has to find a free port; torchrun's agent does the same.
     store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     ours, theirs = Pipe()
@@ -40,21 +41,24 @@ def launch_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgr
             if ours in ready:
                 on_progress(*ours.recv())
                 ours.send(None)
-                claimed = True  # rank 0 tells nothing before it holds the cell's folder
+                recorded = True  # or will be: rank 0 tells nothing before the cell's folder is its own
             elif ranks.join(timeout=0, grace_period=FAREWELL_SECONDS):
-                return "finished"
+                break
+        reason = f"The ranks of {cell.name} ended without a result.\n"
     except processes.ProcessRaisedException as error:
-        if claimed:  # and then a failure is recorded by the rank that failed first
-            return "failed"
-        reason = f"{cell.name} did not start on {size} ranks: {error}\n"
+        reason = f"{cell.name} failed on one of {size} ranks: {error}\n"
     except processes.ProcessExitedException as error:
         reason = f"A rank of {cell.name} died: {error} (SIGKILL often means out of memory).\n"
+        recorded = False  # whatever the others have written, that is why
     finally:
         for rank in ranks.processes:
             rank.kill()
             rank.join()
         for connection in (ours, theirs, lifeline, held):
             connection.close()
+    manifest = CellFolder(runs / cell.name).manifest() if recorded else None
+    if manifest is not None:
+        return str(manifest["status"])
     return bury_cell(cell, runs, command, reason, time.monotonic() - started)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -105,19 +106,20 @@ class Ranks:
 ALONE = Ranks()
 
 
+VARIABLES = {
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+}
+"""What the launcher of ranks, torchrun or `harness.launch`, says of a rank, beside TORCHELASTIC_…"""
+
+
 def environment_alone() -> dict[str, str]:
-    """This process's environment without what torchrun has put there: for children that are no ranks."""
-    of_ranks = (
-        "RANK",
-        "LOCAL_RANK",
-        "GROUP_RANK",
-        "ROLE_",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "MASTER_",
-        "TORCHELASTIC_",
-    )
-    return {name: value for name, value in os.environ.items() if not name.startswith(of_ranks)}
+    """This process's environment without what its launcher has put there: for children that are no ranks."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in VARIABLES and not name.startswith("TORCHELASTIC_")
+    }
 
 
 def visible_gpus() -> list[str]:
@@ -128,9 +130,9 @@ def visible_gpus() -> list[str]:
 
 @contextlib.contextmanager
 def join_ranks(device: str = "auto") -> Iterator[Ranks]:
-    """Meets the other processes that torchrun started, over NCCL on cuda and gloo on the CPU.
+    """Meets the other processes that torchrun or `harness.launch` started, over NCCL on cuda and gloo on the CPU.
 
-    Without torchrun, or within a process group that is there already, it joins nothing.
+    In a process of neither, or within a process group that is there already, it joins nothing.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield Ranks.of_group()
@@ -140,7 +142,7 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TIMEOUT)
     yield Ranks.of_group()
-    # Not after an error: others may wait for this rank, and only its end, which torchrun sees, ends them.
+    # Not after an error: others may wait for this rank, and only its end, which the launcher sees, ends them.
     dist.destroy_process_group()
 
 
@@ -159,6 +161,12 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         if into.shape != x.shape:
             into.data = into.new_empty(x.shape)
         into.copy_(whole(x))
+
+
+def free_memory() -> None:
+    """Gives back what is no longer used: models and optimisers lie in reference cycles, and so does their memory."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def empty_weights(model: nn.Module) -> None:

@@ -397,16 +397,16 @@ class _Driver:
                 raise ConfigError(f"no worker can start; is gvpo-bench installed on every node? Ray says: {error}")
         if place is None or cell is None:
             return
-        with slot.claim:
-            seconds = time.monotonic() - slot.started
-            interrupted = error is None or self._is_dead(place.node_id)
-            if interrupted and self.interruptions[cell.name] < INTERRUPTIONS:
-                self.interruptions[cell.name] += 1
-                self.waiting.insert(0, cell)
-                yield CellNote(cell, f"{place} died or was out of reach; the cell goes on from its last checkpoint")
-                return
-            text = f"The process that ran {cell.name} on {place} died: {error}\n"
-            status = bury_cell(cell, self.runs, self.command, text, seconds, place.environment)
+        slot.claim.close()
+        seconds = time.monotonic() - slot.started
+        interrupted = error is None or self._is_dead(place.node_id)
+        if interrupted and self.interruptions[cell.name] < INTERRUPTIONS:
+            self.interruptions[cell.name] += 1
+            self.waiting.insert(0, cell)
+            yield CellNote(cell, f"{place} died or was out of reach; the cell goes on from its last checkpoint")
+            return
+        text = f"The process that ran {cell.name} on {place} died: {error}\n"
+        status = bury_cell(cell, self.runs, self.command, text, seconds, place.environment)
         yield CellEnd(cell, status, seconds)
 
     def _is_dead(self, node_id: str) -> bool:

@@ -14,7 +14,7 @@ from harness.ablation import AblationReport, write_ablation
 from harness.cells import Cell, plan, training_problems
 from harness.coefficients import write_coefficients
 from harness.config import ConfigError, Suite, points_of
-from harness.doctor import examine, require_health
+from harness.doctor import examine, require_health, trains_on_gpu
 from harness.embedded import embedded_base
 from harness.models import check_model
 from harness.ranks import join_ranks
@@ -82,9 +82,8 @@ def prepare_model(suite: Suite, console: Console) -> None:
     before any cell starts.
     """
     points = points_of(suite).values() or [suite]
-    on_gpu = suite.resources.gpus > 0 and suite.model.device != "cpu"
     for point in points:
-        check_engine(point.rollout, torch.device("cuda" if on_gpu else "cpu"))
+        check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
     if suite.model.path == "embedded":
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)

@@ -115,7 +115,8 @@ def run_cells(
         raise ConfigError("only `gvpo-bench sweep` runs under torchrun, its cells one after another on all ranks")
     if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
         raise ConfigError(
-            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = 1"
+            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = "
+            f"{most(cells).ranks}"
         )
     outcome, waiting = _unfinished(cells, runs, console)
     if not waiting:

@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from algorithms.base import Algorithm, Batch, PolicyOutput
 from benchmarks import Problem, Verdict
 from benchmarks.base import GRADER_FAILURES
-from harness.config import CellConfig, Optimizer
+from harness.config import CellConfig, Optimizer, Train
 from harness.gradient import accumulate_gradient, truncated_ratio
 from harness.models import LanguageModel, frozen_copy, new_critic
 from harness.policy import (
@@ -90,16 +90,18 @@ class Learner:
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
         in_place = ranks.alone and not self.sampler_is_stale
-        self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
         chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
-        policy = PolicyModel(self.policy, chunk)
+
+        # Each is sharded before the next is made, so that never more than two are whole.
         reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
+        if reference is not None:
+            shard(reference, ranks)
         self.critic = new_critic(lm.model) if needs.critic else None
-        if train.activation_checkpointing:
-            for model in filter(None, (policy, self.critic)):
-                recompute_activations(model)
-        for model in filter(None, (policy, reference, self.critic)):
-            shard(model, ranks)
+        if self.critic is not None:
+            self._make_trainable(self.critic, train, ranks)
+        self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
+        policy = PolicyModel(self.policy, chunk)
+        self._make_trainable(policy, train, ranks)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
             self.sampler = PolicyModel(lm.model.requires_grad_(False), chunk)
@@ -115,12 +117,20 @@ class Learner:
         self.sampler_scorer = scorer(self.sampler)
         self.reference_scorer = scorer(reference) if reference is not None else None
 
+    @staticmethod
+    def _make_trainable(model: nn.Module, train: Train, ranks: Ranks) -> None:
+        if train.activation_checkpointing:
+            recompute_activations(model)
+        shard(model, ranks)
+
     def refresh_sampler(self) -> None:
         if self.sampler.model is not self.policy:
             copy_weights(self.policy, self.sampler.model)
 
     def hand_over(self) -> None:
-        """Leaves the trained weights in `lm.model`."""
+        """Leaves the trained weights in `lm.model`, for which the optimisers make room."""
+        for optimizer in filter(None, (self.optimizer, self.critic_optimizer)):
+            optimizer.state.clear()
         if self.whole is not self.policy:
             copy_weights(self.policy, self.whole)
         self.whole.requires_grad_(True)

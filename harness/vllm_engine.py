@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import gc
 import json
 import os
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from harness.config import ConfigError, Rollout, VLLMSettings
 from harness.padded_heads import needs_padding, padded_config, padded_weights
 from harness.policy import PolicyModel, Rows, Scorer, score
-from harness.ranks import Ranks, environment_alone, visible_gpus, whole
+from harness.ranks import Ranks, environment_alone, free_memory, visible_gpus, whole
 from harness.rollout import Response
 from harness.seeding import seed_of
 
@@ -71,14 +72,19 @@ class VLLMError(RuntimeError):
 def check_vllm(settings: Rollout, device: torch.device) -> None:
     """Refuses what cannot work on this machine. `device` is the trainer's.
 
-    Raises ConfigError where vLLM isn't installed, or a setting is for GPUs that are not there.
+    Raises ConfigError where vLLM isn't installed, a setting is for GPUs that are not there, or for one rank alone.
     """
     if find_spec("vllm") is None:
         raise ConfigError(
             "rollout.engine = 'vllm': vLLM is not installed. pip install 'gvpo-bench[vllm]' (CUDA); on a CPU see "
             "requirements-vllm.txt, or use rollout.engine = 'cached'"
         )
-    vllm = settings.vllm_or_default
+    vllm, ranks = settings.vllm_or_default, Ranks.of_group()
+    if vllm.mode == "colocated" and vllm.tensor_parallel_size > 1 and not ranks.alone:
+        raise ConfigError(
+            f"rollout.vllm.tensor_parallel_size = {vllm.tensor_parallel_size} on {ranks.size} ranks: colocated, each "
+            "rank samples other prompts on its own GPU; leave it at 1, or set mode = 'server'"
+        )
     for key in ("sleep", "gpu_memory_fraction"):
         if device.type != "cuda" and getattr(vllm, key):
             raise ConfigError(
@@ -114,6 +120,7 @@ def open_vllm(
         # vLLM then works within the process group that is there, in which each rank is an engine of its own.
         options["distributed_executor_backend"] = "external_launcher"
     bytes_of_weights = sum(x.numel() for x in model.parameters()) * (2 if precision == "bfloat16" else 4)
+    bytes_of_weights *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each rank writes its own file
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_shared_folder(bytes_of_weights)))
         config_for_vllm(model).save_pretrained(folder)
@@ -426,9 +433,7 @@ class VLLM:
         else:
             core.shutdown()
         del self.llm, core
-        gc.collect()  # or its memory would stay with the reference cycles of its parts
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 class WorkerExtension:
@@ -569,8 +574,9 @@ class Server:
 
 
 def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
-    """The child: answers calls until the other side closes the socket, or is no more."""
+    """The child: answers calls until the other side closes the socket, or is no more, and then ends at once."""
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as lines:
+        threading.Thread(target=_end_with, args=(connection, folder), daemon=True).start()
 
         def reply(**message: Any) -> None:
             lines.write(json.dumps(message).encode() + b"\n")
@@ -592,8 +598,16 @@ def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
                 reply(error=traceback.format_exc())
             else:
                 reply(result=result)
+
+
+def _end_with(connection: socket.socket, folder: Path) -> None:
+    """Ends this process and its workers when the other side is gone, even in the middle of a call: the next cell needs
+    the GPU. vLLM's own farewell would take seconds."""
+    hangup = select.poll()
+    hangup.register(connection, 0)  # which is told without being asked for
+    hangup.poll()
     shutil.rmtree(folder, ignore_errors=True)  # where the other side was killed
-    os._exit(0)  # vLLM's own farewell takes seconds
+    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import assert_close_cell, command, lean_environment, manifest, metrics, write_suite
+from small import assert_close_cell, command, ended, lean_environment, manifest, metrics, write_suite
 from transformers import AutoModelForCausalLM
 
 pytest_plugins = ["small_fixtures"]
@@ -30,7 +30,7 @@ def torchrun(*options: object, sweep: tuple[object, ...]) -> subprocess.Popen[st
     )
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
     try:
         output, _ = process.communicate(timeout=SECONDS)
     finally:
@@ -54,9 +54,9 @@ def test_two_agents_that_meet_end_with_the_results_of_one_process(one_process, s
         torchrun(*meeting, "--rdzv-endpoint", f"127.0.0.1:{port}", sweep=(suite_file, *GVPO, "--out", tmp_path))
         for _ in range(2)
     ]
-    outcomes = [ended(agent) for agent in agents]
+    outcomes = [outcome(agent) for agent in agents]
     assert [code for code, _ in outcomes] == [0, 0], outcomes
-    printed = sorted(outcomes, key=lambda outcome: len(outcome[1]))
+    printed = sorted(outcomes, key=lambda shown: len(shown[1]))
     assert "finished gvpo-s0" not in printed[0][1]  # rank 0 alone speaks
     assert "each on 2 ranks" in printed[1][1]
     assert "finished gvpo-s0" in printed[1][1]
@@ -107,7 +107,7 @@ def test_an_error_on_one_of_torchruns_ranks_ends_all_and_is_recorded(suite_file,
 
     # The third step of six, after the checkpoint of the second.
     (tmp_path / "fault").write_text("raise 3")
-    code, output = ended(torchrun("--nproc-per-node", 2, sweep=sweep))
+    code, output = outcome(torchrun("--nproc-per-node", 2, sweep=sweep))
     assert code != 0
     assert "ArithmeticError: the moon is in the wrong house" in output
     assert "the moon is in the wrong house" in (cell / "traceback.txt").read_text()
@@ -182,9 +182,7 @@ def test_ranks_end_with_the_process_that_started_them(suite_file, tmp_path):
     assert len(started) >= 2
     launcher.kill()
     launcher.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in started):
-        assert time.monotonic() < deadline, f"still there: {started}"
-        time.sleep(0.1)
+    assert all(ended(pid) for pid in started)
     assert not (cell / "manifest.json").exists()  # nobody took the end of the others for a failure
 
 

@@ -26,8 +26,9 @@ from small import (
 )
 
 import harness.sweep
-from harness.cells import plan, run_cell
+from harness.cells import bury_cell, plan, run_cell
 from harness.config import ConfigError, load_suite
+from harness.record import CellFolder
 from harness.sweep import LocalPool, gpu_shares, run_cells
 
 pytest_plugins = ["small_fixtures"]
@@ -285,3 +286,13 @@ def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_
     assert code == 2
     assert "model.path" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_another_process_holds_is_not_written_to(suite_file, tmp_path, monkeypatch):
+    cell = plan(load_suite(str(suite_file)))[1]
+    monkeypatch.setattr("harness.record.LOCK_SECONDS", 0.1)
+    with CellFolder(tmp_path / cell.name).claim(cell.config.hash()):
+        assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
+        assert {path.name for path in (tmp_path / cell.name).iterdir()} == {".lock", "hash"}
+    assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
+    assert (tmp_path / cell.name / "traceback.txt").read_text() == "it died"

@@ -8,6 +8,7 @@ from small import command
 from tiny import tiny_model
 
 from harness.config import ConfigError, Rollout, VLLMSettings
+from harness.ranks import Ranks
 from harness.rollout import check_engine, open_engine
 from harness.vllm_engine import server_devices
 
@@ -50,6 +51,13 @@ def installed(monkeypatch):
 def test_what_the_machine_cannot_do_is_refused(installed, device, settings, message):
     with pytest.raises(ConfigError, match=message):
         check_engine(Rollout(engine="vllm", vllm=VLLMSettings(**settings)), device)
+
+
+def test_ranks_that_would_share_layers_and_not_prompts_are_refused(installed, monkeypatch):
+    monkeypatch.setattr(Ranks, "of_group", lambda: Ranks(0, 2, CUDA))
+    with pytest.raises(ConfigError, match=r"tensor_parallel_size = 2 on 2 ranks: colocated, each rank samples other"):
+        check_engine(Rollout(engine="vllm", vllm=VLLMSettings(tensor_parallel_size=2)), CUDA)
+    check_engine(Rollout(engine="vllm", vllm=VLLMSettings(tensor_parallel_size=2, mode="server")), CUDA)
 
 
 @pytest.mark.parametrize(

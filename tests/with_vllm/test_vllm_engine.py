@@ -7,13 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from ranks_here import on_ranks
 from scipy.stats import chisquare
+from small import ended
 from tiny import PROMPTS, full_logits, token_logp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -299,19 +299,6 @@ def test_each_of_two_ranks_has_an_engine_that_takes_the_weights_of_a_sharded_pol
     assert [tokens_of(groups) for groups in first] == [tokens_of(groups) for groups in expected]
     assert [tokens_of(groups) for groups in second] == [tokens_of(groups[1:]) for groups in expected]
     assert_parity(first[-1], moved(model32))
-
-
-def ended(pid, seconds=20.0):
-    """Whether a process is gone, or a zombie, within some seconds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_server_that_is_silent_or_killed_is_named_and_leaves_nothing_behind(model32):

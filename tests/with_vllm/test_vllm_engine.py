@@ -224,6 +224,33 @@ def test_one_of_two_servers_that_keeps_its_weights_is_named(servers, model32, mo
     servers.sync(PolicyModel(model32))
 
 
+def drawn_on_rank(ranks, model, mode):
+    """The samples of one engine after another, each after a hand-over from a sharded policy."""
+    rank, size = str(ranks.rank), str(ranks.size)
+    os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, TORCHELASTIC_USE_AGENT_STORE="True")
+    places = range(len(PROMPTS))[ranks.rank :]  # another number of prompts on each
+    drawn_of = []
+    for weights in (model, moved(model)) if mode == "colocated" else (moved(model),):
+        policy = PolicyModel(copy.deepcopy(weights))
+        shard(policy, ranks)
+        with opened(model, mode=mode) as engine:
+            engine.sync(policy)
+            settings = {"temperature": 1.0, "max_new_tokens": 12, "seeds": list(places)}
+            drawn_of.append(engine.generate([PROMPTS[i] for i in places], [COUNTS[i] for i in places], **settings))
+    return drawn_of
+
+
+@pytest.mark.parametrize("mode", ["colocated", "server"])
+def test_each_of_two_ranks_has_an_engine_that_takes_the_weights_of_a_sharded_policy(synced, model32, mode, tmp_path):
+    first, second = on_ranks(2, tmp_path / "meeting", drawn_on_rank, model32, mode)
+    expected = [drawn(synced)] if mode == "colocated" else []
+    synced.sync(PolicyModel(moved(model32)))
+    expected.append(drawn(synced))
+    assert [tokens_of(groups) for groups in first] == [tokens_of(groups) for groups in expected]
+    assert [tokens_of(groups) for groups in second] == [tokens_of(groups[1:]) for groups in expected]
+    assert_parity(first[-1], moved(model32))
+
+
 def test_a_weight_that_is_left_out_is_noticed(synced, model32, monkeypatch):
     load = VLLM.load
     monkeypatch.setattr(
@@ -272,33 +299,6 @@ def test_two_tensor_parallel_processes_take_new_weights(model32):
         other = moved(model32)
         engine.sync(PolicyModel(other))
         assert_parity(drawn(engine), other)
-
-
-def drawn_on_rank(ranks, model, mode):
-    """The samples of one engine after another, each after a hand-over from a sharded policy."""
-    rank, size = str(ranks.rank), str(ranks.size)
-    os.environ.update(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, TORCHELASTIC_USE_AGENT_STORE="True")
-    places = range(len(PROMPTS))[ranks.rank :]  # another number of prompts on each
-    drawn_of = []
-    for weights in (model, moved(model)) if mode == "colocated" else (moved(model),):
-        policy = PolicyModel(copy.deepcopy(weights))
-        shard(policy, ranks)
-        with opened(model, mode=mode) as engine:
-            engine.sync(policy)
-            settings = {"temperature": 1.0, "max_new_tokens": 12, "seeds": list(places)}
-            drawn_of.append(engine.generate([PROMPTS[i] for i in places], [COUNTS[i] for i in places], **settings))
-    return drawn_of
-
-
-@pytest.mark.parametrize("mode", ["colocated", "server"])
-def test_each_of_two_ranks_has_an_engine_that_takes_the_weights_of_a_sharded_policy(synced, model32, mode, tmp_path):
-    first, second = on_ranks(2, tmp_path / "meeting", drawn_on_rank, model32, mode)
-    expected = [drawn(synced)] if mode == "colocated" else []
-    synced.sync(PolicyModel(moved(model32)))
-    expected.append(drawn(synced))
-    assert [tokens_of(groups) for groups in first] == [tokens_of(groups) for groups in expected]
-    assert [tokens_of(groups) for groups in second] == [tokens_of(groups[1:]) for groups in expected]
-    assert_parity(first[-1], moved(model32))
 
 
 def test_server_that_is_silent_or_killed_is_named_and_leaves_nothing_behind(model32):

@@ -328,12 +328,17 @@ def main() -> int:
     out = options.out or ROOT / "results" / "gpu"
     shape = SHAPES["tiny" if options.tiny else "Qwen2.5-1.5B"]
     found = measure(shape, torch.device(options.device), samples=options.samples, rounds=options.rounds)
-    found["command"] = ["perf/gpu.py", *sys.argv[1:]]
+    publish(found, out, table)
+    return 0
+
+
+def publish(found: dict[str, Any], out: Path, table: Callable[[list[dict[str, Any]]], str]) -> None:
+    """Records a machine's figures, and makes the table of all machines anew."""
+    found["command"] = ["/".join(Path(sys.argv[0]).parts[-2:]), *sys.argv[1:]]
     write_json(out / f"{re.sub('[^a-z0-9]+', '-', found['hardware'].lower()).strip('-')}.json", found)
     everything = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     write(out / "table.md", table(everything))
     print(table([found]))
-    return 0
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ The model is the one of perf/gpu.py, with random weights; between two rounds the
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 import time
 from importlib.util import find_spec
@@ -25,9 +23,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from harness.config import Rollout, VLLMSettings  # noqa: E402
 from harness.policy import PolicyModel, Rows, Scorer, logprob_chunk, score  # noqa: E402
-from harness.record import environment, write, write_json  # noqa: E402
+from harness.record import environment  # noqa: E402
 from harness.rollout import Engine, open_engine  # noqa: E402
-from perf.gpu import SHAPES, Shape, gigabytes  # noqa: E402
+from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)
 
@@ -183,11 +181,7 @@ def main() -> int:
     shape = SHAPES["tiny" if options.tiny else "Qwen2.5-1.5B"]
     device = torch.device(options.device)
     found = measure(shape, device, prompts=options.prompts, samples=options.samples, tokens=options.tokens)
-    found["command"] = ["perf/sampling.py", *sys.argv[1:]]
-    write_json(out / f"{re.sub('[^a-z0-9]+', '-', found['hardware'].lower()).strip('-')}.json", found)
-    everything = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
-    write(out / "table.md", table(everything))
-    print(table([found]))
+    publish(found, out, table)
     return 0
 
 

@@ -371,7 +371,7 @@ class Suite(_Section):
     @model_validator(mode="after")
     def _gpus_for_all(self) -> Suite:
         ranks, gpus, cpus = self.resources.ranks, self.resources.gpus, self.resources.cpus
-        vllm = self.rollout.vllm_or_default if self.rollout.engine == "vllm" else VLLMSettings()
+        vllm = self.rollout.vllm_or_default
         parallel, server = vllm.tensor_parallel_size, vllm.mode == "server"
         if cpus < ranks:
             raise ValueError(f"resources.cpus = {cpus} with ranks = {ranks}: each rank takes one; set cpus = {ranks}")

@@ -256,7 +256,7 @@ class Memory:
     @property
     def peak(self) -> float:
         within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
-        return max(within, *(sum(parts.values()) for parts in self.between.values()), 0.0)
+        return max([within, *(sum(parts.values()) for parts in self.between.values())])
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def idle_factors(cell: Cell) -> tuple[float, float]:
     """A cell's GPUs over those that draw, and over those that compute: a server's wait while the ranks train, and the
     ranks' while it draws."""
     ranks, gpus = cell.resources.ranks, max(cell.resources.gpus, cell.resources.ranks)
-    server = cell.config.rollout.engine == "vllm" and cell.config.rollout.vllm_or_default.mode == "server"
+    server = cell.config.rollout.vllm_or_default.mode == "server"
     return gpus / (gpus - ranks) if server and gpus > ranks else 1.0, gpus / ranks
 
 
@@ -428,7 +428,6 @@ def memory_of(
         shards = {name: resident[name] for name in ("base, for the KL", "reference")} | {"critic": critic}
         asleep = {"vLLM": resident.get("vLLM", 0.0)}
         between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
-        between["at the end of training"] = {"policy": weights, "its shards": shard, **shards, **asleep}
         between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})

@@ -576,7 +576,8 @@ class Server:
 def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
     """The child: answers calls until the other side closes the socket, or is no more, and then ends at once."""
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as lines:
-        threading.Thread(target=_end_with, args=(connection, folder), daemon=True).start()
+        farewell = threading.Thread(target=_end_with, args=(connection, folder), daemon=True)
+        farewell.start()
 
         def reply(**message: Any) -> None:
             lines.write(json.dumps(message).encode() + b"\n")
@@ -598,6 +599,7 @@ def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
                 reply(error=traceback.format_exc())
             else:
                 reply(result=result)
+        farewell.join()
 
 
 def _end_with(connection: socket.socket, folder: Path) -> None:

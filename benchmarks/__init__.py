@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.arithmetic import ARITHMETIC
-from benchmarks.base import Benchmark, DataError, Problem, Verdict
+from benchmarks.benchmark import Benchmark, DataError, Problem, Verdict
 from benchmarks.math_problems import MATH_BENCHMARKS
 
 __all__ = ["BENCHMARKS", "Benchmark", "DataError", "Problem", "Verdict", "load_benchmark"]

@@ -19,7 +19,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.base import Problem, Verdict
+from benchmarks.benchmark import Problem, Verdict
 
 OPERANDS = "23456789"
 OPERATORS = "+-*"

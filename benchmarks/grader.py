@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from benchmarks.answers import MAX_CHARACTERS
-from benchmarks.base import Verdict
+from benchmarks.benchmark import Verdict
 
 WALL_FACTOR = 4.0
 """The limit of wall-clock time as a multiple of the limit of CPU time: for a machine that is busy with other things."""

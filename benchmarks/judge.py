@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks.answers import MAX_CHARACTERS, SHORT_ANSWER, explicit_answer, find_answer
-from benchmarks.base import Verdict
+from benchmarks.benchmark import Verdict
 
 ABSOLUTE_TOLERANCE = Fraction(1, 10**6)
 RELATIVE_TOLERANCE = Fraction(1, 10**5)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import load_benchmark
-from benchmarks.base import GRADER_FAILURES
+from benchmarks.benchmark import GRADER_FAILURES
 from benchmarks.grader import Grader
 from benchmarks.math_problems import MATH_BENCHMARKS
 from benchmarks.templates import TEMPLATES, load_template

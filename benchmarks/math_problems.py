@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.answers import boxed_expressions
-from benchmarks.base import DataError, Problem
+from benchmarks.benchmark import DataError, Problem
 from benchmarks.judge import normal_answer
 
 DATA_VARIABLE = "GVPO_BENCH_DATA"
@@ -90,7 +90,7 @@ class HubSource:
 
 @dataclass(frozen=True, kw_only=True)
 class MathBenchmark:
-    """A set of problems in the local data folder and on the hub. See `benchmarks.base.Benchmark`."""
+    """A set of problems in the local data folder and on the hub. See `benchmarks.benchmark.Benchmark`."""
 
     name: str
     file: str
@@ -107,8 +107,8 @@ class MathBenchmark:
     grading: str = "math"
 
     def problems(self) -> list[Problem]:
-        """See `benchmarks.base.Benchmark.problems`. An id that is an index holds for one source: file and hub need not
-        have the same order, so results from the two are not to be paired problem by problem.
+        """See `Benchmark.problems`. An id that is an index holds for one source: file and hub need not have the same
+        order, so results from the two are not to be paired problem by problem.
 
         A file is read and verified at every call, and parsed once.
         """
@@ -119,7 +119,7 @@ class MathBenchmark:
         return list(self._from_file(str(path), self._verified(path)))
 
     def answer_of(self, response: str) -> str:
-        """See `benchmarks.base.Benchmark.answer_of` and `benchmarks.judge.normal_answer`."""
+        """See `benchmarks.benchmark.Benchmark.answer_of` and `benchmarks.judge.normal_answer`."""
         return normal_answer(response)
 
     @functools.cache  # noqa: B019 - the benchmarks of the table live as long as the process

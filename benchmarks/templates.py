@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from benchmarks.base import Problem
+from benchmarks.benchmark import Problem
 
 _SLOT = "{problem}"
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from harness.config import Suite
-    from harness.sweep import Executor
+    from harness.suite.config import Suite
+    from harness.sweep.pool import Executor
 
 EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
 EXIT_CODES = {
@@ -69,12 +69,12 @@ def sweep(
     """
     from rich.console import Console
 
-    from harness.config import load_suite
+    from harness.suite.config import load_suite
 
     console = Console()
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
     loaded = load_suite(suite, overrides, algorithm or [])
-    from harness.run import run_sweep
+    from harness.sweep.run import run_sweep
 
     with _executor(ray, workers, loaded) as executor:
         failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
@@ -101,11 +101,11 @@ def plan(
     """
     from rich.console import Console
 
-    from harness.config import load_suite
+    from harness.suite.config import load_suite
 
     loaded = load_suite(suite, settings or [], algorithm or [])
-    from harness.cells import plan as cells_of
-    from harness.costs import Assumptions, default_gpu, render, suite_cost
+    from harness.preflight.costs import Assumptions, default_gpu, render, suite_cost
+    from harness.sweep.cell import plan as cells_of
 
     cells = cells_of(loaded)
     assumptions = Assumptions(
@@ -130,12 +130,12 @@ def doctor(
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
 
-    from harness.config import load_suite
+    from harness.suite.config import load_suite
 
     loaded = load_suite(suite, settings or [], algorithm or [])
-    from harness.cells import plan as cells_of
-    from harness.doctor import examine, table_of
-    from harness.run import prepare_model
+    from harness.preflight.doctor import examine, table_of
+    from harness.sweep.cell import plan as cells_of
+    from harness.sweep.run import prepare_model
 
     console = Console()
     cells = cells_of(loaded)
@@ -160,10 +160,10 @@ def tune(
     """
     from rich.console import Console
 
-    from harness.config import load_suite
+    from harness.suite.config import load_suite
 
     loaded = load_suite(suite, settings or [], algorithm or [])
-    from harness.tuning import run_tuning
+    from harness.sweep.tuning import run_tuning
 
     with _executor(ray, workers, loaded) as executor:
         failed = run_tuning(loaded, out, executor=executor, command=_command(), console=Console())
@@ -179,8 +179,8 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
-    from harness.ablation import is_ablation, write_ablation
-    from harness.report import write_report
+    from harness.report.ablation import is_ablation, write_ablation
+    from harness.report.suite_report import write_report
 
     write = write_ablation if is_ablation(folder) else write_report
     written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline)
@@ -227,7 +227,7 @@ def evaluate(
     apart from wrong answers."""
     from rich.console import Console
 
-    from harness.config import ConfigError
+    from harness.suite.config import ConfigError
 
     if bool(benchmark) == bool(task):
         raise ConfigError("eval: give --benchmark (ours) or --task (lm-eval's), and not both")
@@ -242,7 +242,7 @@ def evaluate(
         "console": Console(),
     }
     if benchmark:
-        from harness.evaluation_run import run_evaluation
+        from harness.evaluation.evaluation_run import run_evaluation
 
         run_evaluation(
             model,
@@ -258,7 +258,7 @@ def evaluate(
     if samples is not None or template not in (None, "chat"):
         raise ConfigError("eval --task: the task says how many samples it takes and what its prompts are")
     try:
-        from harness.lm_eval_model import run_tasks
+        from harness.evaluation.lm_eval_model import run_tasks
     except ImportError as error:
         raise ConfigError(f"eval --task needs lm-eval: pip install 'gvpo-bench[lm-eval]' ({error})") from None
     run_tasks(
@@ -279,7 +279,7 @@ def lm_eval_tasks(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of a response, in tokens.")] = 1024,
 ) -> None:
     """Print the folder of our benchmarks as tasks of lm-eval: lm_eval --include_path "$(gvpo-bench lm-eval-tasks)"."""
-    from harness.task_folder import own_tasks
+    from harness.evaluation.task_folder import own_tasks
 
     print(own_tasks(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens))
 
@@ -294,9 +294,9 @@ def grade(
     """Grade recorded responses with math-verify, in worker processes that can be killed."""
     from rich.console import Console
 
-    from harness.config import ConfigError
-    from harness.grade import grade_file, render
-    from harness.record import RecordError
+    from harness.evaluation.grade import grade_file, render
+    from harness.record.cell_folder import RecordError
+    from harness.suite.config import ConfigError
 
     try:
         graded = grade_file(file, workers=workers, seconds=seconds, out=out)
@@ -316,7 +316,7 @@ def theory(
     """Measure every claim of the article against problems with a known answer, in float64, with the same algorithms."""
     from rich.console import Console
 
-    from harness.theory.run import run
+    from harness.theory.claims import run
 
     table = run(out, workers=workers or _cores(), seed=seed)
     console = Console()
@@ -347,8 +347,8 @@ def algorithms() -> None:
 @contextlib.contextmanager
 def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Executor]:
     """The local pool, or a connection to Ray for as long as the block lasts."""
-    from harness.config import ConfigError
-    from harness.sweep import LocalPool
+    from harness.suite.config import ConfigError
+    from harness.sweep.pool import LocalPool
 
     if ray is None:
         yield LocalPool(workers or _room_for(suite))
@@ -357,7 +357,7 @@ def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Ex
         raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
     if not find_spec("ray"):
         raise ConfigError("--ray needs the package ray: pip install 'gvpo-bench[ray]', on every node")
-    from harness.ray_sweep import connect
+    from harness.sweep.ray_sweep import connect
 
     with connect(ray) as cluster:
         yield cluster

@@ -29,8 +29,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from algorithms import Batch  # noqa: E402
 from algorithms.grpo import GRPO  # noqa: E402
-from harness.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
-from harness.policy import (  # noqa: E402
+from harness.model.policy import (  # noqa: E402
     LOGITS_AT_ONCE,
     PolicyModel,
     Rows,
@@ -40,7 +39,8 @@ from harness.policy import (  # noqa: E402
     score,
     token_logp,
 )
-from harness.record import environment, write, write_json  # noqa: E402
+from harness.record.cell_folder import environment, write, write_json  # noqa: E402
+from harness.training.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
 
 PEAKS = {"H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
 """Dense bfloat16 FLOP/s by the vendor's data sheets; the first name that the device's name holds counts."""

@@ -21,9 +21,9 @@ import time
 from pathlib import Path
 
 from benchmarks.grader import Grader
-from harness.grade import GradeReport, RecordedResponse, grade_file, read_responses
-from harness.record import environment, write
-from harness.report import escape_markdown
+from harness.evaluation.grade import GradeReport, RecordedResponse, grade_file, read_responses
+from harness.record.cell_folder import environment, write
+from harness.report.suite_report import escape_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
 

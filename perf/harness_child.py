@@ -10,13 +10,13 @@ import torch
 from blocks import Blocks
 
 from benchmarks import load_benchmark
-from harness.cells import build_algorithm
-from harness.config import CellConfig
-from harness.models import load_model
-from harness.record import CellFolder
-from harness.reward import judge_for
-from harness.rollout import open_engine
-from harness.train import train
+from harness.model.language import load_model
+from harness.record.cell_folder import CellFolder
+from harness.sampling.local import open_engine
+from harness.suite.config import CellConfig
+from harness.suite.rewards import judge_for
+from harness.sweep.cell import build_algorithm
+from harness.training.train import train
 
 
 def main() -> None:

@@ -28,12 +28,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import load_benchmark
-from harness.cells import Cell, plan
-from harness.config import load_suite
-from harness.models import resolve_path
-from harness.record import environment, write
-from harness.sweep import WORKER_ENVIRONMENT, LocalPool, run_cells
-from harness.train import prompts_of_step
+from harness.model.language import resolve_path
+from harness.record.cell_folder import environment, write
+from harness.suite.config import load_suite
+from harness.sweep.cell import Cell, plan
+from harness.sweep.pool import WORKER_ENVIRONMENT, LocalPool, run_cells
+from harness.training.train import prompts_of_step
 
 HERE = Path(__file__).resolve().parent
 LABELS = ("grpo", "gvpo", "ppo", "dpo", "kimi", "pg")

@@ -14,14 +14,14 @@ import torch
 from blocks import Blocks
 
 from benchmarks import load_benchmark
-from harness.cells import build_algorithm
-from harness.config import CellConfig
-from harness.gradient import Passes, accumulate_gradient
-from harness.models import load_model
-from harness.reward import judge_for
-from harness.rollout import ENGINES
-from harness.seeding import seed_of
-from harness.train import Learner, Spent, assemble, draw, prompts_of_step
+from harness.model.language import load_model
+from harness.record.seeding import seed_of
+from harness.sampling.local import ENGINES
+from harness.suite.config import CellConfig
+from harness.suite.rewards import judge_for
+from harness.sweep.cell import build_algorithm
+from harness.training.gradient import Passes, accumulate_gradient
+from harness.training.train import Learner, Spent, assemble, draw, prompts_of_step
 
 PEAK_SIZE = 1024
 """Rows and columns of the square matrices whose product gives the machine's peak."""

@@ -21,10 +21,10 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
-from harness.config import Rollout, VLLMSettings  # noqa: E402
-from harness.policy import PolicyModel, Rows, Scorer, logprob_chunk, score  # noqa: E402
-from harness.record import environment  # noqa: E402
-from harness.rollout import Engine, open_engine  # noqa: E402
+from harness.model.policy import PolicyModel, Rows, Scorer, logprob_chunk, score  # noqa: E402
+from harness.record.cell_folder import environment  # noqa: E402
+from harness.sampling.local import Engine, open_engine  # noqa: E402
+from harness.suite.config import Rollout, VLLMSettings  # noqa: E402
 from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)

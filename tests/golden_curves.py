@@ -19,8 +19,8 @@ import torch
 import transformers
 
 from algorithms import ALGORITHMS
-from harness.cells import plan, run_cell
-from harness.config import load_suite
+from harness.suite.config import load_suite
+from harness.sweep.cell import plan, run_cell
 
 HERE = Path(__file__).parent / "golden"
 CURVES = HERE / "curves.json"

@@ -19,7 +19,7 @@ def on_ranks(size: int, meeting: Path, work: Callable[..., Any], *arguments: Any
     Raises AssertionError with the traceback of the first rank that failed, or where one does not answer.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.cells", "torch.distributed.fsdp", "torch.distributed.tensor"])
+    context.set_forkserver_preload(["harness.sweep.cell", "torch.distributed.fsdp", "torch.distributed.tensor"])
     pipes, processes = [], []
     for rank in range(size):
         ours, theirs = context.Pipe(duplex=False)
@@ -47,7 +47,7 @@ def _serve(
     import torch
     import torch.distributed as dist
 
-    from harness.ranks import Ranks
+    from harness.model.ranks import Ranks
 
     torch.set_num_threads(1)
     try:

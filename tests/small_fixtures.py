@@ -13,10 +13,10 @@ from small import write_suite
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-import harness.figures
-import harness.sweep
-from harness.embedded import Phase, Recipe, embedded_base
-from harness.record import new_folder
+import harness.report.figures
+import harness.sweep.pool
+from harness.model.embedded import Phase, Recipe, embedded_base
+from harness.record.cell_folder import new_folder
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +85,14 @@ def one_thread() -> Any:
 def quick_workers() -> Any:
     """Sweeps fork their workers from one process that has imported everything, instead of importing it in each."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.cells"])
+    context.set_forkserver_preload(["harness.sweep.cell"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(harness.sweep, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
+        patch.setattr(harness.sweep.pool, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
         yield
 
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports leave out the figures, which take seconds."""
-    monkeypatch.setattr(harness.figures, "draw", lambda **_: [])
+    monkeypatch.setattr(harness.report.figures, "draw", lambda **_: [])

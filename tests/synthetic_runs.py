@@ -191,7 +191,7 @@ def coefficients(random: np.random.Generator, prompts: int = 12, samples: int = 
 if __name__ == "__main__":
     import rich
 
-    from harness.report import write_report
+    from harness.report.suite_report import write_report
 
     folder = Path(sys.argv[1])
     rich.print(write_report(write_runs(folder), folder / "synthetic").render())

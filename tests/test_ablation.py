@@ -8,11 +8,11 @@ import pytest
 from small import command, files, manifest
 from synthetic_runs import config, write_cell
 
-from harness import figures
-from harness.ablation import write_ablation
-from harness.cells import plan
-from harness.comparison import ReportError
-from harness.config import ConfigError, load_suite, points_of
+from harness.report import figures
+from harness.report.ablation import write_ablation
+from harness.report.comparison import ReportError
+from harness.suite.config import ConfigError, load_suite, points_of
+from harness.sweep.cell import plan
 
 pytest_plugins = ["small_fixtures"]
 

@@ -106,7 +106,7 @@ def test_interruption_is_exit_code_130_and_says_how_to_go_on(suite_file, monkeyp
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.run.run_sweep", interrupt)
+    monkeypatch.setattr("harness.sweep.run.run_sweep", interrupt)
     assert command("sweep", suite_file) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
 
@@ -115,7 +115,7 @@ def test_error_of_our_own_making_keeps_its_traceback(suite_file, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("harness.run.run_sweep", fail)
+    monkeypatch.setattr("harness.sweep.run.run_sweep", fail)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         cli.app(["sweep", str(suite_file)], standalone_mode=False)
 

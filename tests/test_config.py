@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 from small import command, write_suite
 
-from harness.cells import build_algorithm, plan
-from harness.config import ConfigError, Model, Resources, Suite, Train, load_suite, suite_files
+from harness.suite.config import ConfigError, Model, Resources, Suite, Train, load_suite, suite_files
+from harness.sweep.cell import build_algorithm, plan
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from small import command, manifest
 from transformers import Qwen2Config
 
 from algorithms import ALGORITHMS
-from harness.cells import plan
-from harness.config import ConfigError, Model, load_suite
-from harness.costs import Assumptions, ModelSize, count_tokens, memory_of, model_size, suite_cost
+from harness.preflight.costs import Assumptions, ModelSize, count_tokens, memory_of, model_size, suite_cost
+from harness.suite.config import ConfigError, Model, load_suite
+from harness.sweep.cell import plan
 
 pytest_plugins = ["small_fixtures"]
 

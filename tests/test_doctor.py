@@ -9,11 +9,11 @@ from small import command
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.math_problems import DATA_VARIABLE
-from harness import doctor
-from harness.cells import plan
-from harness.config import load_suite
-from harness.models import load_model
-from harness.rollout import CachedEngine, open_engine
+from harness.model.language import load_model
+from harness.preflight import doctor
+from harness.sampling.local import CachedEngine, open_engine
+from harness.suite.config import load_suite
+from harness.sweep.cell import plan
 
 pytest_plugins = ["small_fixtures"]
 
@@ -190,5 +190,5 @@ def test_failed_check_ends_a_sweep_before_it_starts(suite_file, tmp_path, capsys
 def test_finished_sweep_is_not_examined_again(suite_file, tmp_path, quick_workers, no_figures, monkeypatch):
     options = ("--set", "train.steps=1", "--set", "train.checkpoint_every=0", "--seeds", 1, "--algorithm", "gvpo")
     assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0
-    monkeypatch.setattr("harness.run.examine", lambda *_, **__: pytest.fail("examined"))
+    monkeypatch.setattr("harness.sweep.run.examine", lambda *_, **__: pytest.fail("examined"))
     assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0

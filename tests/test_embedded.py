@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-import harness.embedded as embedded
+import harness.model.embedded as embedded
 from benchmarks import load_benchmark
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, split_of
-from harness.config import Model
-from harness.embedded import EOS, PAD, VOCABULARY, Phase, Recipe, embedded_base, new_model, tokenizer, warm_up
-from harness.models import load_model
+from harness.model.embedded import EOS, PAD, VOCABULARY, Phase, Recipe, embedded_base, new_model, tokenizer, warm_up
+from harness.model.language import load_model
+from harness.suite.config import Model
 
 TINY = Recipe(
     batch=8,

@@ -8,7 +8,7 @@ from small import command, files
 
 from benchmarks import load_benchmark
 from benchmarks.math_problems import MathBenchmark
-from harness.evaluate import SAMPLE_COLUMNS
+from harness.evaluation.evaluate import SAMPLE_COLUMNS
 
 pytest_plugins = ["small_fixtures"]
 

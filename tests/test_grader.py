@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks.answers import boxed_expressions, explicit_answer, find_answer
 from benchmarks.grader import MAX_CHARACTERS, WALL_FACTOR, Grader, GraderError
 from benchmarks.judge import convert_notation, judge, normal_answer
-from harness.grade import grade_file, render
+from harness.evaluation.grade import grade_file, render
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("GVPO_BENCH_DATA"), reason="needs graders/cases.jsonl; set GVPO_BENCH_DATA to the data folder"

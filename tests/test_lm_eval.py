@@ -17,13 +17,13 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 from benchmarks import load_benchmark  # noqa: E402
-from harness.cells import plan, run_cell  # noqa: E402
-from harness.config import ConfigError, Model, Rollout, load_suite  # noqa: E402
-from harness.lm_eval_model import EngineLM, _decoding  # noqa: E402
-from harness.models import load_model  # noqa: E402
-from harness.policy import Scorer  # noqa: E402
-from harness.rollout import open_engine  # noqa: E402
-from harness.task_folder import own_tasks  # noqa: E402
+from harness.evaluation.lm_eval_model import EngineLM, _decoding  # noqa: E402
+from harness.evaluation.task_folder import own_tasks  # noqa: E402
+from harness.model.language import load_model  # noqa: E402
+from harness.model.policy import Scorer  # noqa: E402
+from harness.sampling.local import open_engine  # noqa: E402
+from harness.suite.config import ConfigError, Model, Rollout, load_suite  # noqa: E402
+from harness.sweep.cell import plan, run_cell  # noqa: E402
 
 pytest_plugins = ["small_fixtures"]
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-import harness.policy
-from harness.models import frozen_copy
-from harness.policy import (
+import harness.model.policy
+from harness.model.language import frozen_copy
+from harness.model.policy import (
     PolicyModel,
     Rows,
     Scorer,
@@ -99,7 +99,7 @@ def test_chunked_log_probs_and_their_gradient_need_an_eighth_of_the_memory_of_al
     # As with 150,000 words and 4,096 tokens at 2^26 logits: a ninth of the tokens' logits at once.
     tokens = 512
     rows = Rows.of([[1]] * 2, [list(range(2, 2 + tokens // 2))] * 2, "cpu")
-    monkeypatch.setattr(harness.policy, "LOGITS_AT_ONCE", tokens * 8192 // 9)
+    monkeypatch.setattr(harness.model.policy, "LOGITS_AT_ONCE", tokens * 8192 // 9)
     chunk = logprob_chunk(model, 0, token_budget=tokens)
     assert chunk == tokens // 9
 

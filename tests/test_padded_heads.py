@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from harness.padded_heads import needs_padding, padded_config, padded_weights
+from harness.sampling.padded_heads import needs_padding, padded_config, padded_weights
 
 
 @pytest.mark.parametrize(("head_dim", "heads", "kv_heads", "bias"), [(16, 4, 4, False), (8, 4, 2, True)])

@@ -8,9 +8,9 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
-from harness.config import ConfigError, Model
-from harness.models import LanguageModel, chat_template_of, end_of_turn, load_model, tokenise
-from harness.rollout import Response
+from harness.model.language import LanguageModel, chat_template_of, end_of_turn, load_model, tokenise
+from harness.sampling.local import Response
+from harness.suite.config import ConfigError, Model
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}<end>{% endfor %}"

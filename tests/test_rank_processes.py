@@ -158,9 +158,9 @@ def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one
 LAUNCH = """
 import sys
 from pathlib import Path
-from harness.cells import plan
-from harness.config import load_suite
-from harness.launch import launch_cell
+from harness.sweep.cell import plan
+from harness.suite.config import load_suite
+from harness.sweep.launch import launch_cell
 
 if __name__ == "__main__":
     suite = load_suite(sys.argv[1], ["resources.ranks=2", "resources.cpus=2"])

@@ -25,13 +25,13 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
-from harness.config import Rollout
-from harness.gradient import accumulate_gradient
-from harness.policy import PolicyModel, Rows, Scorer, recompute_activations, shard
-from harness.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
-from harness.record import CellFolder
-from harness.rollout import LocalEngine
-from harness.train import train
+from harness.model.policy import PolicyModel, Rows, Scorer, recompute_activations, shard
+from harness.model.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
+from harness.record.cell_folder import CellFolder
+from harness.sampling.local import LocalEngine
+from harness.suite.config import Rollout
+from harness.training.gradient import accumulate_gradient
+from harness.training.train import train
 
 SIZES = (4, 2, 1, 4)
 """Samples of each group: 11 rows, so that one of two ranks has 6 and the other 5, and every group lies on both."""

@@ -15,14 +15,14 @@ from ray.cluster_utils import Cluster
 from rich.console import Console
 from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest, write_suite
 
-import harness.embedded
-import harness.ray_sweep
-from harness.cells import plan
-from harness.config import ConfigError, load_suite
-from harness.embedded import embedded_base
-from harness.ray_sweep import Job, Place, RayCluster, Worker, _Driver, code_hash, connect, pack, unpack
-from harness.record import environment
-from harness.sweep import CellNote, CellProgress, run_cells
+import harness.model.embedded
+import harness.sweep.ray_sweep
+from harness.model.embedded import embedded_base
+from harness.record.cell_folder import environment
+from harness.suite.config import ConfigError, load_suite
+from harness.sweep.cell import plan
+from harness.sweep.pool import CellNote, CellProgress, run_cells
+from harness.sweep.ray_sweep import Job, Place, RayCluster, Worker, _Driver, code_hash, connect, pack, unpack
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -92,8 +92,8 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
         used.update(pack(embedded_base(), ["."]))
         return "finished"
 
-    monkeypatch.setattr(harness.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
-    monkeypatch.setattr(harness.ray_sweep, "launch_cell", look)
+    monkeypatch.setattr(harness.model.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
+    monkeypatch.setattr(harness.sweep.ray_sweep, "launch_cell", look)
     node = worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
     assert node.start(first_cell(suite_file, "gvpo"), None) == ("done", "finished", {})
     assert used == pack(base, ["."])

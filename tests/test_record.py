@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-import harness.record
-from harness.record import CellFolder, RecordError, environment, new_folder, write, write_json
+import harness.record.cell_folder
+from harness.record.cell_folder import CellFolder, RecordError, environment, new_folder, write, write_json
 
 
 def names(folder):
@@ -123,7 +123,7 @@ def test_claim_with_other_settings_starts_afresh(cell):
 
 
 def test_claim_waits_for_another_process_and_then_gives_up(cell, monkeypatch):
-    monkeypatch.setattr(harness.record, "LOCK_SECONDS", 0.3)
+    monkeypatch.setattr(harness.record.cell_folder, "LOCK_SECONDS", 0.3)
     cell.path.mkdir()
     with (cell.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

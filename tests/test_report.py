@@ -19,10 +19,10 @@ from matplotlib import pyplot
 from scipy import stats
 from synthetic_runs import coefficients, config, write_cell, write_runs
 
-from harness import figures
-from harness.comparison import ReportError
-from harness.config import Published
-from harness.report import Report, escape_latex, write_report
+from harness.report import figures
+from harness.report.comparison import ReportError
+from harness.report.suite_report import Report, escape_latex, write_report
+from harness.suite.config import Published
 
 PROBLEMS, SAMPLES = 6, 4
 
@@ -599,5 +599,5 @@ def test_a_batch_whose_policy_has_not_moved_is_drawn_against_the_reward() -> Non
 
 
 def test_importing_the_report_does_not_import_torch() -> None:
-    code = "import sys, harness.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.report.suite_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

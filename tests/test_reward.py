@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from harness.reward import REWARDS, RewardRecipe, score_of, soft_overlong_punishment
+from harness.suite.rewards import REWARDS, RewardRecipe, score_of, soft_overlong_punishment
 
 
 def reward(label, verdict, *, tokens=10, truncated=False, limit=100):

@@ -8,8 +8,8 @@ from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, tiny_gpt2, tiny_model, token_logp
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
-from harness.policy import PolicyModel, Rows, Scorer, score
-from harness.rollout import ENGINES, CachedEngine, TransformersEngine, sample
+from harness.model.policy import PolicyModel, Rows, Scorer, score
+from harness.sampling.local import ENGINES, CachedEngine, TransformersEngine, sample
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""

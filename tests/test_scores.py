@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks import load_benchmark
 from benchmarks.judge import normal_answer
-from harness.scores import OUTCOMES, majority_score, pass_at_k, pass_ks, problem_scores
+from harness.statistics.scores import OUTCOMES, majority_score, pass_at_k, pass_ks, problem_scores
 
 
 def test_pass_at_k_by_hand():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import (
+from harness.statistics.intervals import (
     area_under_curve,
     crossed_interval,
     holm,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cells import build_algorithm, plan
-from harness.config import load_suite, points_of, suite_files
-from harness.tuning import trials
+from harness.suite.config import load_suite, points_of, suite_files
+from harness.sweep.cell import build_algorithm, plan
+from harness.sweep.tuning import trials
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]

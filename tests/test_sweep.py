@@ -25,11 +25,11 @@ from small import (
     write_suite,
 )
 
-import harness.sweep
-from harness.cells import bury_cell, plan, run_cell
-from harness.config import ConfigError, load_suite
-from harness.record import CellFolder
-from harness.sweep import LocalPool, gpu_shares, run_cells
+import harness.sweep.pool
+from harness.record.cell_folder import CellFolder
+from harness.suite.config import ConfigError, load_suite
+from harness.sweep.cell import bury_cell, plan, run_cell
+from harness.sweep.pool import LocalPool, gpu_shares, run_cells
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")  # the undisturbed sweep, which comes before, has drawn them
@@ -52,7 +52,7 @@ def no_workers(monkeypatch):
     def refuse(*_):
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(harness.sweep, "_Pool", refuse)
+    monkeypatch.setattr(harness.sweep.pool, "_Pool", refuse)
 
 
 def test_every_cell_leaves_manifest_metrics_samples_and_a_checkpoint_that_has_moved(undisturbed, base):
@@ -290,7 +290,7 @@ def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_
 
 def test_what_another_process_holds_is_not_written_to(suite_file, tmp_path, monkeypatch):
     cell = plan(load_suite(str(suite_file)))[1]
-    monkeypatch.setattr("harness.record.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("harness.record.cell_folder.LOCK_SECONDS", 0.1)
     with CellFolder(tmp_path / cell.name).claim(cell.config.hash()):
         assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
         assert {path.name for path in (tmp_path / cell.name).iterdir()} == {".lock", "hash"}

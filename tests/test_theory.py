@@ -15,7 +15,15 @@ from scipy.optimize import brentq
 from algorithms import ALGORITHMS, Batch, LossOutput, PolicyOutput
 from algorithms.base import centred, covariance, sequence_log_ratio
 from algorithms.gvpo import GVPO
-from harness.theory import coefficients, decomposition, estimator, gradient, optimum, rounds, sampling
+from harness.theory import (
+    decomposition,
+    estimator,
+    fixed_batch,
+    optimum,
+    policy_gradient_tie,
+    rounds,
+    sampling_policies,
+)
 from harness.theory.expectation import (
     Groups,
     expected_gradient,
@@ -27,6 +35,7 @@ from harness.theory.expectation import (
     ordered_groups,
     sampled_groups,
 )
+from harness.theory.findings import SMALL, Record
 from harness.theory.problem import (
     Problem,
     entropy,
@@ -37,7 +46,6 @@ from harness.theory.problem import (
     total_variation,
     weighted_covariance,
 )
-from harness.theory.record import SMALL, Record
 
 # torch's second derivative of logsigmoid under vmap; a test below holds its values against plain autograd.
 pytestmark = pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")
@@ -223,17 +231,17 @@ def test_kimi_on_policy_ends_at_a_reward_smaller_by_one_over_k():
 
 
 def test_any_sampling_policy_leads_to_the_optimum_unless_it_misses_a_response():
-    assert failed(sampling.exact(replace(SMALL, starts=2), 0)) == []
+    assert failed(sampling_policies.exact(replace(SMALL, starts=2), 0)) == []
 
 
 def test_training_on_samples_comes_closer_to_the_optimum():
-    start, *ends = (row.measured for row in sampling.budget(SMALL, 0).rows)
+    start, *ends = (row.measured for row in sampling_policies.budget(SMALL, 0).rows)
     # The nearly deterministic policy, last, hardly ever shows two different responses.
     assert all(end < 0.7 * start for end in ends[:-1])
 
 
 def test_importance_weights_lose_their_samples_as_the_sampling_policy_moves_away():
-    table = sampling.efficiency(replace(SMALL, updates=20), 0).frames["efficiency"]
+    table = sampling_policies.efficiency(replace(SMALL, updates=20), 0).frames["efficiency"]
     ess = table[table.what == "ess"].sort_values("s").value.tolist()
     assert ess[0] == pytest.approx(1.0)  # π_s = π*
     assert all(later < earlier for earlier, later in itertools.pairwise(ess))
@@ -267,7 +275,7 @@ def test_without_a_term_training_goes_where_the_other_terms_lead():
 
 
 def test_gvpo_is_policy_gradient_times_two_beta():
-    assert failed(gradient.identity(SMALL, 0)) == []
+    assert failed(policy_gradient_tie.identity(SMALL, 0)) == []
 
 
 def test_rounds_multiply_the_reward():
@@ -275,13 +283,13 @@ def test_rounds_multiply_the_reward():
 
 
 def test_coefficients_of_one_batch():
-    record = coefficients.one_batch(SMALL, 0)
+    record = fixed_batch.one_batch(SMALL, 0)
     assert failed(record) == []
     table = record.frames["coefficients"]
     assert set(table.algorithm) >= {"GVPO", "GRPO", "PPO", "DPO", "Kimi k1.5", "PG + KL", "naive"}
     gvpo = table[(table.algorithm == "GVPO") & (table["where"] == "on-policy")].coefficient.tolist()
     # R̄ = ¼ and k = 6: w = 2/5 · β (R − R̄) with β = ½
-    assert gvpo == pytest.approx([0.2 * (r - 0.25) for r in coefficients.REWARD], abs=1e-15)
+    assert gvpo == pytest.approx([0.2 * (r - 0.25) for r in fixed_batch.REWARD], abs=1e-15)
 
 
 # Wrong losses that the claims must tell from the right one
@@ -346,7 +354,7 @@ def test_the_decomposition_notices(mistake):
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_policy_gradient_notices(mistake):
-    assert failed(gradient.identity(SMALL, 0, wrong(mistake)))
+    assert failed(policy_gradient_tie.identity(SMALL, 0, wrong(mistake)))
 
 
 @pytest.mark.parametrize("mistake", UP_TO_SCALE)

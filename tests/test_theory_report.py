@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from harness.theory import coefficients, estimator
-from harness.theory.figures import FIGURES, draw
-from harness.theory.record import SMALL, Record
-from harness.theory.run import PARTS, run, to_latex, to_markdown, to_table, write_results
+from harness.theory import estimator, fixed_batch
+from harness.theory.claims import PARTS, run, to_latex, to_markdown, to_table, write_results
+from harness.theory.findings import SMALL, Record
+from harness.theory.theory_figures import FIGURES, draw
 
 COLUMNS = [
     "claim",
@@ -37,7 +37,7 @@ def test_a_row_holds_within_its_tolerance_and_a_nan_never():
 
 
 def test_the_table_comes_in_three_formats_with_its_origin_and_what_does_not_hold(tmp_path):
-    records = [coefficients.one_batch(SMALL, 0), Record("1 unique optimum")]
+    records = [fixed_batch.one_batch(SMALL, 0), Record("1 unique optimum")]
     records[1].near("seed eq. 99", "here", "a | b", 1.0, 0.0, tolerance=1e-6)
     write_results(tmp_path, to_table(records), records[0].frames, command="gvpo-bench theory", began=0.0)
     table = pd.read_csv(tmp_path / "table.csv")
@@ -58,7 +58,7 @@ def test_the_table_comes_in_three_formats_with_its_origin_and_what_does_not_hold
 
 def test_seven_claims_are_run_and_their_frames_are_drawn(tmp_path):
     assert len({part.__module__ for part in PARTS}) == 7
-    records = [estimator.monte_carlo(SMALL, 0), coefficients.one_batch(SMALL, 0)]
+    records = [estimator.monte_carlo(SMALL, 0), fixed_batch.one_batch(SMALL, 0)]
     frames = {name: frame for record in records for name, frame in record.frames.items()}
     assert set(frames) <= {name for needed, _ in FIGURES.values() for name in needed}
     assert {path.stem for path in draw(frames, tmp_path)} == {"estimator", "coefficients"}

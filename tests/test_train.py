@@ -19,11 +19,11 @@ from algorithms.kimi import Kimi
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
-from harness.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
-from harness.record import CellFolder
-from harness.reward import RewardRecipe
-from harness.rollout import ENGINES
-from harness.train import Learner, Sample, mini_batches, prompts_of_step, rollout_metrics, train
+from harness.record.cell_folder import CellFolder
+from harness.sampling.local import ENGINES
+from harness.suite.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
+from harness.suite.rewards import RewardRecipe
+from harness.training.train import Learner, Sample, mini_batches, prompts_of_step, rollout_metrics, train
 
 TIMES = ("seconds",)
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()

@@ -9,9 +9,9 @@ import pytest
 from small import command, manifest, write_suite
 
 from algorithms import ALGORITHMS
-from harness.config import load_suite
-from harness.doctor import Check
-from harness.tuning import trials
+from harness.preflight.doctor import Check
+from harness.suite.config import load_suite
+from harness.sweep.tuning import trials
 
 pytest_plugins = ["small_fixtures"]
 
@@ -124,7 +124,7 @@ def test_suite_without_tuning_is_refused(tuned, tmp_path, capsys):
 
 def test_trials_that_would_waste_their_hours_are_not_started(tuned, tmp_path, monkeypatch, capsys):
     found = [Check("disk", "fail", "9 GB needed, 1 free", "free some")]
-    monkeypatch.setattr("harness.run.examine", lambda *_, **__: found)
+    monkeypatch.setattr("harness.sweep.run.examine", lambda *_, **__: found)
     assert command("tune", tuned / "small.toml", "--out", tmp_path / "out") == 2
     assert "disk: 9 GB needed, 1 free. free some" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

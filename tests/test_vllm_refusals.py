@@ -7,10 +7,10 @@ import torch
 from small import command
 from tiny import tiny_model
 
-from harness.config import ConfigError, Rollout, VLLMSettings
-from harness.ranks import Ranks
-from harness.rollout import check_engine, open_engine
-from harness.vllm_engine import server_devices
+from harness.model.ranks import Ranks
+from harness.sampling.local import check_engine, open_engine
+from harness.sampling.vllm_engine import server_devices
+from harness.suite.config import ConfigError, Rollout, VLLMSettings
 
 pytest_plugins = ["small_fixtures"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -38,7 +38,7 @@ def test_engine_without_vllm_says_so_too():
 
 @pytest.fixture
 def installed(monkeypatch):
-    monkeypatch.setattr("harness.vllm_engine.find_spec", lambda name: "here")
+    monkeypatch.setattr("harness.sampling.vllm_engine.find_spec", lambda name: "here")
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_what_the_machine_can_do_is_not(installed, device, settings):
     ],
 )
 def test_servers_of_a_rank_share_the_gpus_that_no_rank_trains_on(monkeypatch, gpus, rank, ranks, parallel, devices):
-    monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: [str(gpu) for gpu in range(gpus)])
+    monkeypatch.setattr("harness.sampling.vllm_engine.visible_gpus", lambda: [str(gpu) for gpu in range(gpus)])
     monkeypatch.setenv("LOCAL_RANK", str(rank))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
     assert server_devices(True, parallel) == devices
 
 
 def test_server_without_a_gpu_of_its_own_is_refused(monkeypatch):
-    monkeypatch.setattr("harness.vllm_engine.visible_gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr("harness.sampling.vllm_engine.visible_gpus", lambda: ["0", "1", "2"])
     with pytest.raises(ConfigError, match=r"of 3 GPUs here 1 train, .* tensor_parallel_size = 3 .* give the cell 4"):
         server_devices(True, 3)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from benchmarks.templates import load_template
-from harness.embedded import EOS, Recipe, new_model, tokenizer
-from harness.models import LanguageModel
-from harness.policy import Critic
+from harness.model.embedded import EOS, Recipe, new_model, tokenizer
+from harness.model.language import LanguageModel
+from harness.model.policy import Critic
 
 RECIPE = Recipe(hidden=16, layers=2, heads=2, ff=24)
 

@@ -5,9 +5,10 @@ tabular policy has one logit per response, so every response is one token (T = 1
 
     problem.py       finite problems, their optimum, distances between policies
     expectation.py   exact expectations, gradients per group, minimisers and fixed points, training on samples
-    record.py        rows of the table, and how much of everything is run
-    optimum.py, sampling.py, estimator.py, decomposition.py, gradient.py, rounds.py, coefficients.py   claims 1 to 7
-    figures.py, run.py   what is drawn, and the run of it all
+    findings.py      rows of the table, and how much of everything is run
+    optimum.py, sampling_policies.py, estimator.py, decomposition.py, policy_gradient_tie.py, rounds.py, fixed_batch.py
+                     claims 1 to 7
+    theory_figures.py, claims.py   what is drawn, and the run of it all
 
 Shape suffixes beside those of `algorithms.base`:
     E  experiments that run side by side: problems × starting points × …

@@ -12,8 +12,8 @@ from torch import Tensor
 from algorithms import ALGORITHMS
 from harness.theory.estimator import anywhere
 from harness.theory.expectation import expected_gradient, iterate, minimise, ordered_groups, sampled_groups
+from harness.theory.findings import Record, Size
 from harness.theory.problem import entropy, kl, random_problem, total_variation, weighted_covariance
-from harness.theory.record import Record, Size
 
 CLAIM = "4 decomposition"
 ABLATIONS = {

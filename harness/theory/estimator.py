@@ -20,8 +20,8 @@ from harness.theory.expectation import (
     sampled_groups,
     separate_losses,
 )
+from harness.theory.findings import Record, Size
 from harness.theory.problem import Problem, random_problem, weighted_covariance
-from harness.theory.record import Record, Size
 from harness.theory.variants import CentredKimi
 
 CLAIM = "3 estimator"

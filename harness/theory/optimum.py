@@ -21,6 +21,7 @@ from harness.theory.expectation import (
     sampled_groups,
     solve_fixed_point,
 )
+from harness.theory.findings import Record, Size
 from harness.theory.problem import (
     Problem,
     entropy,
@@ -30,7 +31,6 @@ from harness.theory.problem import (
     starting_logits,
     total_variation,
 )
-from harness.theory.record import Record, Size
 from harness.theory.variants import CentredKimi, Naive
 
 CLAIM = "1 unique optimum"

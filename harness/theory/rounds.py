@@ -11,8 +11,8 @@ import torch
 
 from algorithms import ALGORITHMS
 from harness.theory.expectation import minimise, ordered_groups, sampled_groups
+from harness.theory.findings import Record, Size
 from harness.theory.problem import entropy, kl, mixed_problems, total_variation
-from harness.theory.record import Record, Size
 
 CLAIM = "6 the β/n law"
 ROUNDS = (1, 2, 3, 5, 10)

@@ -17,11 +17,11 @@ from small import ended
 from tiny import PROMPTS, full_logits, token_logp
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import harness.vllm_engine
-from harness.config import ConfigError, Rollout, VLLMSettings
-from harness.policy import PolicyModel, shard
-from harness.rollout import CachedEngine, open_engine
-from harness.vllm_engine import VLLM, Server, VLLMError
+import harness.sampling.vllm_engine
+from harness.model.policy import PolicyModel, shard
+from harness.sampling.local import CachedEngine, open_engine
+from harness.sampling.vllm_engine import VLLM, Server, VLLMError
+from harness.suite.config import ConfigError, Rollout, VLLMSettings
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""
@@ -49,7 +49,7 @@ def servers(model32):
     """An engine of two servers."""
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(harness.vllm_engine, "server_devices", lambda *_: [None, None])
+            patch.setattr(harness.sampling.vllm_engine, "server_devices", lambda *_: [None, None])
             servers = stack.enter_context(opened(model32, mode="server"))
         yield servers
 
@@ -328,8 +328,8 @@ def test_server_that_fails_to_start_shows_why(model32):
 ORPHAN = """
 import os, signal
 from tiny import tiny_model
-from harness.config import Rollout, VLLMSettings
-from harness.rollout import open_engine
+from harness.suite.config import Rollout, VLLMSettings
+from harness.sampling.local import open_engine
 
 with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), tiny_model(), eos_ids=[1],
                  precision="float32") as engine:

@@ -1,0 +1,128 @@
+"""Evaluation on held-out problems: a row a sample, with the exact KL from the base along each response."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import pandas as pd
+
+from benchmarks import Benchmark, Problem, Verdict
+from harness.model.language import LanguageModel
+from harness.model.policy import Rows, Scorer
+from harness.model.ranks import ALONE, Ranks
+from harness.record.seeding import seed_of
+from harness.sampling.local import Engine, Response
+from harness.suite.config import ConfigError
+from harness.suite.rewards import Judge, score_of
+
+SAMPLE_COLUMNS = [
+    *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),
+]
+
+
+def evaluate(
+    lm: LanguageModel,
+    engine: Engine,
+    benchmarks: Sequence[Benchmark],
+    judges: Mapping[str, Judge],
+    *,
+    samples: int | Mapping[str, int],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    limit: int | None = None,
+    scorer: Scorer | None = None,
+    base: Scorer | None = None,
+    token_budget: int = 16384,
+    on_progress: Callable[[str, int, int], None] | None = None,
+    on_benchmark: Callable[[str, pd.DataFrame], None] | None = None,
+    chunk: int = 64,
+    ranks: Ranks = ALONE,
+) -> pd.DataFrame:
+    """`samples` responses (or as many as its benchmark's name has there) to each problem, graded: one row each, with
+    SAMPLE_COLUMNS.
+
+    `answer` is what the response votes for in maj@k, "" where it gives none. `finish` is "eos", "stop" (of the
+    template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
+    without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
+    and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. `chunk` problems are sampled
+    at a time, on each of the `ranks`; with the cached engine it does not decide the responses. The table is the same on
+    all ranks.
+
+    Raises ConfigError where prompt and response exceed the model's positions.
+    """
+    work = []
+    for benchmark in benchmarks:
+        problems = benchmark.problems()[:limit]
+        prompts = lm.prompt_ids(problems)
+        try:
+            lm.check_length(prompts, max_new_tokens)
+        except ConfigError as error:
+            raise ConfigError(f"benchmark {benchmark.name}: {error}") from None
+        work.append((benchmark, problems, prompts))
+
+    def answer(
+        benchmark: Benchmark, k: int, share: Sequence[tuple[Problem, list[int]]]
+    ) -> list[list[tuple[Response, Verdict]]]:
+        groups = engine.generate(
+            [prompt for _, prompt in share],
+            [k] * len(share),
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem, _ in share],
+        )
+        groups = [[lm.end_at_stop(response) for response in group] for group in groups]
+        flat = [response for group in groups for response in group]
+        owners = [problem for problem, _ in share for _ in range(k)]
+        texts, cut = [lm.text(response.tokens) for response in flat], [response.truncated for response in flat]
+        verdicts = iter(judges[benchmark.name](owners, texts, cut))
+        return [[(response, next(verdicts)) for response in group] for group in groups]
+
+    tables = []
+    for benchmark, problems, prompts in work:
+        k = samples if isinstance(samples, int) else samples[benchmark.name]
+        frames = []
+        for start in range(0, len(problems), step := chunk * ranks.size):
+            part, part_prompts = problems[start : start + step], prompts[start : start + step]
+            asked = list(zip(part, part_prompts, strict=True))
+            answers = ranks.spread(functools.partial(answer, benchmark, k), asked)
+            flat = [response for group in answers for response, _ in group]
+            verdicts = [verdict for group in answers for _, verdict in group]
+            owners = [problem for problem in part for _ in range(k)]
+            texts = [lm.text(response.tokens) for response in flat]
+            kl = [float("nan")] * len(flat)
+            if scorer is not None and base is not None:
+                ids = [prompt for prompt in part_prompts for _ in range(k)]
+                rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
+                kl = scorer.kl_from(base, rows, token_budget).tolist()
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "benchmark": benchmark.name,
+                        "problem_id": [problem.id for problem in owners],
+                        "sample": [sample for _ in part for sample in range(k)],
+                        "response": texts,
+                        "answer": [benchmark.answer_of(text) for text in texts],
+                        "verdict": verdicts,
+                        "score": [score_of(verdict) for verdict in verdicts],
+                        "tokens": [len(response.tokens) for response in flat],
+                        "finish": [finish_of(response, lm) for response in flat],
+                        "kl": kl,
+                    },
+                    columns=SAMPLE_COLUMNS,
+                )
+            )
+            if on_progress is not None:
+                on_progress(benchmark.name, start + len(part), len(problems))
+        tables.append(pd.concat(frames, ignore_index=True))
+        if on_benchmark is not None:
+            on_benchmark(benchmark.name, tables[-1])
+    return pd.concat(tables, ignore_index=True)
+
+
+def finish_of(response: Response, lm: LanguageModel) -> str:
+    """Why a response ended: "length", "eos", or "stop", which is a text of the template."""
+    if response.truncated:
+        return "length"
+    return "eos" if response.tokens[-1] in lm.eos_ids else "stop"

@@ -1,0 +1,245 @@
+"""Models and tokenizers: loading, tokenising prompts, and where responses end."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from benchmarks import Problem
+from benchmarks.templates import Template, load_template
+from harness.model.embedded import embedded_base
+from harness.model.policy import Critic
+from harness.sampling.local import Response
+from harness.suite.config import ConfigError, Model
+
+CHAT_DATE = "26 Jul 2024"
+"""What chat templates that state the day are told, so that a prompt is the same every day. Llama 3.1's own default."""
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A policy with all that turns problems into prompts and tokens into text."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    eos_ids: tuple[int, ...]
+    """A response ends with one of these: the model's EOS, the chat template's end of turn, and the template's stops
+    where they are single tokens."""
+    source: str
+
+    @property
+    def template_label(self) -> str:
+        """Name and version of the prompt template, as manifests record them; of a chat template also its SHA-256."""
+        if not self.template.chat:
+            return self.template.label
+        text = chat_template_of(self.tokenizer)
+        return f"{self.template.label} (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def prompt_ids(self, problems: Sequence[Problem]) -> list[list[int]]:
+        """The rendered prompts, tokenised once."""
+        return tokenise(problems, self.tokenizer, self.template)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """A response as text, cut at the first of the template's stops."""
+        text = self._decode(tokens)
+        ends = [at for stop in self.template.stop if (at := text.find(stop)) >= 0]
+        return text[: min(ends)] if ends else text
+
+    def end_at_stop(self, response: Response) -> Response:
+        """The response up to the token that completes the first of the template's stops.
+
+        An engine ends a response at single tokens alone. Where a stop of several tokens came, the response had ended by
+        itself, whatever the engine sampled after it.
+        """
+
+        def has_stop(length: int) -> bool:
+            text = self._decode(response.tokens[:length])
+            return any(stop in text for stop in self.template.stop)
+
+        if not self.template.stop or not has_stop(len(response.tokens)):
+            return response
+        length = bisect_left(range(len(response.tokens)), True, key=has_stop)
+        return Response(tokens=response.tokens[:length], logp=response.logp[:length], truncated=False)
+
+    def _decode(self, tokens: Sequence[int]) -> str:
+        text: str = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text
+
+    def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+        """Raises ConfigError where prompt and response may exceed the model's positions."""
+        check_length(prompts, max_new_tokens, self.model.config, self.source)
+
+
+def tokenise(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, template: Template) -> list[list[int]]:
+    """The rendered prompts as token ids.
+
+    Raises ConfigError where a prompt has no tokens, or the tokenizer lacks the chat template that is asked for.
+    """
+    texts = [template.render(problem) for problem in problems]
+    if template.chat:
+        chat_template_of(tokenizer)
+        ids: list[list[int]] = tokenizer.apply_chat_template(
+            [[{"role": "user", "content": text}] for text in texts],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            date_string=CHAT_DATE,
+        )["input_ids"]
+    else:
+        ids = tokenizer(texts, add_special_tokens=True)["input_ids"]
+    ids = [without_second_bos(prompt, tokenizer) for prompt in ids]
+    for problem, prompt in zip(problems, ids, strict=True):
+        if not prompt:
+            raise ConfigError(f"problem {problem.id!r} renders to no tokens under the template {template.name!r}")
+    return ids
+
+
+def without_second_bos(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A text that spells out its BOS does not get a second one from the tokenizer."""
+    bos = tokenizer.bos_token_id
+    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+
+
+def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the tokenizer's chat template. Raises ConfigError where it has none."""
+    try:
+        text: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ConfigError(
+            f"template 'chat': the tokenizer of this checkpoint has no chat template of its own ({error}). Choose "
+            f"another template, or a checkpoint that was trained on one"
+        ) from None
+    return text
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special token with which the chat template closes an answer; empty where it closes it with plain text."""
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "ANSWER"}]
+    closing = tokenizer.apply_chat_template(turns, tokenize=False, date_string=CHAT_DATE).rpartition("ANSWER")[2]
+    ids: list[int] = tokenizer(closing, add_special_tokens=False)["input_ids"][:1]
+    return [token for token in ids if token in tokenizer.added_tokens_decoder]
+
+
+def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: PreTrainedConfig, source: str) -> None:
+    """Raises ConfigError where prompt and response may exceed the positions of the model that `source` names."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if positions is not None and longest + max_new_tokens > positions:
+        raise ConfigError(
+            f"max_new_tokens = {max_new_tokens} does not fit: the longest prompt has {longest} tokens and "
+            f"{source} has {positions} positions; at most {max(0, positions - longest)} are left for the response"
+        )
+
+
+def resolve_path(settings: Model) -> str:
+    """The folder or hub id to load; trains the embedded base where it isn't cached."""
+    return str(embedded_base()) if settings.path == "embedded" else settings.path
+
+
+def device_of(settings: Model) -> torch.device:
+    """Raises ConfigError where cuda is asked for and there is none."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("model.device = 'cuda': torch finds no CUDA device; use 'auto' or 'cpu'")
+    return torch.device("cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def check_model(
+    settings: Model, uses: Mapping[str, tuple[Sequence[Problem], int]], *, max_model_len: int | None = None
+) -> None:
+    """Refuses what would fail in every cell, from the tokenizer and the config alone: no weights are loaded.
+
+    Args:
+        uses: the problems and the response's limit in tokens, by what they are for, such as "train.benchmark".
+        max_model_len: what a rollout engine's cache holds, where that is less than the model's positions.
+
+    Raises ConfigError where the checkpoint or the device is not to be had, or prompt and response don't fit.
+    """
+    device_of(settings)
+    template = load_template(settings.template)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    config = from_pretrained(AutoConfig, settings)
+    for use, (problems, max_new_tokens) in uses.items():
+        prompts = tokenise(problems, tokenizer, template)
+        try:
+            check_length(prompts, max_new_tokens, config, f"model.path = {settings.path!r}")
+        except ConfigError as error:
+            raise ConfigError(f"{use}: {error}") from None
+        longest = max(map(len, prompts), default=0)
+        if max_model_len is not None and longest + max_new_tokens > max_model_len:
+            raise ConfigError(
+                f"{use}: rollout.vllm.max_model_len = {max_model_len} does not fit: the longest prompt has {longest} "
+                f"tokens and its response up to {max_new_tokens}; raise it to {longest + max_new_tokens}"
+            )
+
+
+def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
+    """Part of a checkpoint. Raises ConfigError where it is not to be had."""
+    path = resolve_path(settings)
+    if settings.revision:
+        if Path(path).exists():
+            raise ConfigError(f"model.revision = {settings.revision!r}: {path} is a folder, which has no revisions")
+        options["revision"] = settings.revision
+    try:
+        return kind.from_pretrained(path, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        what = "folder" if Path(path).exists() else "hub id (or a folder that does not exist)"
+        raise ConfigError(f"model.path = {path!r}: cannot load this {what}: {error}") from error
+
+
+def load_model(settings: Model) -> LanguageModel:
+    """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only.
+
+    Raises ConfigError where the checkpoint is not to be had or has no EOS.
+    """
+    transformers_logging.disable_progress_bar()
+    path = resolve_path(settings)
+    tokenizer = from_pretrained(AutoTokenizer, settings)
+    model = from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
+    model = model.to(device_of(settings)).eval()
+    template = load_template(settings.template)
+    eos = {tokenizer.eos_token_id}
+    for named in (model.generation_config.eos_token_id, model.config.eos_token_id):
+        eos.update(named if isinstance(named, list) else [named])
+    for stop in template.stop:
+        ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
+        if len(ids) == 1:
+            eos.add(ids[0])
+    if template.chat:
+        chat_template_of(tokenizer)
+        eos.update(end_of_turn(tokenizer))
+    eos.discard(None)
+    if not eos:
+        raise ConfigError(f"model.path = {path!r}: neither its tokenizer nor its config names an EOS token")
+    return LanguageModel(model, tokenizer, template, tuple(sorted(eos)), path)
+
+
+def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy that takes no gradient: the reference, or a stale sampling policy."""
+    return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def new_critic(model: PreTrainedModel) -> Critic:
+    """A critic whose body starts from the policy's present weights."""
+    critic = Critic(copy.deepcopy(model.base_model), model.config.get_text_config().hidden_size)
+    return critic.to(next(model.parameters()).device).eval()

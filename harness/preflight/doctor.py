@@ -1,0 +1,446 @@
+"""`gvpo-bench doctor`, which every sweep starts with: what would waste its hours is found in seconds.
+
+Nothing here changes a run; the policy that is perturbed is this process's own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import rich.box
+import torch
+from packaging.requirements import Requirement
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks import Benchmark, Problem, Verdict, load_benchmark
+from benchmarks.arithmetic import Arithmetic
+from harness.model.language import LanguageModel, load_model
+from harness.model.policy import PolicyModel, Rows, Scorer, score
+from harness.model.ranks import Ranks, environment_alone, visible_gpus
+from harness.preflight.costs import disk, memory_of, model_size, needs_of, prompts_of
+from harness.record.seeding import seed_of
+from harness.sampling.local import Engine, Response, open_engine
+from harness.suite.config import Resources, Suite, points_of
+from harness.suite.rewards import judge_for
+from harness.sweep.cell import Cell, build_algorithm, training_problems
+
+Status = Literal["ok", "warn", "fail"]
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+PARITY = {"float32": 1e-3, "bfloat16": 5e-2}
+"""Nats: the mean |log π(sampler) − log π(trainer)| of a token above which the two are not the same policy. Engines that
+agree stay below 1e-5 in float32; in bfloat16 the rounding of logits alone makes about 1e-2."""
+
+NGRAM = 13
+"""Words in a row that make a passage, as in the contamination study of GPT-3 (arXiv 2005.14165, app. C)."""
+
+MAX_DUPLICATES = 0.01
+"""Share of a benchmark's problems that may also be training problems, word for word: as much as they could move its
+score."""
+
+
+class DoctorError(RuntimeError):
+    """A sweep that would waste its hours. The message lists the failed checks."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+    """What to do, where it isn't ok."""
+
+
+def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
+    """All checks of a suite, in the order in which they are shown."""
+    checks = [*versions(), *hardware(suite, cells), storage(cells, out, workers), *data(suite), *overlaps(suite)]
+    if not on_gpu(suite):
+        suite = suite.model_copy(update={"model": suite.model.model_copy(update={"device": "cpu"})})
+    if on_gpu(suite) or not Ranks.of_group().alone:
+        # In a process of its own, which is no rank, so that this one holds no memory of the GPU while the cells run.
+        with ProcessPoolExecutor(1, get_context("spawn"), _become_one_rank, (suite.resources,)) as pool:
+            checks += pool.submit(on_the_model, suite).result()
+    else:
+        checks += on_the_model(suite)
+    return [*checks, *self_test(suite), *unused_keys(suite)]
+
+
+def trains_on_gpu(suite: Suite) -> bool:
+    """Whether cells do: where they take GPUs, and under torchrun where its processes have some."""
+    device = Ranks.of_group().device
+    asked = suite.resources.gpus > 0 if device is None else device.type == "cuda"
+    return asked and suite.model.device != "cpu"
+
+
+def on_gpu(suite: Suite) -> bool:
+    """Whether this machine has the GPU that a cell trains on."""
+    return trains_on_gpu(suite) and torch.cuda.is_available()
+
+
+def _become_one_rank(resources: Resources) -> None:
+    """This process, a child, sees what one rank of a cell does."""
+    environment = environment_alone()
+    os.environ.clear()
+    os.environ.update(environment)
+    if resources.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[: resources.gpus // resources.ranks])
+
+
+def versions() -> Iterator[Check]:
+    """Installed packages against what this version of gvpo-bench declares."""
+    try:
+        declared = [Requirement(text) for text in importlib.metadata.requires("gvpo-bench") or []]
+    except importlib.metadata.PackageNotFoundError:
+        yield Check("versions", "warn", "gvpo-bench itself is not installed", "pip install --editable .")
+        return
+    wrong = []
+    for requirement in declared:
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            installed = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            installed = "none"
+        if installed == "none" or not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed}, wanted {requirement.specifier}")
+    torch_version = f"torch {torch.__version__}"
+    if wrong:
+        yield Check("versions", "fail", "; ".join(wrong), "pip install --constraint constraints.txt --editable .")
+    else:
+        yield Check("versions", "ok", f"{len(declared)} requirements met, {torch_version}")
+
+
+def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
+    """The device that the cells will use, and whether the largest fits into it."""
+    if not on_gpu(suite):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        remedy = ""
+        if suite.resources.gpus > 0:
+            remedy = "a cell asks for a GPU and this machine has none: these checks say little of where it will run"
+        elif suite.model.precision == "bfloat16":
+            remedy = "bfloat16 is slow without a GPU: set resources.gpus, or model.precision = 'float32'"
+        yield Check("device", "warn" if remedy else "ok", f"the CPU, {cores} cores", remedy)
+        return
+    free, whole = torch.cuda.mem_get_info()
+    name = torch.cuda.get_device_name()
+    yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
+    size = model_size(suite.model)
+    longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
+    ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
+    largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
+    yield Check(
+        "memory",
+        "ok" if largest < free else "warn",
+        f"about {largest / 1e9:.3g} GB for the largest cell",
+        "" if largest < free else "see gvpo-bench plan; lower train.token_budget or rollout.batch",
+    )
+
+
+def storage(cells: Sequence[Cell], out: Path, workers: int) -> Check:
+    """Free space where the runs go, against the checkpoints that they will leave."""
+    existing = out.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    size = model_size(cells[0].config.model)
+    sizes = [disk(cell.config, size, needs_of(cell)) for cell in cells]
+    needed = sum(kept for kept, _ in sizes) + workers * max(running for _, running in sizes)
+    status: Status = "fail" if needed > free else "warn" if 2 * needed > free else "ok"
+    remedy = f"free some, give another --out, or --seeds fewer than {len(cells)} cells need"
+    return Check(
+        "disk", status, f"{needed / 1e9:.3g} GB needed, {free / 1e9:.3g} free", "" if status == "ok" else remedy
+    )
+
+
+def suites_of(suite: Suite) -> list[Suite]:
+    """The points of an ablation, or the suite itself."""
+    return list(points_of(suite).values()) or [suite]
+
+
+def evaluated(suite: Suite) -> list[Benchmark]:
+    return [load_benchmark(name) for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks)]
+
+
+def data(suite: Suite) -> Iterator[Check]:
+    """Loading verifies number and checksum, and raises DataError."""
+    counts = {benchmark.name: len(benchmark.problems()[: suite.evaluation.limit]) for benchmark in evaluated(suite)}
+    train = len(training_problems(suite.train))
+    each = ", ".join(f"{name} {count}" for name, count in counts.items())
+    yield Check("data", "ok", f"{suite.train.benchmark} {train} to train on; {each} to score")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Test problems that training shows, in whole or in part."""
+
+    same: list[Problem]
+    """Letter for letter, white space and case aside."""
+    near: list[tuple[Problem, Problem]]
+    """Those of whose passages of NGRAM words at least half are in training, the nearest first, each with a training
+    problem: the same question with other numbers, or in another notation."""
+    phrases: int
+    """Number of those that share fewer: mostly set phrases, such as “where m and n are relatively prime positive
+    integers”."""
+
+
+def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> Overlap:
+    """Passages are compared without case and punctuation."""
+
+    def text(problem: Problem) -> str:
+        return "".join(problem.prompt.lower().split())
+
+    def passages(problem: Problem) -> list[tuple[str, ...]]:
+        words = re.findall(r"\w+", problem.prompt.lower())
+        return [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
+
+    texts = {text(problem) for problem in train}
+    owner = {passage: problem for problem in train for passage in passages(problem)}
+    same, near, phrases = [], [], 0
+    for problem in test:
+        known = [passage in owner for passage in passages(problem)]
+        if text(problem) in texts:
+            same.append(problem)
+        elif any(known):
+            if (share := sum(known) / len(known)) >= 0.5:
+                near.append((share, problem, owner[passages(problem)[known.index(True)]]))
+            else:
+                phrases += 1
+    near.sort(key=lambda item: -item[0])
+    return Overlap(same, [(problem, other) for _, problem, other in near], phrases)
+
+
+def overlaps(suite: Suite) -> Iterator[Check]:
+    """Of training with what is scored or tuned on."""
+    train = training_problems(suite.train)
+    benchmarks = evaluated(suite)
+    if suite.tuning is not None:
+        benchmarks.append(load_benchmark(suite.tuning.benchmark))
+    for benchmark in benchmarks:
+        test = benchmark.problems()[: suite.evaluation.limit]
+        found = overlap(train, test)
+        texts = [f"of {len(test)} problems {len(found.same)} are trained on"]
+        texts[0] += f", such as {found.same[0].id}" if found.same else ""
+        if found.near:
+            problem, other = found.near[0]
+            texts.append(f"{len(found.near)} share most of their words with one, such as {problem.id} with {other.id}")
+        if found.phrases:
+            texts.append(f"{found.phrases} share a phrase of {NGRAM} words")
+        too_many = len(found.same) > MAX_DUPLICATES * len(test)
+        status: Status = "fail" if too_many else "warn" if found.same or found.near else "ok"
+        remedy = {
+            "fail": "train on problems without these, or score on others",
+            "warn": "read them; the score of problems that training shows is no generalisation",
+            "ok": "",
+        }[status]
+        yield Check(f"overlap {benchmark.name}", status, "; ".join(texts), remedy)
+
+
+def on_the_model(suite: Suite) -> list[Check]:
+    """What needs the weights: BOS and EOS, log-probs of sampler and trainer, and that a sync changes the sampler."""
+    lm = load_model(suite.model)
+    precision = suite.model.precision
+    with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine:
+        return [*prompts(suite, lm), *agreement(suite, lm, engine)]
+
+
+def prompts(suite: Suite, lm: LanguageModel) -> Iterator[Check]:
+    """The rendered prompts begin with at most one BOS, and the tokenizer knows EOS and the template's stops."""
+    problems = [*training_problems(suite.train)[:50], *(p for b in evaluated(suite) for p in b.problems()[:50])]
+    bos = lm.tokenizer.bos_token_id
+    ids = lm.prompt_ids(problems)
+    double = sum(bos is not None and prompt.count(bos) > 1 for prompt in ids)
+    begins = sum(bos is not None and prompt[0] == bos for prompt in ids)
+    if double:
+        yield Check(
+            "BOS", "fail", f"{double} of {len(ids)} prompts have two of {lm.tokenizer.bos_token!r}",
+            f"the template {lm.template.label} and the tokenizer both add it: choose another model.template",
+        )  # fmt: skip
+    elif bos is not None and 0 < begins < len(ids):
+        yield Check("BOS", "fail", f"{begins} of {len(ids)} prompts begin with it", "check the tokenizer's settings")
+    else:
+        yield Check("BOS", "ok", "none" if begins == 0 else f"one, {lm.tokenizer.bos_token!r}")
+    split = [stop for stop in lm.template.stop if len(lm.tokenizer(stop, add_special_tokens=False)["input_ids"]) > 1]
+    named = ", ".join(lm.tokenizer.convert_ids_to_tokens(list(lm.eos_ids)))
+    yield Check("EOS", "ok", f"{named}; template {lm.template.label}")
+    if split:
+        yield Check(
+            "stops", "warn", f"{', '.join(map(repr, split))} of {lm.template.label}: more than one token each",
+            "a response ends there, but the engine computes tokens past it; another template may save them",
+        )  # fmt: skip
+
+
+def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check]:
+    """Sampler and trainer give a sample the same log-prob at the suite's temperature, before and after a sync."""
+    settings, precision = suite.train, suite.model.precision
+    limit = PARITY[precision]
+    asked = lm.prompt_ids(training_problems(settings)[:4])
+    policy = PolicyModel(lm.model)
+    scorer = Scorer(policy, None, settings.temperature, precision)
+
+    def draw() -> list[Response]:
+        groups = engine.generate(
+            asked,
+            [4] * len(asked),
+            temperature=settings.temperature,
+            max_new_tokens=min(settings.max_new_tokens, 64),
+            seeds=[seed_of("doctor", place) for place in range(len(asked))],
+        )
+        return [response for group in groups for response in group]
+
+    def trainer(responses: Sequence[Response]) -> Tensor:
+        owners = [prompt for prompt in asked for _ in range(4)]
+        rows = Rows.of(owners, [response.tokens for response in responses], lm.device)
+        longest = int(rows.response_length_N.max())
+        logp_NT = score(scorer, rows, response_length=longest, token_budget=settings.token_budget).logp_GKT
+        return torch.cat([logp_NT[n, : len(response.tokens)] for n, response in enumerate(responses)]).cpu()
+
+    def sampler(responses: Sequence[Response]) -> Tensor:
+        return torch.tensor([logp for response in responses for logp in response.logp])
+
+    engine.sync(policy)
+    drawn = draw()
+    apart = (sampler(drawn) - trainer(drawn)).abs()
+    found = (
+        f"{suite.rollout.engine} at temperature {settings.temperature:g}: {apart.mean():.2g} nats a token, at most "
+        f"{apart.max():.2g}"
+    )
+    remedy = "the engine samples from another policy than the trained one: check its version, precision and settings"
+    ok = bool(apart.mean() <= limit)
+    yield Check("log-prob parity", "ok" if ok else "fail", found, "" if ok else remedy)
+
+    # The last norm's weights scale the logits: a change that no log-prob escapes.
+    weight = [parameter for parameter in lm.model.parameters() if parameter.dim() == 1][-1]
+    before = weight.detach().clone()
+    for factor in (1.05, 1.5, 5.0):
+        with torch.no_grad():
+            weight.copy_(before * factor)
+        moved = (trainer(drawn) - sampler(drawn)).abs().mean()
+        if moved > 10 * limit:
+            break
+    engine.sync(policy)
+    drawn = draw()
+    apart_after = (sampler(drawn) - trainer(drawn)).abs().mean()
+    with torch.no_grad():
+        weight.copy_(before)
+    engine.sync(policy)
+    ok = bool(apart_after <= limit < moved)  # what did not move the trainer says nothing of the sampler
+    found = f"a change of {moved:.2g} nats in the trainer left the sampler {apart_after:.2g} away from it"
+    remedy = "the sampler goes on with old weights: use another rollout.engine, or report its version"
+    yield Check("weight sync", "ok" if ok else "fail", found, "" if ok else remedy)
+
+
+MATH_CASES: tuple[tuple[str, str, Verdict], ...] = (
+    (r"\frac{1}{2}", r"Half of it, so the answer is \boxed{\frac{1}{2}}.", "correct"),
+    (r"\frac{1}{2}", r"That makes \boxed{0.5}.", "correct"),
+    ("18", r"She makes \boxed{17}.", "wrong"),
+    (r"(-\infty, 3]", r"Hence \boxed{(-\infty, 3]}.", "correct"),
+    ("42", "I do not know.", "no_answer"),
+)
+
+
+def self_test(suite: Suite) -> Iterator[Check]:
+    """Known verdicts, from the graders that the suite will use, in its way of calling them."""
+    benchmarks = {b.name: b for b in [load_benchmark(suite.train.benchmark), *evaluated(suite)]}
+    with judge_for(list(benchmarks.values())) as judges:
+        wrong, graded = [], 0
+        for kind in (True, False):
+            named = next((b for b in benchmarks.values() if isinstance(b, Arithmetic) == kind), None)
+            if named is None:
+                continue
+            cases = arithmetic_cases(named.problems()[0]) if kind else MATH_CASES
+            problems = [Problem(id=f"doctor/{i}", prompt="", answer=gold) for i, (gold, _, _) in enumerate(cases)]
+            verdicts = judges[named.name](problems, [response for _, response, _ in cases], [False] * len(cases))
+            graded += len(cases)
+            for (gold, response, expected), verdict in zip(cases, verdicts, strict=True):
+                if verdict != expected:
+                    wrong.append(f"{response!r} for {gold!r}: {verdict}, expected {expected}")
+    if wrong:
+        yield Check("grader", "fail", "; ".join(wrong), "check the versions of math-verify and antlr4")
+    else:
+        yield Check("grader", "ok", f"{graded} known verdicts")
+
+
+def arithmetic_cases(problem: Problem) -> tuple[tuple[str, str, Verdict], ...]:
+    gold = problem.answer
+    return ((gold, f"={gold}", "correct"), (gold, f"={(int(gold) + 1) % 10}", "wrong"), (gold, gold, "no_answer"))
+
+
+def unused_keys(suite: Suite) -> Iterator[Check]:
+    """What the suite sets, or leaves open, without the effect that a reader would expect."""
+    found = sorted({finding for point in suites_of(suite) for finding in _unused_keys(point)})
+    if not found:
+        yield Check("keys", "ok", "every key that is set has an effect")
+    for key, why in found:
+        yield Check("keys", "warn", f"{key} {why}", "take it out of the suite, or change what it depends on")
+
+
+def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
+    train = suite.train
+    if suite.model.revision is not None and (suite.model.path == "embedded" or Path(suite.model.path).exists()):
+        yield "model.revision", "says nothing of a folder"
+    if 0 < train.steps <= train.checkpoint_every:
+        yield "train.checkpoint_every", f"= {train.checkpoint_every} comes after the last of {train.steps} steps"
+    if train.steps <= train.refresh_every > 1:
+        yield "train.refresh_every", f"= {train.refresh_every}: in {train.steps} steps only the base samples"
+    problems = len(load_benchmark(train.benchmark).problems())
+    if train.limit is not None and train.limit >= problems:
+        yield "train.limit", f"= {train.limit} leaves out none of the {problems} problems"
+    if suite.evaluation.limit is not None and all(
+        suite.evaluation.limit >= len(benchmark.problems()) for benchmark in evaluated(suite)
+    ):
+        yield "evaluation.limit", f"= {suite.evaluation.limit} leaves out no problem"
+    for label, entry in suite.algorithms.items():
+        key = f"algorithms.{label}"
+        needs = build_algorithm(entry.algorithm or label, entry.parameters, where=key).needs
+        for name in ("critic_lr", "critic_max_norm"):
+            if not needs.critic and name in entry.optimizer.model_fields_set:
+                yield f"{key}.optimizer.{name}", "has no effect: the algorithm has no critic"
+        if needs.critic and entry.optimizer.critic_lr is None:
+            yield f"{key}.optimizer.critic_lr", "is not set: the critic learns at the policy's rate"
+        updates = train.mini_batches * train.epochs * train.refresh_every
+        if needs.anchor in ("old", "behaviour") and updates == 1 and train.history_share == 0:
+            yield f"{key}.parameters", "of the anchor have no effect but on the scale: with one update a batch, ℓ = 0"
+
+
+def table_of(checks: Sequence[Check], title: str) -> Table:
+    table = Table(title=title, box=rich.box.SIMPLE_HEAD)
+    for name in ("check", "", "found", "what to do"):
+        table.add_column(name)
+    for check in checks:
+        table.add_row(
+            check.name, f"[{COLOURS[check.status]}]{check.status}[/]", _plain(check.found), _plain(check.remedy)
+        )
+    return table
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def require_health(checks: Sequence[Check], say: Callable[[str], None]) -> None:
+    """What a sweep does with the findings: one line, each warning, and an end where one failed.
+
+    Raises DoctorError.
+    """
+    counts = {status: sum(check.status == status for check in checks) for status in COLOURS}
+    say(f"doctor: {counts['ok']} checks ok, {counts['warn']} warnings, {counts['fail']} failed")
+    for check in checks:
+        if check.status == "warn":
+            say(f"  {check.name}: {check.found} ({check.remedy})")
+    failed = [f"{check.name}: {check.found}. {check.remedy}" for check in checks if check.status == "fail"]
+    if failed:
+        raise DoctorError("the doctor found what would waste this sweep:\n  " + "\n  ".join(failed))

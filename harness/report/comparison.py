@@ -1,0 +1,350 @@
+"""From the recorded cells of a suite to its numbers: a row per finished cell, a row per algorithm.
+
+The cells are read, never changed. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet
+
+from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
+from harness.statistics.scores import OUTCOMES, problem_scores
+
+EXTRA_PASSES = ("reference", "critic", "scored")  # token counts of the manifest that are neither drawn nor trained on
+TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
+SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "answer", "verdict", "score", "tokens", "finish", "kl"]
+CELL_FOLDER = re.compile(r"base|.+-s\d+")
+
+
+class ReportError(ValueError):
+    """The runs cannot be compared. The message names the cells and says what to do."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One recorded run: an algorithm under a seed, or the base."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def algorithm(self) -> str:
+        return str(self.manifest["algorithm"])
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.manifest["status"] == "finished")
+
+    def config(self, *keys: str) -> Any:
+        """A value of the resolved config, None where some part of the path is absent or null."""
+        value: Any = self.manifest["config"]
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def samples(self) -> pd.DataFrame:
+        """A row per evaluated sample, without the responses. Cells of gvpo-bench 0.1 lack the column `answer`."""
+        path = self.folder / "samples.parquet"
+        recorded = pyarrow.parquet.read_schema(path).names
+        return pd.read_parquet(path, columns=[name for name in SAMPLE_COLUMNS if name in recorded or name != "answer"])
+
+    def metrics(self) -> pd.DataFrame:
+        """A row per training step, in order."""
+        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame([json.loads(line) for line in lines]).sort_values("step", ignore_index=True)
+
+    def error(self) -> str:
+        """The last line of a failed cell's traceback."""
+        path = self.folder / "traceback.txt"
+        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
+        return lines[-1].strip() if lines else "no traceback recorded"
+
+
+def load_cells(runs: Path) -> tuple[list[Cell], list[str]]:
+    """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet."""
+    if not runs.is_dir():
+        raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
+    cells, unfinished = [], []
+    for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        manifest = folder / "manifest.json"
+        if manifest.is_file():
+            cells.append(Cell(folder, json.loads(manifest.read_text(encoding="utf-8"))))
+        elif CELL_FOLDER.fullmatch(folder.name):
+            unfinished.append(folder.name)
+    if not cells:
+        raise ReportError(f"{runs} holds no cell with a manifest.json; run the sweep of this suite first")
+    for cell in cells:
+        if cell.manifest["status"] not in ("finished", "failed"):
+            raise ReportError(
+                f"{cell.folder}/manifest.json has status {cell.manifest['status']!r}; expected 'finished' or 'failed'. "
+                "Delete the folder and run the sweep again"
+            )
+    by_hash: dict[str, list[str]] = {}
+    for cell in cells:
+        by_hash.setdefault(str(cell.manifest["suite_hash"]), []).append(cell.name)
+    if len(by_hash) > 1:
+        found = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
+        raise ReportError(
+            f"{runs} mixes cells of different suites, which cannot be compared ({found}). "
+            "Move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
+        )
+    return cells, unfinished
+
+
+def agreed(cells: Sequence[Cell], *keys: str) -> Any:
+    """The one value that all these cells have in their config."""
+    values = {json.dumps(cell.config(*keys), sort_keys=True): cell.name for cell in cells}
+    if len(values) > 1:
+        found = "; ".join(f"{name}: {value}" for value, name in values.items())
+        raise ReportError(
+            f"the cells disagree on {'.'.join(keys)} ({found}). Run those of one side again, or report them apart"
+        )
+    return json.loads(next(iter(values)))
+
+
+class Scores:
+    """The evaluated samples of the finished cells, as one row per cell, benchmark and problem.
+
+    Raises ReportError where cells differ in problems or in samples a problem, or a benchmark is missing.
+    """
+
+    def __init__(self, cells: Sequence[Cell], benchmarks: list[str], hard_benchmarks: list[str]) -> None:
+        self.benchmarks = benchmarks
+        self.hard_benchmarks = hard_benchmarks
+        self.cells = [cell for cell in cells if cell.finished]
+        self.problems: dict[str, int] = {}
+        self.chances: list[str] = []
+        """The columns of pass@j and maj@k that the samples allow."""
+        self._by_cell = {cell.name: self._problems(cell) for cell in self.cells}
+        reference: tuple[str, pd.Series[Any]] | None = None
+        for name, problems in self._by_cell.items():
+            counts = problems["samples"]
+            if reference is None:
+                reference = (name, counts)
+                self.chances = [name for name in map(str, problems) if name.startswith(("pass_at_", "maj_at_"))]
+                self.problems = {str(name): int(n) for name, n in counts.groupby(level="benchmark").size().items()}
+            elif not counts.equals(reference[1]):
+                raise ReportError(
+                    f"cells {reference[0]} and {name} were not evaluated on the same problems and samples; "
+                    "delete the folder of the wrong one and run the sweep again"
+                )
+
+    def _problems(self, cell: Cell) -> pd.DataFrame:
+        samples = cell.samples()
+        missing = {*self.benchmarks, *self.hard_benchmarks} - set(samples["benchmark"])
+        if missing:
+            raise ReportError(f"{cell.folder}/samples.parquet has no sample of {', '.join(sorted(missing))}")
+        if samples["score"].isna().any():
+            raise ReportError(f"{cell.folder}/samples.parquet has samples without a score; grade them again")
+        samples["kl"] = samples["kl"].astype(float)
+        if cell.algorithm == "base":
+            samples["kl"] = samples["kl"].fillna(0.0)  # its distance from itself
+        return problem_scores(samples).sort_index()
+
+    def _of(self, cell: Cell, benchmark: str) -> pd.DataFrame:
+        return self._by_cell[cell.name].loc[[benchmark]]
+
+    def mean(self, cell: Cell, column: str, benchmarks: Sequence[str]) -> float:
+        """The mean over benchmarks of the mean over their problems; NaN without benchmarks."""
+        if not benchmarks:
+            return np.nan
+        return float(np.mean([self._of(cell, name)[column].mean() for name in benchmarks]))
+
+    def matrices(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> list[np.ndarray]:
+        """One score_SP a benchmark: these cells × the benchmark's problems."""
+        return [np.array([self._of(cell, name)[column].to_numpy(dtype=float) for cell in cells]) for name in benchmarks]
+
+    def interval(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> Interval:
+        """NaN without cells or benchmarks, or where the cells did not record what the column is made of."""
+        matrices = self.matrices(cells, benchmarks, column) if cells else []
+        if not matrices or any(np.isnan(score_SP).any() for score_SP in matrices):
+            return Interval(np.nan, np.nan, np.nan, "")
+        return crossed_interval(matrices)
+
+    def of(self, algorithm: str) -> dict[int, Cell]:
+        """The finished cells of an algorithm by seed."""
+        return {int(cell.manifest["seed"] or 0): cell for cell in self.cells if cell.algorithm == algorithm}
+
+
+def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row per finished cell, and the training curves of all of them as a row per step."""
+    base = scores.of("base").get(0)
+    base_score = None if base is None else scores.mean(base, "score", scores.benchmarks)
+    rows, curves = [], []
+    for cell in scores.cells:
+        score = scores.mean(cell, "score", scores.benchmarks)
+        row = {
+            "algorithm": cell.algorithm,
+            "seed": cell.manifest["seed"],
+            "avg_at_k": score,
+            "hard_avg_at_k": scores.mean(cell, "score", scores.hard_benchmarks),
+            "kl": scores.mean(cell, "kl", scores.benchmarks),
+            "mean_length": scores.mean(cell, "tokens", scores.benchmarks),
+            "auc": np.nan,
+            "collapsed": None if base_score is None or cell is base else score < base_score,
+            "seconds": sum(cell.manifest["seconds"][part] for part in TIMED),
+            **token_columns(cell.manifest["tokens"]),
+        }
+        if cell is not base:
+            metrics = cell.metrics()
+            row["auc"] = area_under_curve(metrics["step"].to_numpy(), metrics["reward"].to_numpy())
+            curve = metrics[["step", "generated_tokens", "reward", "length"]]
+            curves.append(curve.assign(algorithm=cell.algorithm, seed=cell.manifest["seed"]))
+        rows.append(row)
+    return pd.DataFrame(rows), pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
+
+
+def token_columns(tokens: dict[str, int]) -> dict[str, int]:
+    return {
+        "generated_tokens": tokens["generated"],
+        "trained_tokens": tokens["trained"],
+        "extra_tokens": sum(tokens[name] for name in EXTRA_PASSES),
+    }
+
+
+def columns(value: str, ci: str, interval: Interval) -> dict[str, float]:
+    return {value: interval.mean, f"{ci}_low": interval.low, f"{ci}_high": interval.high}
+
+
+def algorithm_rows(cells: Sequence[Cell], scores: Scores, seeds: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """The table: the base, then the algorithms from the highest score to the lowest, then those without a score."""
+    names = display_names(cells)
+    rows = []
+    for label in ["base", *sorted({cell.algorithm for cell in cells} - {"base"})]:
+        recorded = [cell for cell in cells if cell.algorithm == label]
+        finished = [cell for cell in recorded if cell.finished]
+        failed = len(recorded) - len(finished)
+        status = "finished" if finished else "failed" if failed else "missing"
+        row: dict[str, Any] = {"algorithm": label, "name": names.get(label, "base"), "status": status}
+        row |= {"n_seeds": len(finished), "failed": failed}
+        row |= columns("avg_at_k", "ci", scores.interval(finished, scores.benchmarks))
+        row |= columns("hard_avg_at_k", "hard_ci", scores.interval(finished, scores.hard_benchmarks))
+        if len(scores.benchmarks) > 1:
+            for name in scores.benchmarks:
+                row |= columns(f"avg_at_k_{name}", f"{name}_ci", scores.interval(finished, [name]))
+        own = seeds[seeds["algorithm"] == label] if finished else seeds.iloc[:0]
+        for column, ci in (("kl", "kl_ci"), ("mean_length", "length_ci"), ("auc", "auc_ci")):
+            if finished:
+                row |= columns(column, ci, t_interval(own[column].to_numpy(dtype=float)))
+        for column in ("seconds", "generated_tokens", "trained_tokens", "extra_tokens"):
+            row[column] = own[column].mean() if finished else np.nan
+        if label != "base":
+            if finished and own["collapsed"].notna().all():
+                row["collapsed"] = int(own["collapsed"].sum())
+            row |= settings(recorded)
+            if baseline is not None and label != baseline:
+                row |= difference(scores, label, baseline)
+        rows.append(row)
+
+    table = pd.DataFrame(rows).reindex(columns=column_order(scores.benchmarks))
+    tested = table["p_value"].notna()
+    table.loc[tested, "p_holm"] = holm(list(table.loc[tested, "p_value"]))
+    for column in ("n_seeds", "failed", "collapsed", "matched_seeds", "tuning_trials"):
+        table[column] = table[column].astype("Int64")
+    for column in ("p_value", "p_holm", "diff", "diff_ci_low", "diff_ci_high"):
+        table[column] = table[column].astype(float)
+    base, rest = table[table["algorithm"] == "base"], table[table["algorithm"] != "base"]
+    rest = rest.sort_values(["avg_at_k", "algorithm"], ascending=[False, True], na_position="last")
+    return pd.concat([base, rest], ignore_index=True)
+
+
+def benchmark_rows(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
+    """A row per benchmark and algorithm, in the table's order: avg@k, pass@j and maj@k, each with its 95% interval, and
+    the shares of what was not correct."""
+    rows = []
+    for benchmark in (*scores.benchmarks, *scores.hard_benchmarks):
+        for label, name in zip(table["algorithm"], table["name"], strict=True):
+            cells = list(scores.of(label).values())
+            if not cells:
+                continue
+            row = {"benchmark": benchmark, "algorithm": label, "name": name, "n_seeds": len(cells)}
+            row["k"] = int(scores.mean(cells[0], "samples", [benchmark]))
+            row |= columns("avg_at_k", "ci", scores.interval(cells, [benchmark]))
+            for column in scores.chances:
+                row |= columns(column, f"{column}_ci", scores.interval(cells, [benchmark], column))
+            row |= {name: np.mean([scores.mean(cell, name, [benchmark]) for cell in cells]) for name in OUTCOMES}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def column_order(benchmarks: Sequence[str]) -> list[str]:
+    each = [f"avg_at_k_{name}" for name in benchmarks] if len(benchmarks) > 1 else []
+    triples = [
+        ("avg_at_k", "ci"),
+        ("hard_avg_at_k", "hard_ci"),
+        *((column, f"{column.removeprefix('avg_at_k_')}_ci") for column in each),
+        ("kl", "kl_ci"),
+        ("auc", "auc_ci"),
+        ("mean_length", "length_ci"),
+        ("diff", "diff_ci"),
+    ]
+    numbers = [column for value, ci in triples for column in (value, f"{ci}_low", f"{ci}_high")]
+    return [
+        *("algorithm", "name", "status", "n_seeds", "failed", "collapsed"),
+        *numbers,
+        *("matched_seeds", "p_value", "p_holm"),
+        *("seconds", "generated_tokens", "trained_tokens", "extra_tokens"),
+        *("tuning_trials", "lr", "max_norm", "parameters"),
+    ]
+
+
+def display_names(cells: Sequence[Cell]) -> dict[str, str]:
+    """What the table calls each label: the algorithm's name, with the label where two entries share that name."""
+    display = {
+        cell.algorithm: str(cell.manifest["display"])
+        for cell in sorted(cells, key=lambda cell: cell.finished)  # a cell that failed early may not know its name
+    }
+    shared = list(display.values())
+    return {label: name if shared.count(name) == 1 else f"{name} ({label})" for label, name in display.items()}
+
+
+def settings(cells: Sequence[Cell]) -> dict[str, Any]:
+    """The hyper-parameters of one algorithm; its seeds must agree on them."""
+    optimizer = agreed(cells, "algorithm", "optimizer") or {}
+    trials = trials_of(cells)
+    return {
+        "tuning_trials": trials[0] if len(trials) == 1 else None,
+        "lr": optimizer.get("lr"),
+        "max_norm": optimizer.get("max_norm"),
+        "parameters": json.dumps(agreed(cells, "algorithm", "parameters") or {}, ensure_ascii=False),
+    }
+
+
+def trials_of(cells: Sequence[Cell]) -> list[int | None]:
+    """The numbers of tuning trials that these cells record: more than one where they were run at different times."""
+    return sorted({cell.config("tuning", "trials") for cell in cells}, key=lambda trials: trials or 0)
+
+
+def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
+    """Paired over the seeds that both finished and over problems."""
+    own, other = scores.of(label), scores.of(baseline)
+    matched = sorted(own.keys() & other.keys())
+    if not matched:
+        return {"matched_seeds": 0}
+    difference_SP = [
+        own_SP - other_SP
+        for own_SP, other_SP in zip(
+            scores.matrices([own[seed] for seed in matched], scores.benchmarks),
+            scores.matrices([other[seed] for seed in matched], scores.benchmarks),
+            strict=True,
+        )
+    ]
+    difference_S = np.mean([of_benchmark_SP.mean(axis=1) for of_benchmark_SP in difference_SP], axis=0)
+    return {
+        "matched_seeds": len(matched),
+        **columns("diff", "diff_ci", crossed_interval(difference_SP)),
+        "p_value": sign_flip_test(difference_S),
+    }

@@ -1,0 +1,544 @@
+"""What a suite says: algorithms × seeds, on one model and benchmark. Validated before any work begins.
+
+A suite is a TOML file; every key of it is a field below, and an unknown key is an error. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from harness.suite.rewards import REWARDS
+
+
+class ConfigError(ValueError):
+    """A suite that cannot run. The message names the file, the key, and what would be right."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Model(_Section):
+    path: str = "embedded"
+    """A transformers checkpoint by folder or hub id; "embedded" is trained on this machine and cached."""
+    revision: str | None = None
+    """The hub revision, where path is a hub id."""
+    template: str = "none"
+    """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
+
+
+class Train(_Section):
+    benchmark: str
+    """Whose problems are trained on."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many problems of it."""
+    steps: int = Field(ge=1)
+    """Iterations: one draw of rollouts and the updates made on it."""
+    prompts: int = Field(ge=1)
+    """Prompts of an iteration."""
+    samples: int = Field(ge=1)
+    """Samples of each prompt: the group."""
+    mini_batches: int = Field(1, ge=1)
+    """Optimiser steps in one pass over the rollouts; it divides prompts."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the same rollouts."""
+    refresh_every: int = Field(1, ge=1)
+    """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
+    history_share: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of each group taken from earlier samples of the same prompt, once there are any."""
+    temperature: float = Field(1.0, gt=0.0)
+    """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
+    support condition."""
+    max_new_tokens: int = Field(ge=1)
+    """Limit of a response, in tokens."""
+    reward: str = "correct-v1"
+    """The reward recipe, by name and version (harness/suite/rewards.py)."""
+    sampler_ratio_cap: float | None = Field(None, ge=1.0)
+    """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
+    what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
+    right whatever policy sampled."""
+    token_budget: int = Field(16384, ge=1)
+    """Tokens of one forward pass (of each process), padding included: memory, never the result."""
+    logprob_chunk: int = Field(0, ge=0)
+    """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits. Memory, never the result."""
+    activation_checkpointing: bool = False
+    """Keeps only each layer's input for the backward pass, which computes the rest again: memory, never the result."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
+
+    @field_validator("reward")
+    @classmethod
+    def _known_reward(cls, label: str) -> str:
+        if label not in REWARDS:
+            raise ValueError(f"no reward is called {label!r}; choose from {', '.join(REWARDS)}")
+        return label
+
+    @model_validator(mode="after")
+    def _fits(self) -> Train:
+        if self.prompts % self.mini_batches:
+            raise ValueError(f"mini_batches = {self.mini_batches} does not divide prompts = {self.prompts}")
+        if self.history_share > 0 and round(self.history_share * self.samples) in (0, self.samples):
+            raise ValueError(
+                f"history_share = {self.history_share} of samples = {self.samples} leaves "
+                f"{round(self.history_share * self.samples)} historical samples; leave between 1 and samples − 1"
+            )
+        return self
+
+
+class Optimizer(_Section):
+    """AdamW; weight decay off."""
+
+    lr: float = Field(gt=0.0)
+    """Learning rate, constant."""
+    max_norm: float = Field(gt=0.0)
+    """The gradient is clipped to this norm."""
+    critic_lr: float | None = Field(None, gt=0.0)
+    """The critic's learning rate, for algorithms that need one."""
+    critic_max_norm: float = Field(1.0, gt=0.0)
+    """The critic's gradient is clipped to this norm."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """AdamW's decay rates."""
+
+
+class VLLMSettings(_Section):
+    mode: Literal["colocated", "server"] = "colocated"
+    """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs that no rank of the cell
+    trains on, or several where they allow it."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """Processes that share each layer."""
+    gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
+    """Of each GPU's memory, for weights and KV cache; by default 0.4 colocated and 0.9 for a server."""
+    sleep: bool | None = None
+    """Give that memory back to the trainer between rollouts; by default where they share a GPU."""
+    max_model_len: int | None = Field(None, ge=32)
+    """Tokens of the longest prompt with its response, for which the KV cache must have room; by default the model's
+    positions."""
+    tolerance: float | None = Field(None, gt=0.0)
+    """Nats by which the log-probs of a probe may differ between engine and trainer after a weight sync; by default
+    0.001 in float32 and 0.25 in bfloat16."""
+    server_timeout: float = Field(1800.0, gt=0.0)
+    """Seconds that the server may take for its start or one call, before it is given up."""
+
+    @property
+    def memory_fraction(self) -> float:
+        """`gpu_memory_fraction`, or its default."""
+        return self.gpu_memory_fraction or (0.4 if self.mode == "colocated" else 0.9)
+
+    @model_validator(mode="after")
+    def _fits(self) -> VLLMSettings:
+        if self.mode == "server" and self.sleep:
+            raise ValueError("sleep = true: a server has its GPUs to itself, and nobody to give their memory to")
+        return self
+
+
+class Rollout(_Section):
+    engine: Literal["cached", "transformers", "vllm"] = "cached"
+    """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`; "vllm" is
+    vLLM, which gets the weights after every update."""
+    batch: int = Field(512, ge=1)
+    """Sequences generated side by side: memory, never the result."""
+    vllm: VLLMSettings | None = None
+    """With engine = "vllm"; by default, its defaults."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Rollout:
+        if self.vllm is not None and self.engine != "vllm":
+            raise ValueError(f"[rollout.vllm] is for engine = 'vllm', and engine is {self.engine!r}")
+        return self
+
+    @property
+    def shares_weights(self) -> bool:
+        """Whether the engine samples from the very weights of a model of the trainer's, and not from its own."""
+        return self.engine != "vllm"
+
+    @property
+    def vllm_or_default(self) -> VLLMSettings:
+        return self.vllm or VLLMSettings()
+
+
+_Count = Annotated[int, Field(ge=1)]
+
+
+class Evaluation(_Section):
+    benchmarks: list[str] = Field(min_length=1)
+    """The problems of the main score."""
+    hard_benchmarks: list[str] = []
+    """The hard split: scored beside the main score, never mixed into it."""
+    samples: Annotated[
+        Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
+        Discriminator(lambda value: "table" if isinstance(value, dict) else "number"),
+    ] = 8
+    """k of avg@k: one number, or one for each benchmark by name."""
+    temperature: float = Field(1.0, ge=0.0)
+    """0 is greedy."""
+    max_new_tokens: int | None = Field(None, ge=1)
+    """Limit of a response, in tokens; by default training's."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first so many problems of each benchmark."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Evaluation:
+        counts = [self.samples] if isinstance(self.samples, int) else list(self.samples.values())
+        if self.temperature == 0 and max(counts, default=1) > 1:
+            raise ValueError(
+                f"samples = {self.samples} at temperature = 0: greedy decoding gives the same response each time"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _samples_of_each(self) -> Evaluation:
+        names = [*self.benchmarks, *self.hard_benchmarks]
+        if not isinstance(self.samples, int) and sorted(self.samples) != sorted(set(names)):
+            raise ValueError(
+                f"samples names {', '.join(self.samples) or 'no benchmark'}; it must name each of {', '.join(names)}"
+            )
+        return self
+
+    def samples_of(self, benchmark: str) -> int:
+        """k of a benchmark."""
+        return self.samples if isinstance(self.samples, int) else self.samples[benchmark]
+
+
+class Published(_Section):
+    """Scores that others have published: shown apart from ours, since no protocol is quite another's."""
+
+    label: str
+    """What the row is called."""
+    source: str
+    """Paper and table."""
+    protocol: str
+    """How they were measured, as far as it is known."""
+    scores: dict[str, float] = Field(min_length=1)
+    """By our name of the benchmark, in percent."""
+
+
+class Report(_Section):
+    baseline: str
+    """The label that differences are taken from."""
+    published: list[Published] = []
+    """Reference rows below the table."""
+
+
+class Resources(_Section):
+    """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
+
+    ranks: int = Field(1, ge=1)
+    """Processes of one machine that train a cell together, each on a GPU of its own where the cell has any."""
+    gpus: int = Field(0, ge=0)
+    """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
+    server, or with a tensor_parallel_size."""
+    cpus: int = Field(1, ge=1)
+    """CPU cores of a cell, its graders included."""
+
+    def __str__(self) -> str:
+        ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
+        return f"{ranks}{self.cpus} CPU, {self.gpus} GPU"
+
+
+class Tuning(_Section):
+    trials: int = Field(ge=1)
+    """How many settings were tried for each algorithm."""
+    benchmark: str
+    """The problems they were scored on, which no table uses."""
+    seeds: list[int] = Field(min_length=1)
+    """The seeds of the trials, which no table uses."""
+    lr: tuple[float, float]
+    """Log-uniform range of the learning rate."""
+    max_norm: tuple[float, float]
+    """Log-uniform range of the clipping norm."""
+    critic_lr: tuple[float, float]
+    """Log-uniform range of the critic's learning rate."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Tuning:
+        for name in ("lr", "max_norm", "critic_lr"):
+            low, high = getattr(self, name)
+            if not 0 < low < high:
+                raise ValueError(f"{name} = [{low}, {high}] is no range; it needs 0 < low < high")
+        return self
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of suites and points, which are names of folders."""
+
+
+class Point(_Section):
+    """One value of the quantity that an ablation varies."""
+
+    label: str = Field(pattern=NAME)
+    """What tables call it, and its folder. On a numeric axis, the number."""
+    set: list[str] = []
+    """What differs from the suite, as --set takes it: "train.samples=4"."""
+
+
+class Ablation(_Section):
+    """The whole suite once for each point; the points differ in the keys that they set and in nothing else."""
+
+    quantity: str
+    """What is varied: a column of the table and the axis of the figure."""
+    axis: Literal["log", "linear", "categories"] = "categories"
+    """Of the figure; "log" and "linear" read the points' labels as numbers."""
+    reference: str
+    """The label of the point that the others are compared with."""
+    note: str | None = None
+    """A sentence for the report, such as what was tuned at which point."""
+    points: list[Point] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Ablation:
+        labels = [point.label for point in self.points]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"points: two of them have one label; the labels are {', '.join(labels)}")
+        if self.reference not in labels:
+            raise ValueError(f"reference = {self.reference!r} is not one of the points: {', '.join(labels)}")
+        if self.axis != "categories":
+            for label in labels:
+                try:
+                    positive = float(label) > 0
+                except ValueError:
+                    raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
+                if self.axis == "log" and not positive:
+                    raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
+        for point in self.points:
+            for override in point.set:
+                if not override.startswith(("train.", "rollout.", "algorithms.")):
+                    raise ValueError(
+                        f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
+                        "rollout and algorithms"
+                    )
+        return self
+
+
+class AlgorithmEntry(_Section):
+    algorithm: str | None = None
+    """A name, `path/to/file.py:Class`, or an entry point; by default the entry's label."""
+    optimizer: Optimizer
+    parameters: dict[str, Any] = {}
+    """Hyper-parameters that differ from the class's defaults."""
+    tuned: bool = True
+    """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
+
+
+class Suite(_Section):
+    name: str = Field(pattern=NAME)
+    """Names the folders under results/."""
+    seeds: int = Field(ge=1)
+    """Seeds 0 to seeds − 1; each is one RL run from the same base."""
+    model: Model = Model()
+    train: Train
+    rollout: Rollout = Rollout()
+    evaluation: Evaluation
+    report: Report
+    resources: Resources = Resources()
+    tuning: Tuning | None = None
+    ablation: Ablation | None = None
+    algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)
+    """By label: what tables call them and cells are named after."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Suite:
+        for label in self.algorithms:
+            if label == "base" or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
+                raise ValueError(f"algorithms.{label}: a label has letters, digits, - _ . and is not 'base'")
+        if self.report.baseline not in self.algorithms:
+            raise ValueError(
+                f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
+            )
+        if self.tuning is not None:
+            used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
+            if not isinstance(self.evaluation.samples, int):
+                raise ValueError("tuning needs evaluation.samples to be one number for all benchmarks")
+            if self.tuning.benchmark in used:
+                raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
+            if any(seed < self.seeds for seed in self.tuning.seeds):
+                raise ValueError(f"tuning.seeds = {self.tuning.seeds} overlap the table's seeds 0 to {self.seeds - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_for_all(self) -> Suite:
+        ranks, gpus, cpus = self.resources.ranks, self.resources.gpus, self.resources.cpus
+        vllm = self.rollout.vllm_or_default
+        parallel, server = vllm.tensor_parallel_size, vllm.mode == "server"
+        if cpus < ranks:
+            raise ValueError(f"resources.cpus = {cpus} with ranks = {ranks}: each rank takes one; set cpus = {ranks}")
+        if ranks > 1 and parallel > 1 and not server:
+            raise ValueError(
+                f"rollout.vllm.tensor_parallel_size = {parallel} with resources.ranks = {ranks}: colocated, each of "
+                "several ranks samples on its own GPU; leave tensor_parallel_size at 1, or set mode = 'server'"
+            )
+        each = parallel + server
+        more_servers = server and gpus > ranks * each and (gpus - ranks) % (ranks * parallel) == 0
+        if gpus and gpus != ranks * each and not more_servers:
+            raise ValueError(
+                f"resources.gpus = {gpus} with ranks = {ranks}: each rank uses {each}"
+                + (f", one to train on and {parallel} for each server" if server else "")
+                + f"; set gpus = {ranks * each}, or other ranks"
+            )
+        return self
+
+
+class CellConfig(_Section):
+    """Everything that decides the numbers of one run: what its hash is taken of."""
+
+    suite: str
+    label: str
+    seed: int
+    algorithm: str
+    source_sha256: str | None
+    """Of the user's file, where the algorithm comes from one."""
+    parameters: dict[str, Any]
+    """All hyper-parameters, defaults included."""
+    optimizer: Optimizer | None
+    """None for the base, which is not trained."""
+    model: Model
+    train: Train
+    rollout: Rollout
+    evaluation: Evaluation
+
+    def hash(self) -> str:
+        """Of all of it, but for the folder that a user's file lies in: its content counts."""
+        values = self.model_dump(mode="json")
+        if self.source_sha256 is not None:
+            values["algorithm"] = Path(self.algorithm).name
+        return hash_of(values)
+
+
+def hash_of(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def suite_files() -> dict[str, Path]:
+    """The suites that come with the package, by name."""
+    folder = Path(str(files("benchmarks"))) / "suites"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[str] = ()) -> Suite:
+    """Reads a suite from a TOML file, or one of the package's by name, and applies `key.sub=value` overrides.
+
+    `algorithms` that are labels of the suite leave out its others; any other name or `path/to/file.py:Class` joins
+    those that remain, with the optimizer of the suite's baseline.
+
+    Raises ConfigError, which lists every wrong key at once.
+    """
+    path = Path(source)
+    if not path.is_file():
+        if source.removesuffix(".toml") not in suite_files():
+            raise ConfigError(
+                f"there is no suite file {source}; the suites that come with gvpo-bench: {', '.join(suite_files())}"
+            )
+        path = suite_files()[source.removesuffix(".toml")]
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    _choose_algorithms(raw, algorithms)
+    for override in overrides:
+        _apply_override(raw, override)
+    suite = _validated(raw, str(path))
+    points_of(suite)
+    return suite
+
+
+def _validated(raw: dict[str, Any], where: str) -> Suite:
+    try:
+        return Suite.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors()]
+        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def points_of(suite: Suite) -> dict[str, Suite]:
+    """The suites that an ablation stands for, by the label of their point, named `<suite>/<label>`.
+
+    Raises ConfigError, which names the point, where its settings don't make a suite. A suite without an ablation has
+    no points.
+    """
+    points = {}
+    for point in suite.ablation.points if suite.ablation is not None else []:
+        where = f"suite {suite.name}, ablation point {point.label}"
+        raw = suite.model_dump(mode="json", exclude_unset=True, exclude={"ablation"})
+        for override in point.set:
+            try:
+                _apply_override(raw, override)
+            except ConfigError as error:
+                raise ConfigError(f"{where}: {error}") from None
+        points[point.label] = _validated(raw, where).model_copy(update={"name": f"{suite.name}/{point.label}"})
+    return points
+
+
+def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
+    entries, report = raw.get("algorithms"), raw.get("report")
+    if not chosen or not isinstance(entries, dict) or not isinstance(report, dict):
+        return  # validation has more to say about a suite without them
+    baseline = entries.get(report.get("baseline"), {})
+    labels = [spec for spec in chosen if spec in entries]
+    if labels:
+        entries = raw["algorithms"] = {label: entry for label, entry in entries.items() if label in labels}
+        if report.get("baseline") not in labels:
+            report["baseline"] = labels[0]
+    for spec in chosen:
+        label = spec.rpartition(":")[2].lower()
+        if spec in labels:
+            continue
+        if label in entries:
+            raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")
+        entries[label] = {"algorithm": spec, "optimizer": dict(baseline.get("optimizer", {})), "tuned": False}
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {override}: write it as key=value, for instance train.steps=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    section = raw
+    for parent in parents:
+        section = section.setdefault(parent, {})
+        if not isinstance(section, dict):
+            raise ConfigError(f"--set {override}: {parent} is not a section")
+    section[last] = value
+
+
+def _explain(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "the suite as a whole"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(item["loc"])
+        return f"{key}: unknown key" + (f"; known here: {', '.join(known)}" if known else "")
+    if item["type"] == "missing":
+        return f"{key}: missing; it has no default"
+    if item["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key} = {item['input']!r}: {message}"
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """The keys of the section that an unknown key stands in."""
+    section: type[BaseModel] = Suite
+    parents = [part for part in location[:-1] if isinstance(part, str)]  # not the places in lists
+    if parents[:1] == ["algorithms"] and len(parents) > 1:
+        section, parents = AlgorithmEntry, parents[2:]
+    for part in parents:
+        annotation = section.model_fields[part].annotation
+        kinds = (annotation, *getattr(annotation, "__args__", ()))
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,448 @@
+"""Runs the cells of a suite on a Ray cluster, each with the CPUs and GPUs that it asks for.
+
+The driver, the process that runs the sweep, owns the runs folder. A worker that finds the very same folder at its own
+path, on a shared file system, works in it. Any other works on its own disk and sends the driver each checkpoint, and in
+the end the results, so that they lie where a local sweep's would. A cell whose node dies goes on elsewhere from the
+last checkpoint that the driver has.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+
+import harness
+from harness.model.embedded import embedded_base
+from harness.record.cell_folder import CellFolder, environment, new_folder, write
+from harness.suite.config import ConfigError
+from harness.sweep.cell import Cell, bury_cell
+from harness.sweep.launch import launch_cell
+from harness.sweep.pool import WORKER_ENVIRONMENT, CellEnd, CellEvent, CellNote, CellProgress, most
+
+INTERRUPTIONS = 3
+"""How often a cell goes on after the death of a node, in one sweep; after that it counts as failed."""
+
+NODE_SECONDS = 2.0
+"""How long after a worker its node may be found dead."""
+
+PASSED_ON = ("GVPO_BENCH_DATA", "HF_HUB_OFFLINE")
+"""Environment variables of the driver that a node has too, where it does not set its own."""
+
+Files = dict[str, bytes]
+"""Contents by path, relative to a folder."""
+
+RESUMED_FROM = ("hash", "metrics.jsonl", "resume")
+CHECKPOINT = ("metrics.jsonl", "resume")
+RESULTS = ("algorithm.py", "metrics.jsonl", "resume", "checkpoint", "samples.parquet", "traceback.txt")
+"""What of a cell's folder travels: to the worker, with each checkpoint, and in the end, before the manifest."""
+
+
+@contextlib.contextmanager
+def connect(address: str) -> Iterator[RayCluster]:
+    """Ray's cluster at `host:port`, "auto" for one that runs on this machine, "local" for a new one of this machine.
+
+    Raises ConfigError where there is none.
+    """
+    if address.startswith("ray://"):
+        raise ConfigError(
+            f"--ray {address}: a sweep writes its results beside its driver, so it runs on a node of the cluster. "
+            "Log in to one, or use `ray job submit`, and give --ray auto"
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options = {"include_dashboard": False} if address == "local" else {}
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon:  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address=address, log_to_driver=False, logging_level="error", **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"--ray {address}: {error}") from error
+    try:
+        yield RayCluster(address)
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """The cluster that this process is connected to."""
+
+    address: str
+
+    @property
+    def workers(self) -> int:
+        """A cell takes one CPU at least."""
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+    def __str__(self) -> str:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return f"Ray with {len(nodes)} nodes"
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        with _Driver(cells, runs.resolve(), command) as driver:
+            yield from driver.run()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker runs."""
+
+    node_id: str
+    environment: Mapping[str, Any]
+    """As a manifest has it."""
+    code: str
+    mark: str | None
+    """What the worker finds in the driver's mark: the driver's own text where they share the runs folder."""
+    missing: str | None
+    """The folder of a model, where the driver has it and this node doesn't."""
+
+    def __str__(self) -> str:
+        return f"{self.environment['hardware']['node']} (Ray node {self.node_id})"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker of a sweep is told."""
+
+    runs: Path
+    command: list[str]
+    mark: Path
+    """A file that the driver has written into the runs folder."""
+    folder: Path
+    """The driver's working directory, which relative paths start from."""
+    variables: Mapping[str, str]
+    models: Sequence[Path]
+    """Those that are folders of the driver's."""
+    base: Files | None
+    """The driver's embedded base: one that was trained on another processor need not be the same to the last bit."""
+
+
+class Worker:
+    """A process of the cluster that runs one cell at a time, in a thread of its own. Methods are Ray calls.
+
+    The ranks of a cell are children of it, and so on one node.
+    """
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.job = job
+        self.messages: queue.Queue[tuple[Any, ...]] = queue.Queue(maxsize=1)
+        if job.folder.is_dir():
+            os.chdir(job.folder)
+        for name, value in job.variables.items():
+            os.environ.setdefault(name, value)
+
+    def place(self) -> Place:
+        """Where this is, for the driver to judge."""
+        try:
+            mark = self.job.mark.read_text()
+        except OSError:
+            mark = None
+        return Place(
+            node_id=ray.get_runtime_context().get_node_id(),
+            environment=environment(),
+            code=code_hash(),
+            mark=mark,
+            missing=next((str(model) for model in self.job.models if not model.is_dir()), None),
+        )
+
+    def start(self, cell: Cell, files: Files | None) -> tuple[Any, ...]:
+        """Starts a cell: from the files where the runs folder is not shared. Returns its first message."""
+        threading.Thread(target=self._run, args=(cell, files), daemon=True).start()
+        return self.next()
+
+    def next(self) -> tuple[Any, ...]:
+        """The next message of the cell: "progress", "files" with a checkpoint, or the last one, "done".
+
+        The cell waits while a message of it lies here.
+        """
+        message = self.messages.get()
+        if message[0] == "error":
+            raise message[1]
+        return message
+
+    def _run(self, cell: Cell, files: Files | None) -> None:
+        try:
+            self.messages.put(("done", *self._run_here(cell, files)))
+        except BaseException as error:
+            self.messages.put(("error", error))
+
+    def _run_here(self, cell: Cell, files: Files | None) -> tuple[str, Files]:
+        """The cell's status, and its results where the driver has yet to get them."""
+        with tempfile.TemporaryDirectory(prefix="gvpo-bench-") as name:
+            scratch = Path(name)
+            if self.job.base is not None:
+                os.environ["GVPO_BENCH_CACHE"] = str(scratch / "cache")
+                unpack(scratch / "cache", self.job.base)
+            if files is None:
+                return launch_cell(cell, self.job.runs, self.job.command, self._tell), {}
+            folder = CellFolder(scratch / "runs" / cell.name)
+            unpack(folder.path, files)
+            sent = _version(folder.resume_path)
+
+            def tell(*progress: Any) -> None:
+                nonlocal sent
+                self._tell(*progress)
+                if (now := _version(folder.resume_path)) not in (None, sent):
+                    self.messages.put(("files", pack(folder.path, CHECKPOINT)))
+                    sent = now
+
+            status = launch_cell(cell, scratch / "runs", self.job.command, tell)
+            return status, pack(folder.path, (*RESULTS, "manifest.json"))
+
+    def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:
+        self.messages.put(("progress", stage, done, total, reward))
+
+
+def _version(folder: Path) -> tuple[int, int] | None:
+    """Another one each time that the folder is replaced."""
+    try:
+        stat = folder.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A worker, seen from the driver."""
+
+    actor: Any
+    place: Place | None = None
+    """None until it has started."""
+    cell: Cell | None = None
+    lost_a_message: bool = False
+    started: float = 0.0
+    claim: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    """The lock of the cell's folder, while the driver writes it for the worker."""
+
+
+class _Driver:
+    """Hands cells to workers, and takes what they send."""
+
+    def __init__(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> None:
+        self.waiting, self.runs, self.command = list(cells), runs, command
+        self.resources = most(cells)
+        models = {cell.config.model.path for cell in cells}
+        embedded = embedded_base() if "embedded" in models else None
+        self.text = uuid.uuid4().hex
+        self.job = Job(
+            runs=runs,
+            command=command,
+            mark=runs / f".mark-{self.text}",
+            folder=Path.cwd(),
+            variables={name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).is_dir()],
+            base=pack(embedded.parent, [embedded.name]) if embedded is not None else None,
+        )
+        self.code, self.versions = code_hash(), environment()["versions"]
+        self.interruptions = dict.fromkeys([cell.name for cell in cells], 0)
+        self.false_starts = 0
+        self.slots: set[_Slot] = set()
+        self.pending: dict[Any, _Slot] = {}
+        """The open call of each worker."""
+
+    def __enter__(self) -> _Driver:
+        write(self.job.mark, self.text)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.job.mark.unlink(missing_ok=True)
+        for slot in self.slots:
+            slot.claim.close()
+            ray.kill(slot.actor)
+
+    def run(self) -> Iterator[CellEvent]:
+        job = ray.put(self.job)
+        if not any(self._fits(node) for node in ray.nodes()):
+            yield CellNote(self.waiting[0], f"waits for a node with {self.resources}; no node of the cluster has that")
+        for _ in self.waiting:
+            self._hire(job)
+        while self.waiting or any(slot.cell for slot in self.slots):
+            (ready,), _ = ray.wait(list(self.pending), num_returns=1)
+            slot = self.pending.pop(ready)
+            try:
+                answer = ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause from error
+            except ActorUnavailableError:  # perhaps for good: Ray takes seconds to find a node dead
+                slot.lost_a_message = True
+                self.pending[slot.actor.place.remote()] = slot
+                continue
+            except RayError as error:
+                yield from self._lose(slot, error)
+                self._hire(job)
+                continue
+            if slot.lost_a_message:
+                ray.kill(slot.actor)
+                yield from self._lose(slot, None)
+                self._hire(job)
+                continue
+            if slot.place is None:
+                slot.place = self._accept(answer)
+            elif slot.cell is not None:
+                yield from self._take(slot, slot.cell, *answer)
+            if slot.cell is not None:
+                self.pending[slot.actor.next.remote()] = slot
+            else:
+                yield from self._give(slot)
+
+    def _fits(self, node: Mapping[str, Any]) -> bool:
+        has = node["Resources"]
+        return node["Alive"] and has.get("CPU", 0) >= self.resources.cpus and has.get("GPU", 0) >= self.resources.gpus
+
+    def _hire(self, job: Any) -> None:
+        """Asks Ray for one more worker; it starts once a node has room."""
+        variables = dict(WORKER_ENVIRONMENT)
+        if self.resources.gpus == 0:
+            variables["CUDA_VISIBLE_DEVICES"] = ""
+        actor = (
+            ray.remote(Worker)
+            .options(
+                num_cpus=self.resources.cpus,
+                num_gpus=self.resources.gpus,
+                runtime_env={"env_vars": variables},
+            )
+            .remote(job)
+        )
+        slot = _Slot(actor)
+        self.slots.add(slot)
+        self.pending[actor.place.remote()] = slot
+
+    def _accept(self, place: Place) -> Place:
+        """Raises ConfigError where a worker would not do what the driver would."""
+        versions = place.environment["versions"]
+        differences = [
+            f"{name} {versions.get(name)} instead of {wanted}"
+            for name, wanted in self.versions.items()
+            if versions.get(name) != wanted
+        ]
+        if place.code != self.code:
+            differences.append("other code of gvpo-bench")
+        if differences:
+            raise ConfigError(
+                f"{place} has {', '.join(differences)}: install the same on every node as on the driver's"
+            )
+        if place.missing is not None:
+            raise ConfigError(
+                f"model.path = {place.missing}: {place} has no such folder; put it where every node sees it, or name a "
+                "hub id"
+            )
+        self.false_starts = 0
+        return place
+
+    def _give(self, slot: _Slot) -> Iterator[CellEvent]:
+        """The next cell to a worker that has none; where none is left, the worker goes."""
+        while self.waiting:
+            assert slot.place is not None
+            cell = self.waiting.pop(0)
+            files = None
+            if slot.place.mark != self.text:
+                folder, cell_hash = CellFolder(self.runs / cell.name), cell.config.hash()
+                slot.claim.enter_context(folder.claim(cell_hash))
+                if folder.is_finished(cell_hash):  # by another sweep, a moment ago
+                    slot.claim.close()
+                    yield CellEnd(cell, "finished", 0.0)
+                    continue
+                files = pack(folder.path, RESUMED_FROM)
+            slot.cell, slot.started = cell, time.monotonic()
+            self.pending[slot.actor.start.remote(cell, files)] = slot
+            yield CellNote(cell, f"runs on {slot.place}")
+            return
+        self.slots.remove(slot)
+
+    def _take(self, slot: _Slot, cell: Cell, kind: str, *message: Any) -> Iterator[CellEvent]:
+        folder = CellFolder(self.runs / cell.name)
+        if kind == "progress":
+            yield CellProgress(cell, *message)
+        elif kind == "files":
+            unpack(folder.path, *message)
+        else:
+            status, results = message
+            if results:
+                manifest = json.loads(results.pop("manifest.json"))
+                unpack(folder.path, results)
+                folder.finish(manifest)
+            slot.claim.close()
+            slot.cell = None
+            yield CellEnd(cell, status, time.monotonic() - slot.started)
+
+    def _lose(self, slot: _Slot, error: RayError | None) -> Iterator[CellEvent]:
+        """A worker died of an error, or was out of reach for a while where there is none.
+
+        If its node was to blame, the cell goes on elsewhere; if not, the cell has failed, as on one machine. Raises
+        ConfigError where no worker can start.
+        """
+        self.slots.remove(slot)
+        cell, place = slot.cell, slot.place
+        if place is None:
+            self.false_starts += 1
+            if (isinstance(error, RayActorError) and error.actor_init_failed) or self.false_starts > INTERRUPTIONS:
+                raise ConfigError(f"no worker can start; is gvpo-bench installed on every node? Ray says: {error}")
+        if place is None or cell is None:
+            return
+        slot.claim.close()
+        seconds = time.monotonic() - slot.started
+        interrupted = error is None or self._is_dead(place.node_id)
+        if interrupted and self.interruptions[cell.name] < INTERRUPTIONS:
+            self.interruptions[cell.name] += 1
+            self.waiting.insert(0, cell)
+            yield CellNote(cell, f"{place} died or was out of reach; the cell goes on from its last checkpoint")
+            return
+        text = f"The process that ran {cell.name} on {place} died: {error}\n"
+        status = bury_cell(cell, self.runs, self.command, text, seconds, place.environment)
+        yield CellEnd(cell, status, seconds)
+
+    def _is_dead(self, node_id: str) -> bool:
+        """Whether a node is; the cluster may learn of it a little later than its workers' callers."""
+        deadline = time.monotonic() + NODE_SECONDS
+        while any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes()):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+        return True
+
+
+def pack(folder: Path, names: Sequence[str]) -> Files:
+    """The named files below a folder, and all files of the named folders; what isn't there is left out."""
+    paths = [path for name in names for path in (folder / name, *sorted((folder / name).rglob("*")))]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def unpack(folder: Path, files: Files) -> None:
+    """Writes what `pack` read: each file, and each folder of files, in one step."""
+    for top in dict.fromkeys(name.partition("/")[0] for name in files):
+        if top in files:
+            write(folder / top, files[top])
+            continue
+        with new_folder(folder / top) as scratch:
+            for name, content in files.items():
+                if name.startswith(f"{top}/"):
+                    write(scratch / name.removeprefix(f"{top}/"), content)
+
+
+def code_hash() -> str:
+    """Of the text of gvpo-bench: it must be the same wherever cells of one table run."""
+    root = Path(harness.__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in ("algorithms", "benchmarks", "harness"):
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,100 @@
+"""A sweep from suite to report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import Problem, load_benchmark
+from harness.model.embedded import embedded_base
+from harness.model.language import check_model
+from harness.model.ranks import join_ranks
+from harness.preflight.doctor import examine, require_health, trains_on_gpu
+from harness.record.cell_folder import CellFolder
+from harness.report.ablation import AblationReport, write_ablation
+from harness.report.suite_report import Report, write_report
+from harness.sampling.local import check_engine
+from harness.suite.config import ConfigError, Suite, points_of
+from harness.sweep.cell import Cell, plan, training_problems
+from harness.sweep.pool import Executor, LocalPool, run_cells, run_cells_on_ranks
+from harness.training.coefficients import write_coefficients
+
+
+def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
+    """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
+
+    Started by torchrun, it runs each cell on all ranks; rank 0 alone writes and prints.
+
+    Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
+    """
+    cells, runs = plan(suite), out / "runs" / suite.name
+    points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
+    about = f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}"
+    with join_ranks(suite.model.device) as ranks:
+        if ranks.alone:
+            console.print(f"{about}; {executor}, {suite.resources} a cell")
+            prepare_model(suite, console)
+            check_health(suite, cells, out, executor.workers, console)
+            outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+        else:
+            if not isinstance(executor, LocalPool):
+                raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray out")
+            console = console if ranks.rank == 0 else Console(quiet=True)
+            console.print(f"{about}; each on {ranks.size} ranks")
+            ranks.first(lambda: prepare_model(suite, console))
+            ranks.first(lambda: check_health(suite, cells, out, 1, console))
+            outcome = run_cells_on_ranks(cells, runs, command=command, console=console)
+    if ranks.rank > 0:
+        return False
+    report: Report | AblationReport
+    if suite.ablation is not None:
+        report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
+    else:
+        for label, reason in write_coefficients(suite, cells, runs).items():
+            console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
+        report = write_report(runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published)
+    console.print(report.render())
+    for name, where in outcome.failed.items():
+        console.print(f"[red]failed[/] {name}: {where}", highlight=False)
+    console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
+    return bool(outcome.failed)
+
+
+def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
+    """Has the doctor look at a sweep that has something to run, and prints what it warns of. Raises DoctorError."""
+    runs = out / "runs" / suite.name
+    if all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+        return
+    require_health(
+        examine(suite, cells, out, workers=workers),
+        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
+    )
+
+
+def prepare_model(suite: Suite, console: Console) -> None:
+    """Trains the embedded base, with progress, where the suite uses it and it isn't cached.
+
+    Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
+    before any cell starts.
+    """
+    points = points_of(suite).values() or [suite]
+    for point in points:
+        check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
+    if suite.model.path == "embedded":
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("training the embedded base", total=None)
+            embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
+    lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
+    uses: dict[str, tuple[Sequence[Problem], int]] = {}
+    # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.
+    for point in sorted(points, key=lambda point: point.train.max_new_tokens):
+        train, evaluation = point.train, point.evaluation
+        uses[f"train.benchmark {train.benchmark}"] = (training_problems(train), train.max_new_tokens)
+        for name in (*evaluation.benchmarks, *evaluation.hard_benchmarks):
+            problems = load_benchmark(name).problems()[: evaluation.limit]
+            uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
+    check_model(suite.model, uses, max_model_len=min(lengths, default=None))

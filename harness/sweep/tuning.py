@@ -1,0 +1,137 @@
+"""Hyper-parameters: as many trials for each algorithm, on seeds and problems that no table uses.
+
+The points of a scrambled Sobol sequence cover learning rate and clipping norm, which are the same for all algorithms
+trial by trial, then the critic's learning rate, then the algorithm's own search space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from scipy.stats import qmc
+
+from algorithms import load_algorithm
+from algorithms.base import LogUniform
+from harness.record.cell_folder import CellFolder, write
+from harness.suite.config import ConfigError, Suite
+from harness.sweep.cell import plan
+from harness.sweep.pool import Executor, run_cells
+from harness.sweep.run import check_health, prepare_model
+
+SOBOL_SEED = 0
+
+
+def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
+    """The settings to try for one algorithm: `optimizer` and `parameters` of each trial."""
+    assert suite.tuning is not None
+    entry = suite.algorithms[label]
+    cls = load_algorithm(entry.algorithm or label)
+    spaces: dict[tuple[str, str], Any] = {
+        ("optimizer", "lr"): LogUniform(*suite.tuning.lr),
+        ("optimizer", "max_norm"): LogUniform(*suite.tuning.max_norm),
+        ("optimizer", "critic_lr"): LogUniform(*suite.tuning.critic_lr),
+    }
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        if f.metadata["search"] is not None:
+            spaces["parameters", f.name] = f.metadata["search"]
+    points = qmc.Sobol(len(spaces), scramble=True, rng=SOBOL_SEED).random(suite.tuning.trials)
+    found = []
+    for point in points:
+        trial: dict[str, Any] = {
+            "optimizer": entry.optimizer.model_dump(exclude_none=True),
+            "parameters": dict(entry.parameters),
+        }
+        for ((section, name), space), u in zip(spaces.items(), point, strict=True):
+            trial[section][name] = float(f"{space.at(float(u)):.3g}")
+        if not cls(**trial["parameters"]).needs.critic:
+            del trial["optimizer"]["critic_lr"]
+        found.append(trial)
+    return found
+
+
+def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
+    """Runs all trials and writes `trials.csv` and `best.toml` to `out/tuning/<suite>/`. Returns whether a cell failed.
+
+    A trial's score is avg@k on the tuning problems, the mean over the tuning seeds; a failed run counts as 0.
+
+    Raises ConfigError where the suite has no [tuning], DoctorError for what would waste the trials.
+    """
+    if suite.tuning is None:
+        raise ConfigError(f"suite {suite.name} has no [tuning] section")
+    if suite.ablation is not None:
+        raise ConfigError(f"suite {suite.name} is an ablation: its points share their settings; tune a suite without")
+    entries = {
+        f"{label}-t{i}": suite.algorithms[label].model_copy(
+            update={
+                "algorithm": suite.algorithms[label].algorithm or label,
+                "optimizer": suite.algorithms[label].optimizer.model_copy(update=trial["optimizer"]),
+                "parameters": trial["parameters"],
+            }
+        )
+        for label in suite.algorithms
+        for i, trial in enumerate(trials(suite, label))
+    }
+    tuning_suite = suite.model_copy(
+        update={
+            "name": f"{suite.name}-tuning",
+            "algorithms": entries,
+            "evaluation": suite.evaluation.model_copy(
+                update={"benchmarks": [suite.tuning.benchmark], "hard_benchmarks": []}
+            ),
+        }
+    )
+    cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
+    prepare_model(tuning_suite, console)
+    check_health(tuning_suite, cells, out, executor.workers, console)
+    runs = out / "runs" / tuning_suite.name
+    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+
+    rows: dict[str, dict[str, Any]] = {}
+    for cell in cells:
+        label, _, trial = cell.config.label.rpartition("-t")
+        row = rows.setdefault(
+            cell.config.label,
+            {
+                "algorithm": label,
+                "trial": int(trial),
+                **entries[cell.config.label].optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}),
+                **{f"parameters.{k}": v for k, v in entries[cell.config.label].parameters.items()},
+                "score": 0.0,
+            },
+        )
+        if cell.name not in outcome.failed:
+            samples = pd.read_parquet(CellFolder(runs / cell.name).path / "samples.parquet", columns=["score"])
+            row["score"] += samples["score"].mean() / len(suite.tuning.seeds)
+        row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
+    table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])
+    folder = out / "tuning" / suite.name
+    write(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    best = table.groupby("algorithm", sort=False).first()
+    write(folder / "best.toml", _as_toml(suite, entries, best, command))
+    console.print(best.to_string())
+    console.print(f"trials: {folder / 'trials.csv'}", soft_wrap=True, highlight=False)
+    return bool(outcome.failed)
+
+
+def _as_toml(suite: Suite, entries: dict[str, Any], best: pd.DataFrame, command: list[str]) -> str:
+    lines = [f"# The best of {suite.tuning.trials if suite.tuning else 0} trials each: {' '.join(command)}"]
+    for label, row in best.iterrows():
+        entry = entries[f"{label}-t{int(row['trial'])}"]
+        optimizer = entry.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}, exclude_none=True)
+        lines += ["", f"[algorithms.{label}]", f"optimizer = {_inline(optimizer)}"]
+        if entry.parameters:
+            lines.append(f"parameters = {_inline(entry.parameters)}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(values: dict[str, Any]) -> str:
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+
+    return "{ " + ", ".join(f"{key} = {text(value)}" for key, value in values.items()) + " }"

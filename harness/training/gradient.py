@@ -1,0 +1,214 @@
+"""Gradient coefficients, and the one backward pass that applies them for every algorithm.
+
+The loss of the whole mini-batch is differentiated with respect to the log-probs (entropies, values); what comes out is
+pushed through the model in whatever micro-batches fit. The gradient is therefore that of the mini-batch for every
+split of it.
+
+Where the mini-batch needs several micro-batches there are two ways, with the same result:
+    two passes  score everything without gradient, take all coefficients at once, forward again with gradient;
+    one pass    for each micro-batch, take its coefficients with all other log-probs held at any value. Right only where
+                coefficients do not depend on other units' log-probs, which an algorithm declares as its `coupling`.
+
+With several ranks (model/ranks.py) a micro-batch is a round: each rank runs its share of the rows, all of them gather
+the log-probs and take the same coefficients, and each pushes those of its own rows through its backward pass. A group
+may lie on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Algorithm, Batch, PolicyOutput
+from harness.model.policy import Rows, Scorer, collect, fits, micro_batches, score
+
+Passes = Literal["auto", "one", "two"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficients:
+    """∂L/∂(log-prob, entropy, value) over the mini-batch. The article's gradient coefficient is C = −∂L/∂log π."""
+
+    loss: float
+    metrics: dict[str, float]
+    logp_GKT: Tensor
+    entropy_GKT: Tensor | None
+    value_GKT: Tensor | None
+    extra_pass: bool = False
+    """A forward pass without gradient was spent on them."""
+
+
+def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> Coefficients:
+    """The gradient of the loss with respect to everything the policy put out.
+
+    That of the log-probs is multiplied by `batch.correction_GKT`, where there is one.
+
+    Raises FloatingPointError where the loss or a coefficient is not finite.
+    """
+    leaves = {
+        f.name: value.detach().clone().requires_grad_()
+        for f in fields(policy)
+        if (value := getattr(policy, f.name)) is not None
+    }
+    with torch.enable_grad():
+        output = algorithm.loss(PolicyOutput(**leaves), batch)
+        if output.loss.requires_grad:
+            grads = torch.autograd.grad(output.loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
+        else:
+            grads = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
+    found = dict(zip(leaves, grads, strict=True))
+    if batch.correction_GKT is not None:
+        found["logp_GKT"] = found["logp_GKT"] * batch.correction_GKT
+    loss = float(output.loss.detach())
+    for name, grad in found.items():
+        bad = ~torch.isfinite(grad)
+        if bad.any():
+            g, k, t = bad.nonzero()[0].tolist()
+            raise FloatingPointError(
+                f"{type(algorithm).__name__}: ∂loss/∂{name} is {float(grad[g, k, t])} at prompt {g}, sample {k}, "
+                f"token {t} of the mini-batch ({int(bad.sum())} of {bad.numel()} are not finite); the loss is {loss}"
+            )
+    if not torch.isfinite(output.loss):
+        raise FloatingPointError(f"{type(algorithm).__name__}: the loss is {loss}")
+    metrics = {name: float(value) for name, value in output.metrics.items()}
+    return Coefficients(
+        loss=loss,
+        metrics=metrics,
+        logp_GKT=found["logp_GKT"],
+        entropy_GKT=found.get("entropy_GKT"),
+        value_GKT=found.get("value_GKT"),
+    )
+
+
+def truncated_ratio(behaviour_logp: Tensor, sampler_logp: Tensor, cap: float) -> Tensor:
+    """min(c, π_behaviour/π_sampler) of each token: truncated importance sampling (Ionides 2008) between the trainer's
+    and the sampling engine's probabilities under the same weights.
+
+    The weights that sampled, and not those of now: from there on an algorithm has its own ratio π_θ/π_behaviour.
+    """
+    return (behaviour_logp - sampler_logp).clamp(max=math.log(cap)).exp()
+
+
+def accumulate_gradient(
+    scorer: Scorer,
+    algorithm: Algorithm,
+    batch: Batch,
+    rows: Rows,
+    *,
+    token_budget: int,
+    passes: Passes = "auto",
+    first_pass: PolicyOutput | None = None,
+) -> Coefficients:
+    """Adds the gradient of the algorithm's loss on one mini-batch to the parameters' `.grad`.
+
+    `rows` are the valid samples of `batch` in the order of `batch.valid_GK.nonzero()`. `passes` "auto" takes one where
+    the units that the algorithm couples fit into `token_budget`. `first_pass` is what a pass under the present weights
+    already gave, [G, K, T]: it saves the first of two passes. Returns the coefficients of the whole mini-batch.
+
+    Raises ValueError where one pass is demanded and the coupled units do not fit.
+    """
+    place_N = batch.valid_GK.cpu().flatten().nonzero().flatten()
+    unit_N = {
+        "sequence": place_N,
+        "group": place_N // batch.valid_GK.shape[1],
+        "batch": torch.zeros_like(place_N),
+    }[algorithm.needs.coupling]
+    ranks = scorer.ranks.size
+    split = micro_batches(rows.length_N, token_budget, unit_N, ranks)
+    one_is_right = all(fits(part, rows.length_N, token_budget, ranks) for part in split)
+    if passes == "one" and not one_is_right:
+        raise ValueError(
+            f"{type(algorithm).__name__} couples the log-probs of a {algorithm.needs.coupling}, which does not fit "
+            f"into {token_budget} tokens: raise token_budget or take two passes"
+        )
+    if one_is_right and passes != "two":
+        return _one_pass(scorer, algorithm, batch, rows, split, place_N)
+    return _two_passes(scorer, algorithm, batch, rows, token_budget, place_N, first_pass)
+
+
+def _one_pass(
+    scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows, split: list[Tensor], place_N: Tensor
+) -> Coefficients:
+    # Any value would do for the log-probs still to come; the old ones keep them plausible.
+    table = PolicyOutput(
+        logp_GKT=batch.old_logp_GKT.clone(),
+        entropy_GKT=torch.zeros_like(batch.old_logp_GKT) if algorithm.needs.entropy else None,
+        value_GKT=None if batch.old_value_GKT is None else batch.old_value_GKT.clone(),
+    )
+    for part in split:
+        live = _forward(scorer, algorithm, batch, rows, part)
+        _write(table, collect(scorer.ranks, live, len(part)), place_N[part])
+        coefficients = differentiate(algorithm, table, batch)
+        _backward(scorer, live, coefficients, part, place_N)
+    return coefficients if len(split) == 1 else differentiate(algorithm, table, batch)
+
+
+def _two_passes(
+    scorer: Scorer,
+    algorithm: Algorithm,
+    batch: Batch,
+    rows: Rows,
+    token_budget: int,
+    place_N: Tensor,
+    first_pass: PolicyOutput | None,
+) -> Coefficients:
+    extra_pass = first_pass is None
+    if first_pass is None:
+        entropy, length = algorithm.needs.entropy, batch.mask_GKT.shape[-1]
+        first_pass = to_groups(
+            score(scorer, rows, response_length=length, token_budget=token_budget, entropy=entropy), batch.valid_GK
+        )
+    coefficients = replace(differentiate(algorithm, first_pass, batch), extra_pass=extra_pass)
+    for part in micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size):
+        live = _forward(scorer, algorithm, batch, rows, part)
+        _backward(scorer, live, coefficients, part, place_N)
+    return coefficients
+
+
+def _forward(scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows, part: Tensor) -> PolicyOutput:
+    """This rank's rows of a part, [M, T]."""
+    mine, _ = scorer.ranks.deal(part)
+    with torch.enable_grad():
+        return scorer(rows.pick(mine), response_length=batch.mask_GKT.shape[-1], entropy=algorithm.needs.entropy)
+
+
+def _present(*outputs: PolicyOutput | Coefficients) -> list[tuple[Tensor, ...]]:
+    """The tensors that all of them have, field by field."""
+    names = [f.name for f in fields(PolicyOutput)]
+    columns = [tuple(getattr(output, name) for output in outputs) for name in names]
+    return [column for column in columns if all(x is not None for x in column)]
+
+
+def _write(table: PolicyOutput, live: PolicyOutput, place_N: Tensor) -> None:
+    """Puts rows into their places of a [G, K, T] table."""
+    for into_GKT, x_NT in _present(table, live):
+        into_GKT.view(-1, into_GKT.shape[-1])[place_N.to(into_GKT.device)] = x_NT.detach()
+
+
+def to_groups(output_N: PolicyOutput, valid_GK: Tensor) -> PolicyOutput:
+    """Rows [N, T] in the order of `valid_GK.nonzero()` as groups [G, K, T], zero where there is no sample."""
+    shape = (*valid_GK.shape, output_N.logp_GKT.shape[-1])
+    empty = {f.name: x.new_zeros(shape) for f in fields(output_N) if (x := getattr(output_N, f.name)) is not None}
+    table = PolicyOutput(**empty)
+    _write(table, output_N, valid_GK.cpu().flatten().nonzero().flatten())
+    return table
+
+
+def _backward(scorer: Scorer, live: PolicyOutput, coefficients: Coefficients, part: Tensor, place_N: Tensor) -> None:
+    """Pushes the coefficients of this rank's rows of a part through the model."""
+    mine, counts = scorer.ranks.deal(part)
+    # The gradient is the sum over ranks, of which FSDP takes the mean. Rows that do not count only keep the others
+    # company.
+    weight = scorer.ranks.size if counts else 0
+    pairs = _present(live, coefficients)
+    torch.autograd.backward(
+        [x_NT for x_NT, _ in pairs],
+        [
+            weight * grad_GKT.view(-1, grad_GKT.shape[-1])[place_N[mine].to(grad_GKT.device)].to(x.dtype)
+            for x, grad_GKT in pairs
+        ],
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from benchmarks.errors import BenchError
+
 Verdict = Literal["correct", "wrong", "no_answer", "timeout", "error"]
 """What a grader says of one response. `no_answer`: the response holds nothing to compare. `timeout` and `error` are
 the grader's own failures; they are counted apart and never silently become `wrong`."""
@@ -12,7 +14,7 @@ the grader's own failures; they are counted apart and never silently become `wro
 GRADER_FAILURES: frozenset[Verdict] = frozenset({"timeout", "error"})
 
 
-class DataError(Exception):
+class DataError(BenchError):
     """The problems of a benchmark are not to be had, or are not the ones that were asked for."""
 
 

@@ -33,6 +33,7 @@ from typing import cast, get_args
 
 from benchmarks.answers import MAX_CHARACTERS
 from benchmarks.benchmark import Verdict
+from benchmarks.errors import BenchError, ExitCode
 
 WALL_FACTOR = 4.0
 """The limit of wall-clock time as a multiple of the limit of CPU time: for a machine that is busy with other things."""
@@ -43,8 +44,10 @@ START_SECONDS = 120.0
 _VERDICTS = frozenset(get_args(Verdict))
 
 
-class GraderError(RuntimeError):
+class GraderError(BenchError, RuntimeError):
     """Grading is impossible here: the worker processes do not start."""
+
+    exit_code = ExitCode.FAILED
 
 
 class Grader:

@@ -14,18 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from harness.suite.config import Suite
-    from harness.sweep.pool import Executor
-
-EXIT_FAILED, EXIT_INPUT, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
-EXIT_CODES = {
-    "ConfigError": EXIT_INPUT,
-    "DataError": EXIT_INPUT,
-    "ReportError": EXIT_INPUT,
-    "DoctorError": EXIT_INPUT,
-    "VLLMError": EXIT_FAILED,
-    "RecordError": EXIT_REFUSED,
-}
-"""By the name of the exception, so that nothing heavy is imported for it."""
+    from harness.sweep.events import Executor
 
 app = typer.Typer(
     add_completion=False,
@@ -69,16 +58,14 @@ def sweep(
     """
     from rich.console import Console
 
-    from harness.suite.config import load_suite
-
     console = Console()
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
-    loaded = load_suite(suite, overrides, algorithm or [])
+    loaded = _load(suite, overrides, algorithm)
     from harness.sweep.run import run_sweep
 
     with _executor(ray, workers, loaded) as executor:
         failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
-    raise typer.Exit(EXIT_FAILED if failed else 0)
+    raise typer.Exit(int(failed))
 
 
 @app.command()
@@ -101,11 +88,10 @@ def plan(
     """
     from rich.console import Console
 
-    from harness.suite.config import load_suite
-
-    loaded = load_suite(suite, settings or [], algorithm or [])
-    from harness.preflight.costs import Assumptions, default_gpu, render, suite_cost
-    from harness.sweep.cell import plan as cells_of
+    loaded = _load(suite, settings, algorithm)
+    from harness.preflight.bill import render
+    from harness.preflight.costs import Assumptions, default_gpu, suite_cost
+    from harness.suite.plan import plan as cells_of
 
     cells = cells_of(loaded)
     assumptions = Assumptions(
@@ -130,11 +116,9 @@ def doctor(
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
 
-    from harness.suite.config import load_suite
-
-    loaded = load_suite(suite, settings or [], algorithm or [])
-    from harness.preflight.doctor import examine, table_of
-    from harness.sweep.cell import plan as cells_of
+    loaded = _load(suite, settings, algorithm)
+    from harness.preflight.doctor import DoctorError, examine, table_of
+    from harness.suite.plan import plan as cells_of
     from harness.sweep.run import prepare_model
 
     console = Console()
@@ -142,7 +126,7 @@ def doctor(
     prepare_model(loaded, console)
     checks = examine(loaded, cells, out, workers=workers or _room_for(loaded))
     console.print(table_of(checks, loaded.name), highlight=False)
-    raise typer.Exit(EXIT_INPUT if any(check.status == "fail" for check in checks) else 0)
+    raise typer.Exit(DoctorError.exit_code if any(check.status == "fail" for check in checks) else 0)
 
 
 @app.command()
@@ -160,14 +144,12 @@ def tune(
     """
     from rich.console import Console
 
-    from harness.suite.config import load_suite
-
-    loaded = load_suite(suite, settings or [], algorithm or [])
+    loaded = _load(suite, settings, algorithm)
     from harness.sweep.tuning import run_tuning
 
     with _executor(ray, workers, loaded) as executor:
         failed = run_tuning(loaded, out, executor=executor, command=_command(), console=Console())
-    raise typer.Exit(EXIT_FAILED if failed else 0)
+    raise typer.Exit(int(failed))
 
 
 @app.command()
@@ -363,6 +345,12 @@ def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Ex
         yield cluster
 
 
+def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
+    from harness.suite.load import load_suite
+
+    return load_suite(source, overrides or [], algorithms or [])
+
+
 def _room_for(suite: Suite) -> int:
     """How many cells this machine's cores have room for."""
     return max(1, _cores() // suite.resources.cpus)
@@ -379,18 +367,17 @@ def _command() -> list[str]:
 def main() -> None:
     """Entry point: turns the project's own errors into a message and an exit code."""
     _check_packages()
+    from benchmarks.errors import BenchError, ExitCode
+
     try:
         app()
     except SystemExit as done:
-        if done.code == EXIT_INTERRUPTED:  # typer's own word for Ctrl-C
+        if done.code == ExitCode.INTERRUPTED:  # typer's own word for Ctrl-C
             print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
-    except Exception as error:
-        code = EXIT_CODES.get(type(error).__name__)
-        if code is None:
-            raise
+    except BenchError as error:
         print(f"gvpo-bench: {error}", file=sys.stderr)
-        raise SystemExit(code) from None
+        raise SystemExit(error.exit_code) from None
 
 
 def _check_packages() -> None:
@@ -405,7 +392,7 @@ def _check_packages() -> None:
                 f"gvpo-bench's own in {here}. Run from another folder, or take that one off PYTHONPATH",
                 file=sys.stderr,
             )
-            raise SystemExit(EXIT_INPUT)
+            raise SystemExit(2)  # ExitCode.INPUT, whose own package may be the one that is shadowed
 
 
 if __name__ == "__main__":  # torchrun -m harness.cli

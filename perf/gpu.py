@@ -29,17 +29,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from algorithms import Batch  # noqa: E402
 from algorithms.grpo import GRPO  # noqa: E402
-from harness.model.policy import (  # noqa: E402
-    LOGITS_AT_ONCE,
-    PolicyModel,
-    Rows,
-    Scorer,
-    autocast,
-    recompute_activations,
-    score,
-    token_logp,
-)
-from harness.record.cell_folder import environment, write, write_json  # noqa: E402
+from harness.model.policy import LOGITS_AT_ONCE, PolicyModel, autocast, recompute_activations, token_logp  # noqa: E402
+from harness.model.rows import Rows  # noqa: E402
+from harness.model.scorer import Scorer, score  # noqa: E402
+from harness.record.environment import environment  # noqa: E402
+from harness.record.files import write, write_json  # noqa: E402
 from harness.training.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
 
 PEAKS = {"H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}

@@ -22,8 +22,9 @@ from pathlib import Path
 
 from benchmarks.grader import Grader
 from harness.evaluation.grade import GradeReport, RecordedResponse, grade_file, read_responses
-from harness.record.cell_folder import environment, write
-from harness.report.suite_report import escape_markdown
+from harness.record.environment import environment
+from harness.record.files import write
+from harness.report.formats import escape_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
 

@@ -10,12 +10,12 @@ import torch
 from blocks import Blocks
 
 from benchmarks import load_benchmark
+from benchmarks.judges import judge_for
 from harness.model.language import load_model
 from harness.record.cell_folder import CellFolder
-from harness.sampling.local import open_engine
-from harness.suite.config import CellConfig
-from harness.suite.rewards import judge_for
-from harness.sweep.cell import build_algorithm
+from harness.sampling.engine import open_engine
+from harness.suite.cell_config import CellConfig
+from harness.suite.plan import build_algorithm
 from harness.training.train import train
 
 

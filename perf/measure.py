@@ -29,11 +29,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import load_benchmark
 from harness.model.language import resolve_path
-from harness.record.cell_folder import environment, write
-from harness.suite.config import load_suite
-from harness.sweep.cell import Cell, plan
-from harness.sweep.pool import WORKER_ENVIRONMENT, LocalPool, run_cells
-from harness.training.train import prompts_of_step
+from harness.record.environment import environment
+from harness.record.files import write
+from harness.suite.load import load_suite
+from harness.suite.plan import Cell, plan
+from harness.sweep.cells import run_cells
+from harness.sweep.pool import WORKER_ENVIRONMENT, LocalPool
+from harness.training.schedule import prompts_of_step
 
 HERE = Path(__file__).resolve().parent
 LABELS = ("grpo", "gvpo", "ppo", "dpo", "kimi", "pg")

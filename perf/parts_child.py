@@ -14,14 +14,17 @@ import torch
 from blocks import Blocks
 
 from benchmarks import load_benchmark
+from benchmarks.judges import judge_for
 from harness.model.language import load_model
+from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
-from harness.sampling.local import ENGINES
-from harness.suite.config import CellConfig
-from harness.suite.rewards import judge_for
-from harness.sweep.cell import build_algorithm
+from harness.sampling.engine import ENGINES
+from harness.suite.cell_config import CellConfig
+from harness.suite.plan import build_algorithm
+from harness.training.batch import assemble, draw
 from harness.training.gradient import Passes, accumulate_gradient
-from harness.training.train import Learner, Spent, assemble, draw, prompts_of_step
+from harness.training.learner import Learner
+from harness.training.schedule import prompts_of_step
 
 PEAK_SIZE = 1024
 """Rows and columns of the square matrices whose product gives the machine's peak."""

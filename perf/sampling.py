@@ -21,9 +21,11 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
-from harness.model.policy import PolicyModel, Rows, Scorer, logprob_chunk, score  # noqa: E402
-from harness.record.cell_folder import environment  # noqa: E402
-from harness.sampling.local import Engine, open_engine  # noqa: E402
+from harness.model.policy import PolicyModel, logprob_chunk  # noqa: E402
+from harness.model.rows import Rows  # noqa: E402
+from harness.model.scorer import Scorer, score  # noqa: E402
+from harness.record.environment import environment  # noqa: E402
+from harness.sampling.engine import Engine, open_engine  # noqa: E402
 from harness.suite.config import Rollout, VLLMSettings  # noqa: E402
 from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""Finds the real benchmark files beside the repository, where the environment does not name them; shared models."""
+"""One thread a process; the real benchmark files, where the environment names none; shared models."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 _DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+# As in the workers of a sweep: two threads add up in another order, and two test processes share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if "GVPO_BENCH_DATA" not in os.environ and _DATA.is_dir():
     os.environ["GVPO_BENCH_DATA"] = str(_DATA)

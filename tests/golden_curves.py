@@ -19,8 +19,9 @@ import torch
 import transformers
 
 from algorithms import ALGORITHMS
-from harness.suite.config import load_suite
-from harness.sweep.cell import plan, run_cell
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
+from harness.sweep.cell import run_cell
 
 HERE = Path(__file__).parent / "golden"
 CURVES = HERE / "curves.json"

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 import harness.report.figures
 import harness.sweep.pool
 from harness.model.embedded import Phase, Recipe, embedded_base
-from harness.record.cell_folder import new_folder
+from harness.record.files import new_folder
 
 
 @pytest.fixture(scope="session")

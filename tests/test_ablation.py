@@ -11,8 +11,9 @@ from synthetic_runs import config, write_cell
 from harness.report import figures
 from harness.report.ablation import write_ablation
 from harness.report.comparison import ReportError
-from harness.suite.config import ConfigError, load_suite, points_of
-from harness.sweep.cell import plan
+from harness.suite.config import ConfigError
+from harness.suite.load import load_suite, points_of
+from harness.suite.plan import plan
 
 pytest_plugins = ["small_fixtures"]
 

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 from small import command, write_suite
 
-from harness.suite.config import ConfigError, Model, Resources, Suite, Train, load_suite, suite_files
-from harness.sweep.cell import build_algorithm, plan
+from harness.suite.config import ConfigError, Model, Resources, Suite, Train
+from harness.suite.load import load_suite, suite_files
+from harness.suite.plan import build_algorithm, plan
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,12 @@ from small import command, manifest
 from transformers import Qwen2Config
 
 from algorithms import ALGORITHMS
-from harness.preflight.costs import Assumptions, ModelSize, count_tokens, memory_of, model_size, suite_cost
-from harness.suite.config import ConfigError, Model, load_suite
-from harness.sweep.cell import plan
+from harness.preflight.costs import Assumptions, count_tokens, suite_cost
+from harness.preflight.memory import memory_of
+from harness.preflight.model_size import ModelSize, model_size
+from harness.suite.config import ConfigError, Model
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
 
 pytest_plugins = ["small_fixtures"]
 

@@ -10,10 +10,11 @@ from small import command
 from benchmarks import Problem, load_benchmark
 from benchmarks.math_problems import DATA_VARIABLE
 from harness.model.language import load_model
-from harness.preflight import doctor
-from harness.sampling.local import CachedEngine, open_engine
-from harness.suite.config import load_suite
-from harness.sweep.cell import plan
+from harness.preflight import doctor, model_checks, overlap
+from harness.sampling.engine import open_engine
+from harness.sampling.local import CachedEngine
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
 
 pytest_plugins = ["small_fixtures"]
 
@@ -69,7 +70,7 @@ def test_engine_that_samples_from_another_policy_fails(suite_file, engine, faile
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
     broken = engine(lm.model, eos_ids=lm.eos_ids, batch=64)
-    checks = list(doctor.agreement(suite, lm, broken))
+    checks = list(model_checks.agreement(suite, lm, broken))
     assert [check.name for check in checks if check.status == "fail"] == failed
 
 
@@ -78,7 +79,7 @@ def test_perturbed_weights_are_put_back(suite_file):
     lm = load_model(suite.model)
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
-        list(doctor.agreement(suite, lm, engine))
+        list(model_checks.agreement(suite, lm, engine))
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
 
 
@@ -86,7 +87,7 @@ def test_two_bos_fail(suite_file):
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
     lm.tokenizer.bos_token = "7"  # stands in most problems, and twice in some
-    (bos, *_) = doctor.prompts(suite, lm)
+    (bos, *_) = model_checks.prompts(suite, lm)
     assert (bos.name, bos.status) == ("BOS", "fail")
     assert "have two of '7'" in bos.found
 
@@ -102,7 +103,7 @@ def test_overlap_tells_the_same_problem_from_a_near_one_and_from_a_phrase():
         problem("1+2*4"),
         problem("1+2*3"),
     ]
-    found = doctor.overlap(train, test)
+    found = overlap.overlap(train, test)
     assert [p.prompt for p in found.same] == [test[0].prompt, "1+2*3"]
     assert [(p.id, other.id) for p, other in found.near] == [("near", "trained")]
     assert found.phrases == 1
@@ -111,7 +112,7 @@ def test_overlap_tells_the_same_problem_from_a_near_one_and_from_a_phrase():
 def test_more_than_one_problem_in_a_hundred_that_is_trained_on_fails(suite_file):
     # the first 12 problems that are scored are those that are trained on
     suite = load_suite(str(suite_file), ["train.benchmark=arithmetic"])
-    checks = {check.name: check for check in doctor.overlaps(suite)}
+    checks = {check.name: check for check in overlap.overlaps(suite)}
     assert checks["overlap arithmetic"].status == "fail"
     assert "of 12 problems 12 are trained on" in checks["overlap arithmetic"].found
     assert checks["overlap arithmetic-hard"].status == "ok"
@@ -119,7 +120,7 @@ def test_more_than_one_problem_in_a_hundred_that_is_trained_on_fails(suite_file)
 
 @real_data
 def test_olympiadbench_has_a_problem_of_the_math_training_set():
-    found = doctor.overlap(load_benchmark("math-train").problems(), load_benchmark("olympiadbench").problems())
+    found = overlap.overlap(load_benchmark("math-train").problems(), load_benchmark("olympiadbench").problems())
     # The same ellipse, but for a comma and the typesetting.
     assert [(p.id, other.id) for p, other in found.near] == [("olympiadbench/517", "math-train/4015")]
     assert found.same == []

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks.answers import boxed_expressions, explicit_answer, find_answer
-from benchmarks.grader import MAX_CHARACTERS, WALL_FACTOR, Grader, GraderError
+from benchmarks.answers import MAX_CHARACTERS, boxed_expressions, explicit_answer, find_answer
+from benchmarks.grader import WALL_FACTOR, Grader, GraderError
 from benchmarks.judge import convert_notation, judge, normal_answer
 from harness.evaluation.grade import grade_file, render
 

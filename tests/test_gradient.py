@@ -21,7 +21,8 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
-from harness.model.policy import Rows, Scorer, score
+from harness.model.rows import Rows
+from harness.model.scorer import Scorer, score
 from harness.training.gradient import accumulate_gradient, differentiate, to_groups, truncated_ratio
 
 TEMPERATURE = 0.8

@@ -14,17 +14,9 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3Config, Qwen3ForC
 
 import harness.model.policy
 from harness.model.language import frozen_copy
-from harness.model.policy import (
-    PolicyModel,
-    Rows,
-    Scorer,
-    decoder_layers,
-    logprob_chunk,
-    micro_batches,
-    padding_share,
-    recompute_activations,
-    score,
-)
+from harness.model.policy import PolicyModel, decoder_layers, logprob_chunk, recompute_activations
+from harness.model.rows import Rows, micro_batches, padding_share
+from harness.model.scorer import Scorer, score
 
 RESPONSES = [[8, 3, 1], [22], [17, 17, 4, 9, 1], [6, 12]]
 T = 5

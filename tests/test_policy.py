@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tiny import PROMPTS, full_logits, gradients, tiny_model, token_logp
 
 from harness.model.language import new_critic
-from harness.model.policy import Rows, Scorer, micro_batches, score
+from harness.model.rows import Rows, micro_batches
+from harness.model.scorer import Scorer, score
 
 RESPONSES = [[8, 3, 1], [22], [17, 17, 4, 9, 1], [6, 12]]
 T = 5

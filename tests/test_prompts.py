@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.language import LanguageModel, chat_template_of, end_of_turn, load_model, tokenise
-from harness.sampling.local import Response
+from harness.model.rows import Response
 from harness.suite.config import ConfigError, Model
 
 CHAT = (

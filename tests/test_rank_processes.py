@@ -158,7 +158,7 @@ def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one
 LAUNCH = """
 import sys
 from pathlib import Path
-from harness.sweep.cell import plan
+from harness.suite.plan import plan
 from harness.suite.config import load_suite
 from harness.sweep.launch import launch_cell
 

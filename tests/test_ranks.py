@@ -25,8 +25,10 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
-from harness.model.policy import PolicyModel, Rows, Scorer, recompute_activations, shard
+from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
+from harness.model.rows import Rows
+from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder
 from harness.sampling.local import LocalEngine
 from harness.suite.config import Rollout

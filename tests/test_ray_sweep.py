@@ -16,13 +16,16 @@ from rich.console import Console
 from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest, write_suite
 
 import harness.model.embedded
-import harness.sweep.ray_sweep
+import harness.sweep.ray_worker
 from harness.model.embedded import embedded_base
-from harness.record.cell_folder import environment
-from harness.suite.config import ConfigError, load_suite
-from harness.sweep.cell import plan
-from harness.sweep.pool import CellNote, CellProgress, run_cells
-from harness.sweep.ray_sweep import Job, Place, RayCluster, Worker, _Driver, code_hash, connect, pack, unpack
+from harness.record.environment import environment
+from harness.suite.config import ConfigError
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
+from harness.sweep.cells import run_cells
+from harness.sweep.events import CellNote, CellProgress
+from harness.sweep.ray_sweep import RayCluster, _Driver, connect
+from harness.sweep.ray_worker import Job, Place, Worker, code_hash, pack, unpack
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -93,7 +96,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
         return "finished"
 
     monkeypatch.setattr(harness.model.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
-    monkeypatch.setattr(harness.sweep.ray_sweep, "launch_cell", look)
+    monkeypatch.setattr(harness.sweep.ray_worker, "launch_cell", look)
     node = worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
     assert node.start(first_cell(suite_file, "gvpo"), None) == ("done", "finished", {})
     assert used == pack(base, ["."])

@@ -7,7 +7,9 @@ import math
 import pytest
 
 import harness.record.cell_folder
-from harness.record.cell_folder import CellFolder, RecordError, environment, new_folder, write, write_json
+from harness.record.cell_folder import CellFolder, RecordError
+from harness.record.environment import environment
+from harness.record.files import new_folder, write, write_json
 
 
 def names(folder):

@@ -21,7 +21,8 @@ from synthetic_runs import coefficients, config, write_cell, write_runs
 
 from harness.report import figures
 from harness.report.comparison import ReportError
-from harness.report.suite_report import Report, escape_latex, write_report
+from harness.report.formats import escape_latex
+from harness.report.suite_report import Report, write_report
 from harness.suite.config import Published
 
 PROBLEMS, SAMPLES = 6, 4

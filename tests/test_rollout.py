@@ -8,8 +8,11 @@ from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, tiny_gpt2, tiny_model, token_logp
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
-from harness.model.policy import PolicyModel, Rows, Scorer, score
-from harness.sampling.local import ENGINES, CachedEngine, TransformersEngine, sample
+from harness.model.policy import PolicyModel
+from harness.model.rows import Rows
+from harness.model.scorer import Scorer, score
+from harness.sampling.engine import ENGINES
+from harness.sampling.local import CachedEngine, TransformersEngine, sample
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.config import load_suite, points_of, suite_files
-from harness.sweep.cell import build_algorithm, plan
+from harness.suite.load import load_suite, points_of, suite_files
+from harness.suite.plan import build_algorithm, plan
 from harness.sweep.tuning import trials
 
 RESULTS = Path(__file__).parent.parent / "results"

@@ -27,9 +27,12 @@ from small import (
 
 import harness.sweep.pool
 from harness.record.cell_folder import CellFolder
-from harness.suite.config import ConfigError, load_suite
-from harness.sweep.cell import bury_cell, plan, run_cell
-from harness.sweep.pool import LocalPool, gpu_shares, run_cells
+from harness.suite.config import ConfigError
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
+from harness.sweep.cell import bury_cell, run_cell
+from harness.sweep.cells import run_cells
+from harness.sweep.pool import LocalPool, gpu_shares
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")  # the undisturbed sweep, which comes before, has drawn them

@@ -20,10 +20,14 @@ from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
 from harness.record.cell_folder import CellFolder
-from harness.sampling.local import ENGINES
-from harness.suite.config import CellConfig, ConfigError, Evaluation, Model, Optimizer, Rollout, Train
+from harness.sampling.engine import ENGINES
+from harness.suite.cell_config import CellConfig
+from harness.suite.config import ConfigError, Evaluation, Model, Optimizer, Rollout, Train
 from harness.suite.rewards import RewardRecipe
-from harness.training.train import Learner, Sample, mini_batches, prompts_of_step, rollout_metrics, train
+from harness.training.batch import Sample, rollout_metrics
+from harness.training.learner import Learner
+from harness.training.schedule import mini_batches, prompts_of_step
+from harness.training.train import train
 
 TIMES = ("seconds",)
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()

@@ -9,8 +9,8 @@ import pytest
 from small import command, manifest, write_suite
 
 from algorithms import ALGORITHMS
-from harness.preflight.doctor import Check
-from harness.suite.config import load_suite
+from harness.preflight.checks import Check
+from harness.suite.load import load_suite
 from harness.sweep.tuning import trials
 
 pytest_plugins = ["small_fixtures"]

@@ -8,7 +8,7 @@ from small import command
 from tiny import tiny_model
 
 from harness.model.ranks import Ranks
-from harness.sampling.local import check_engine, open_engine
+from harness.sampling.engine import check_engine, open_engine
 from harness.sampling.vllm_engine import server_devices
 from harness.suite.config import ConfigError, Rollout, VLLMSettings
 

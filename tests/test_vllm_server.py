@@ -14,7 +14,7 @@ from small import ended
 CHILD = """
 import sys, time
 from pathlib import Path
-import harness.sampling.vllm_engine as engine
+import harness.sampling.vllm_server as engine
 
 
 class Sampler:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from benchmarks import Benchmark, Problem, Verdict
+from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
-from harness.model.policy import Rows, Scorer
 from harness.model.ranks import ALONE, Ranks
+from harness.model.rows import Response, Rows
+from harness.model.scorer import Scorer
 from harness.record.seeding import seed_of
-from harness.sampling.local import Engine, Response
+from harness.sampling.engine import Engine
 from harness.suite.config import ConfigError
-from harness.suite.rewards import Judge, score_of
+from harness.suite.rewards import score_of
 
 SAMPLE_COLUMNS = [
     *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),

@@ -16,15 +16,17 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import load_benchmark
+from benchmarks.judges import judge_for
 from benchmarks.templates import load_template
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import load_model
-from harness.record.cell_folder import RecordError, environment, write, write_json
-from harness.sampling.local import open_engine
+from harness.record.cell_folder import RecordError
+from harness.record.environment import environment
+from harness.record.files import write, write_json
+from harness.sampling.engine import open_engine
 from harness.statistics.intervals import crossed_interval
 from harness.statistics.scores import OUTCOMES, pass_ks, problem_scores
 from harness.suite.config import ConfigError, Model, Rollout
-from harness.suite.rewards import judge_for
 
 
 @dataclass(frozen=True)

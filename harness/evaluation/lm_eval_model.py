@@ -27,10 +27,11 @@ from benchmarks.templates import Template
 from harness.evaluation.evaluation_run import ResultFolder, rollout_settings
 from harness.evaluation.task_folder import own_tasks
 from harness.model.language import CHAT_DATE, LanguageModel, chat_template_of, load_model, without_second_bos
-from harness.model.policy import Rows, Scorer, micro_batches
-from harness.record.cell_folder import write_json
+from harness.model.rows import Rows, micro_batches
+from harness.model.scorer import Scorer
+from harness.record.files import write_json
 from harness.record.seeding import seed_of
-from harness.sampling.local import Engine, open_engine
+from harness.sampling.engine import Engine, open_engine
 from harness.suite.config import ConfigError, Model
 
 DEFAULT_MAX_NEW_TOKENS = 256

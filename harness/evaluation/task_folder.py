@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.lm_eval_tasks import task_files
-from harness.record.cell_folder import cache_folder, new_folder
-from harness.suite.config import ConfigError, hash_of
+from harness.record.files import cache_folder, hash_of, new_folder
+from harness.suite.config import ConfigError
 
 
 def own_tasks(*, samples: int = 1, temperature: float = 0.0, max_new_tokens: int = 1024) -> Path:

@@ -19,9 +19,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, TERMS, Style, random_expression, split_of, write_response
-from harness.record.cell_folder import cache_folder, new_folder
+from harness.record.files import cache_folder, hash_of, new_folder
 from harness.record.seeding import seed_of
-from harness.suite.config import hash_of
 
 PAD, EOS, VOCABULARY = 0, 1, 32
 

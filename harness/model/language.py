@@ -25,7 +25,7 @@ from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.embedded import embedded_base
 from harness.model.policy import Critic
-from harness.sampling.local import Response
+from harness.model.rows import Response
 from harness.suite.config import ConfigError, Model
 
 CHAT_DATE = "26 Jul 2024"

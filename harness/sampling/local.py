@@ -6,11 +6,8 @@ penalties break both the support condition and the parity of log-probs with the 
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,49 +15,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.model.policy import PolicyModel, autocast, widen
+from harness.model.rows import Response
 from harness.record.seeding import generator
-from harness.suite.config import Rollout
-
-
-@dataclass(frozen=True)
-class Response:
-    """One sampled response."""
-
-    tokens: list[int]
-    """Token ids, EOS included where the response ended by itself."""
-    logp: list[float]
-    """log π of each token as the engine computed it, in nats."""
-    truncated: bool
-    """It hit the length limit before EOS."""
-
-
-class Engine(Protocol):
-    """What the trainer asks of a sampler."""
-
-    def sync(self, policy: PolicyModel) -> None:
-        """From now on, samples come from the weights that `policy` has at this moment or, in an engine that shares
-        them, whenever it draws. The trainer calls it before every draw that must see new weights; with several ranks,
-        on each."""
-        ...
-
-    def generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        counts: Sequence[int],
-        *,
-        temperature: float,
-        max_new_tokens: int,
-        seeds: Sequence[int],
-    ) -> list[list[Response]]:
-        """`counts[i]` responses to `prompts[i]`, drawn with `seeds[i]`. Temperature 0 is greedy.
-
-        The same call gives the same responses.
-        """
-        ...
-
-    def release_memory(self) -> None:
-        """Until the next draw or sync the trainer has the GPU to itself."""
-        ...
 
 
 class LocalEngine(ABC):
@@ -290,36 +246,3 @@ class _Draw(LogitsProcessor):
         token_N, logp_N = sample(scores, self.uniform_NT[:, len(self.logp)], self.temperature)
         self.logp.append(logp_N)
         return torch.full_like(scores, -torch.inf).scatter_(-1, token_N[:, None], 0.0)
-
-
-ENGINES: dict[str, type[LocalEngine]] = {"cached": CachedEngine, "transformers": TransformersEngine}
-"""Those that share the trainer's weights."""
-
-
-def check_engine(settings: Rollout, device: torch.device) -> None:
-    """Refuses an engine that cannot run on this machine. `device` is the trainer's.
-
-    Raises ConfigError.
-    """
-    if settings.engine == "vllm":
-        from harness.sampling.vllm_engine import check_vllm
-
-        check_vllm(settings, device)
-
-
-@contextlib.contextmanager
-def open_engine(
-    settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
-) -> Iterator[Engine]:
-    """The engine that a suite asks for, sampling from `model` until it is told otherwise.
-
-    Raises ConfigError where it cannot run on this machine.
-    """
-    check_engine(settings, next(model.parameters()).device)
-    if settings.engine == "vllm":
-        from harness.sampling.vllm_engine import open_vllm
-
-        with open_vllm(settings, model, eos_ids=eos_ids, precision=precision) as engine:
-            yield engine
-        return
-    yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=settings.batch, precision=precision)

@@ -3,56 +3,34 @@
 An engine starts from the model's configuration alone and gets every weight from the trainer. After each hand-over a
 probe is scored by both sides: one of vLLM's own reload calls returns without having done anything, and a sampler that
 is a step behind ruins a run without a word.
-
-vLLM itself is imported by the class `VLLM` and nowhere else: in this process, or in the child that a `Server` starts
-with `python -m`. A child is talked to in JSON lines over a socket; weights go through a safetensors
-file in shared memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import os
-import select
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
-import threading
-import traceback
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-import harness
-from harness.model.policy import PolicyModel, Rows, Scorer, score
-from harness.model.ranks import Ranks, environment_alone, free_memory, visible_gpus, whole
+from harness.model.policy import PolicyModel
+from harness.model.ranks import Ranks, visible_gpus, whole
+from harness.model.rows import Response, Rows
+from harness.model.scorer import Scorer, score
 from harness.record.seeding import seed_of
-from harness.sampling.local import Response
 from harness.sampling.padded_heads import needs_padding, padded_config, padded_weights
+from harness.sampling.vllm_process import VLLM
+from harness.sampling.vllm_server import Servers, VLLMError
 from harness.suite.config import ConfigError, Rollout, VLLMSettings
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's core in the process that opens it
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # or all workers of a sweep would be bound to the same core
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Read when vLLM is imported; what the user has set is left alone."""
 
 PROBE_PROMPT, PROBE_RESPONSE = 8, 24
 """Tokens of the probe."""
@@ -62,12 +40,6 @@ LOWEST_TEMPERATURE = 0.01
 
 NO_CHANGE = 1e-6
 """Nats that the trainer's log-probs of the probe may move without the engine's having to."""
-
-SERVER_CALLS = ("load_file", "sample", "score")
-
-
-class VLLMError(RuntimeError):
-    """The engine does not do what it should. The message says what it is and what to do."""
 
 
 def check_vllm(settings: Rollout, device: torch.device) -> None:
@@ -346,279 +318,3 @@ def checkpoint_weights(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
     """Every tensor of a checkpoint, whole, by name; the output layer too where it is tied to the embeddings."""
     weights = ((name, whole(x)) for name, x in model.state_dict().items())
     return padded_weights(weights, model.config.head_dim) if _pads(model) else weights
-
-
-def _global_generator_untouched() -> contextlib.AbstractContextManager[None]:
-    """vLLM seeds torch's own generator and draws from it."""
-    return torch.random.fork_rng(devices=[])
-
-
-class VLLM:
-    """vLLM in this process, and with tensor parallelism in workers that it starts."""
-
-    def __init__(self, folder: Path, options: Mapping[str, Any]) -> None:
-        for key, value in ENVIRONMENT.items():
-            os.environ.setdefault(key, value)
-        from vllm import LLM
-
-        self.can_sleep = bool(options.get("enable_sleep_mode"))
-        self.among_ranks = options.get("distributed_executor_backend") == "external_launcher"
-        with _global_generator_untouched(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.llm = LLM(
-                model=str(folder),
-                load_format="dummy",
-                skip_tokenizer_init=True,
-                trust_remote_code=False,
-                generation_config="vllm",
-                logprobs_mode="processed_logprobs",
-                worker_extension_cls="harness.sampling.vllm_engine.WorkerExtension",
-                seed=0,
-                **options,
-            )
-
-    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-        self.llm.reset_prefix_cache()
-
-    def load_file(self, file: str) -> None:
-        self.llm.collective_rpc("load_safetensors", args=(file,))
-        self.llm.reset_prefix_cache()
-
-    def sample(self, requests: Sequence[Mapping[str, Any]]) -> list[list[tuple[list[int], list[float]]]]:
-        """Tokens and their log-probs of each request's samples."""
-        from vllm import SamplingParams
-
-        # What an earlier call left in the cache would change the rounding.
-        self.llm.reset_prefix_cache()
-        # Our EOS are stops like others: which they are is not left to the model's own files.
-        fixed = {"top_p": 1.0, "top_k": 0, "ignore_eos": True, "logprobs": 0, "detokenize": False}
-        params = [SamplingParams(**{k: v for k, v in r.items() if k != "prompt"}, **fixed) for r in requests]
-        prompts = [{"prompt_token_ids": list(r["prompt"])} for r in requests]
-        with _global_generator_untouched():
-            outputs = self.llm.generate(prompts, params, use_tqdm=False)
-        return [
-            [
-                (tokens := list(o.token_ids), [at[token].logprob for token, at in zip(tokens, o.logprobs, strict=True)])
-                for o in output.outputs
-            ]
-            for output in outputs
-        ]
-
-    def score(self, tokens: Sequence[int]) -> list[list[float]]:
-        """log π of each token given those before it, at temperature 1, NaN for the first. The one list in the list is
-        that of the one copy of the weights.
-
-        The temperature below is that of the one token that vLLM insists on drawing.
-        """
-        from vllm import SamplingParams
-
-        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        with _global_generator_untouched():
-            (output,) = self.llm.generate([{"prompt_token_ids": list(tokens)}], params, use_tqdm=False)
-        found = zip(tokens, output.prompt_logprobs, strict=True)
-        return [[float("nan") if at is None else at[token].logprob for token, at in found]]
-
-    def sleep(self) -> None:
-        self.llm.sleep(level=1)
-
-    def wake(self) -> None:
-        torch.cuda.empty_cache()
-        self.llm.wake_up()
-
-    def close(self) -> None:
-        core = self.llm.llm_engine.engine_core
-        if self.among_ranks:  # the whole farewell would end the ranks' process group too
-            core._finalizer.detach()
-            core.engine_core.model_executor.shutdown()
-        else:
-            core.shutdown()
-        del self.llm, core
-        free_memory()
-
-
-class WorkerExtension:
-    """Mixed into vLLM's worker class."""
-
-    def load_safetensors(self, file: str) -> None:
-        """Takes over every weight of a file, one tensor at a time."""
-
-        def weights() -> Iterator[tuple[str, Tensor]]:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (it is no mapping)
-                    yield name, tensors.get_tensor(name)
-
-        self.reload_weights(weights_iterator=weights())  # type: ignore[attr-defined]
-
-
-class Servers:
-    """vLLM in child processes that share out the prompts, and each have all weights."""
-
-    def __init__(self, folder: Path, options: Mapping[str, Any], timeout: float, devices: Sequence[str | None]) -> None:
-        self.servers: list[Server] = []
-        try:
-            for place, visible in enumerate(devices):
-                self.servers.append(Server(folder, options, timeout, visible, folder / f"server-{place}.log"))
-            for server in self.servers:
-                server.reply("start")
-        except BaseException:
-            self.close()
-            raise
-
-    def load_file(self, file: str) -> None:
-        self._all("load_file", [file] * len(self.servers))
-
-    def sample(self, requests: Sequence[Mapping[str, Any]]) -> list[list[tuple[list[int], list[float]]]]:
-        size = len(self.servers)
-        parts = self._all("sample", [requests[place::size] for place in range(size)])
-        return [parts[i % size][i // size] for i in range(len(requests))]
-
-    def score(self, tokens: Sequence[int]) -> list[list[float]]:
-        """See `VLLM.score`: a list for each server."""
-        return [logp for (logp,) in self._all("score", [tokens] * len(self.servers))]
-
-    def _all(self, name: str, arguments: Sequence[Any]) -> list[Any]:
-        for server, argument in zip(self.servers, arguments, strict=True):
-            server.ask(name, argument)
-        return [server.reply(name) for server in self.servers]
-
-    def close(self) -> None:
-        for server in self.servers:
-            server.close()
-
-
-class Server:
-    """vLLM in a child process, on the GPUs that `visible` names, which ends when this process does."""
-
-    def __init__(
-        self, folder: Path, options: Mapping[str, Any], timeout: float, visible: str | None, log: Path
-    ) -> None:
-        self.timeout, self.log = timeout, log
-        environment = environment_alone()
-        # The child must find this very package, however this process has found it.
-        paths = [str(Path(harness.__file__).resolve().parent.parent), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-        if visible is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = visible
-        self.socket, theirs = socket.socketpair()
-        self.socket.settimeout(self.timeout)
-        with theirs, self.log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "harness.sampling.vllm_engine",
-                    str(theirs.fileno()),
-                    str(folder),
-                    json.dumps(options),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment,
-                start_new_session=True,  # Ctrl-C is the sweep's to deal with; and its workers end with it
-            )
-        self.received = b""
-
-    def ask(self, name: str, argument: Any) -> None:
-        """Sends a call, which the child answers in its time."""
-        with contextlib.suppress(ConnectionError):  # the reply says why
-            self._send(json.dumps([name, argument]).encode() + b"\n", name)
-
-    def _send(self, line: bytes, name: str) -> None:
-        try:
-            self.socket.sendall(line)
-        except TimeoutError:
-            raise self._silent(name) from None
-
-    def reply(self, name: str) -> Any:
-        """The answer to the oldest open call, or to the start.
-
-        Raises VLLMError where there is none within the timeout, the child has died, or the call failed there.
-        """
-        while b"\n" not in self.received:
-            try:
-                part = self.socket.recv(2**20)
-            except TimeoutError:
-                raise self._silent(name) from None
-            except ConnectionError:
-                part = b""
-            if not part:
-                raise VLLMError(f"the vLLM server died in '{name}' ({self._end()}). The end of its log:\n{self._log()}")
-            self.received += part
-        line, _, self.received = self.received.partition(b"\n")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise VLLMError(f"the vLLM server failed in '{name}':\n{reply['error']}")
-        return reply["result"]
-
-    def _silent(self, name: str) -> VLLMError:
-        return VLLMError(
-            f"the vLLM server has not answered '{name}' within rollout.vllm.server_timeout = {self.timeout:g} s; raise "
-            f"it if one call may take longer. The end of its log:\n{self._log()}"
-        )
-
-    def _end(self) -> str:
-        try:
-            code = self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            return "it closed its connection"
-        if code < 0:
-            return f"killed by {signal.Signals(-code).name}; SIGKILL often means out of memory"
-        return f"exit code {code}"
-
-    def _log(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-20:]
-        return "\n".join(lines) or "(empty)"
-
-    def close(self) -> None:
-        self.socket.close()  # which the child takes as the end
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-        with contextlib.suppress(ProcessLookupError):  # its workers too, which share its session
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def serve(descriptor: int, folder: Path, options: Mapping[str, Any]) -> None:
-    """The child: answers calls until the other side closes the socket, or is no more, and then ends at once."""
-    with socket.socket(fileno=descriptor) as connection, connection.makefile("rwb") as lines:
-        farewell = threading.Thread(target=_end_with, args=(connection, folder), daemon=True)
-        farewell.start()
-
-        def reply(**message: Any) -> None:
-            lines.write(json.dumps(message).encode() + b"\n")
-            lines.flush()
-
-        try:
-            vllm = VLLM(folder, options)
-        except Exception:
-            reply(error=traceback.format_exc())
-            return
-        reply(result=None)
-        for line in lines:
-            name, argument = json.loads(line)
-            try:
-                if name not in SERVER_CALLS:
-                    raise ValueError(f"unknown call {name!r}")
-                result = getattr(vllm, name)(argument)
-            except Exception:
-                reply(error=traceback.format_exc())
-            else:
-                reply(result=result)
-        farewell.join()
-
-
-def _end_with(connection: socket.socket, folder: Path) -> None:
-    """Ends this process and its workers when the other side is gone, even in the middle of a call: the next cell needs
-    the GPU. vLLM's own farewell would take seconds."""
-    hangup = select.poll()
-    hangup.register(connection, 0)  # which is told without being asked for
-    hangup.poll()
-    shutil.rmtree(folder, ignore_errors=True)  # where the other side was killed
-    os.killpg(0, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    serve(int(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))

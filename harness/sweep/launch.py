@@ -11,7 +11,8 @@ from pathlib import Path
 
 from harness.model.ranks import join_ranks
 from harness.record.cell_folder import CellFolder
-from harness.sweep.cell import Cell, OnProgress, bury_cell, run_cell
+from harness.suite.plan import Cell
+from harness.sweep.cell import OnProgress, bury_cell, run_cell
 
 FAREWELL_SECONDS = 5.0
 """How long after the first rank that ended the others may take to say why, before they are killed."""

@@ -13,24 +13,17 @@ import os
 import signal
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn as Remaining
 
 from harness.model.ranks import visible_gpus
-from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError, Resources
-from harness.sweep.cell import Cell, bury_cell, run_cell
+from harness.suite.plan import Cell
+from harness.sweep.cell import bury_cell
+from harness.sweep.events import CellEnd, CellEvent, CellProgress
 from harness.sweep.launch import launch_cell
-
-EVALUATION_STEPS = 4
-"""An evaluation counts as this many training steps in the estimate of the time left."""
 
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -41,200 +34,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
 }
 """Of every worker process."""
-
-
-@dataclass(frozen=True)
-class CellProgress:
-    """A running cell has got further."""
-
-    cell: Cell
-    stage: str
-    done: int
-    total: int
-    reward: float | None
-
-
-@dataclass(frozen=True)
-class CellNote:
-    """What else is worth telling of a cell: where it starts, that its machine died."""
-
-    cell: Cell
-    text: str
-
-
-@dataclass(frozen=True)
-class CellEnd:
-    """A cell is over."""
-
-    cell: Cell
-    status: str
-    """"finished" or "failed"."""
-    seconds: float
-
-
-CellEvent = CellProgress | CellNote | CellEnd
-
-
-class Executor(Protocol):
-    """Where cells run; `str()` of it says so in a few words."""
-
-    @property
-    def workers(self) -> int:
-        """How many cells may run side by side."""
-        ...
-
-    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
-        """Runs the cells, and tells of each how it gets on and how it ends. A cell that fails does not stop the others.
-
-        Closing the generator stops what still runs. Raises ConfigError where the cells cannot run here at all.
-        """
-        ...
-
-
-@dataclass
-class Outcome:
-    """What became of the cells of a sweep, by name."""
-
-    finished: list[str] = field(default_factory=list)
-    """In this sweep."""
-    reused: list[str] = field(default_factory=list)
-    """Finished before."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """With the place of the traceback, or the reason."""
-
-
-def run_cells(
-    cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
-) -> Outcome:
-    """Runs every cell that isn't finished. A cell that fails does not stop the others.
-
-    Raises RecordError where a cell was finished with other settings, and ConfigError where it would have no GPU for a
-    model that must be on one, or under torchrun, whose processes would all do it, before anything starts.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("only `gvpo-bench sweep` runs under torchrun, its cells one after another on all ranks")
-    if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
-        raise ConfigError(
-            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = "
-            f"{most(cells).ranks}"
-        )
-    outcome, waiting = _unfinished(cells, runs, console)
-    if not waiting:
-        return outcome
-    with _Display(waiting, console) as display, contextlib.closing(executor.run(waiting, runs, command)) as events:
-        for event in events:
-            display.show(event)
-            if isinstance(event, CellEnd) and event.status == "finished":
-                outcome.finished.append(event.cell.name)
-            elif isinstance(event, CellEnd):
-                outcome.failed[event.cell.name] = str(runs / event.cell.name / "traceback.txt")
-    return outcome
-
-
-def run_cells_on_ranks(cells: Sequence[Cell], runs: Path, *, command: list[str], console: Console) -> Outcome:
-    """Runs every cell that isn't finished, one after another, each on all ranks of the process group.
-
-    Every rank must call it. A cell that fails is recorded and ends the sweep by its exception, since it must end every
-    rank.
-
-    Raises RecordError where a cell was finished with other settings, before anything starts.
-    """
-    outcome, waiting = _unfinished(cells, runs, console)
-    with _Display(waiting, console) as display:
-        for cell in waiting:
-
-            def on_progress(stage: str, done: int, total: int, reward: float | None, cell: Cell = cell) -> None:
-                display.show(CellProgress(cell, stage, done, total, reward))
-
-            started = time.monotonic()
-            status = run_cell(cell, runs, command, on_progress)
-            display.show(CellEnd(cell, status, time.monotonic() - started))
-            outcome.finished.append(cell.name)
-    return outcome
-
-
-def _unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
-    """The outcome so far, and the cells still to run."""
-    outcome = Outcome()
-    waiting: list[Cell] = []
-    for cell in cells:
-        if CellFolder(runs / cell.name).is_finished(cell.config.hash()):
-            outcome.reused.append(cell.name)
-        else:
-            waiting.append(cell)
-    if outcome.reused:
-        console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before")
-    return outcome, waiting
-
-
-class _Display:
-    """One bar for the sweep and one for each running cell."""
-
-    def __init__(self, cells: Sequence[Cell], console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            Remaining(elapsed_when_finished=True),
-            console=console,
-        )
-        self.sizes = {cell.name: _size(cell) for cell in cells}
-        self.done = dict.fromkeys(self.sizes, 0.0)
-        self.all = self.progress.add_task("sweep", total=sum(self.sizes.values()), note=f"{len(cells)} cells")
-        self.tasks: dict[str, TaskID] = {}
-        self.over = 0
-        self.started = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-    def show(self, event: CellEvent) -> None:
-        name = event.cell.name
-        match event:
-            case CellProgress():
-                self._update(name, event)
-            case CellNote():
-                self.console.print(f"{name}: {event.text}", markup=False, highlight=False, soft_wrap=True)
-            case CellEnd():
-                self._finish(name, event)
-
-    def _update(self, name: str, event: CellProgress) -> None:
-        if name not in self.tasks:
-            self.tasks[name] = self.progress.add_task(name, total=event.total, note="")
-        note = event.stage if event.reward is None else f"{event.stage}, reward {event.reward:.2f}"
-        self.progress.update(self.tasks[name], completed=event.done, total=event.total, note=note)
-        if event.stage == "train":
-            self._set(name, float(event.done))
-
-    def _finish(self, name: str, event: CellEnd) -> None:
-        if name in self.tasks:
-            self.progress.remove_task(self.tasks.pop(name))
-        self._set(name, self.sizes[name])
-        self.over += 1
-        left = ""
-        if not self.console.is_terminal and 0 < sum(self.done.values()) < sum(self.sizes.values()):
-            share = sum(self.done.values()) / sum(self.sizes.values())
-            left = f", about {(time.monotonic() - self.started) * (1 / share - 1):.0f} s left"
-        colour = "green" if event.status == "finished" else "red"
-        self.console.print(
-            f"[{colour}]{event.status}[/] {name} in {event.seconds:.1f} s ({self.over} of {len(self.sizes)}{left})",
-            highlight=False,
-        )
-
-    def _set(self, name: str, done: float) -> None:
-        self.done[name] = max(self.done[name], done)
-        self.progress.update(self.all, completed=sum(self.done.values()))
-
-
-def _size(cell: Cell) -> float:
-    return EVALUATION_STEPS + (0 if cell.is_base else cell.config.train.steps)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,13 @@ from harness.preflight.doctor import examine, require_health, trains_on_gpu
 from harness.record.cell_folder import CellFolder
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
-from harness.sampling.local import check_engine
-from harness.suite.config import ConfigError, Suite, points_of
-from harness.sweep.cell import Cell, plan, training_problems
-from harness.sweep.pool import Executor, LocalPool, run_cells, run_cells_on_ranks
+from harness.sampling.engine import check_engine
+from harness.suite.config import ConfigError, Suite
+from harness.suite.load import points_of
+from harness.suite.plan import Cell, plan, training_problems
+from harness.sweep.cells import run_cells, run_cells_on_ranks
+from harness.sweep.events import Executor
+from harness.sweep.pool import LocalPool
 from harness.training.coefficients import write_coefficients
 
 

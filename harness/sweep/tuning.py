@@ -16,10 +16,12 @@ from scipy.stats import qmc
 
 from algorithms import load_algorithm
 from algorithms.base import LogUniform
-from harness.record.cell_folder import CellFolder, write
+from harness.record.cell_folder import CellFolder
+from harness.record.files import write
 from harness.suite.config import ConfigError, Suite
-from harness.sweep.cell import plan
-from harness.sweep.pool import Executor, run_cells
+from harness.suite.plan import plan
+from harness.sweep.cells import run_cells
+from harness.sweep.events import Executor
 from harness.sweep.run import check_health, prepare_model
 
 SOBOL_SEED = 0

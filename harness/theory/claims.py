@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from harness.record.cell_folder import write
+from harness.record.files import write
 from harness.theory import (
     decomposition,
     estimator,

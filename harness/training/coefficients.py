@@ -9,15 +9,19 @@ import pandas as pd
 
 from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
+from benchmarks.judges import judge_for
 from harness.model.language import load_model
-from harness.model.policy import score
-from harness.record.cell_folder import CellFolder, write
-from harness.sampling.local import open_engine
+from harness.model.scorer import score
+from harness.record.cell_folder import CellFolder
+from harness.record.files import write
+from harness.record.ledger import Spent
+from harness.sampling.engine import open_engine
 from harness.suite.config import Suite
-from harness.suite.rewards import judge_for
-from harness.sweep.cell import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.training.batch import assemble, draw
 from harness.training.gradient import differentiate, to_groups
-from harness.training.train import Learner, Spent, assemble, draw, prompts_of_step
+from harness.training.learner import Learner
+from harness.training.schedule import prompts_of_step
 
 
 def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[str, str]:

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
-from harness.model.policy import Rows, Scorer, collect, fits, micro_batches, score
+from harness.model.rows import Rows, fits, micro_batches
+from harness.model.scorer import Scorer, collect, score
 
 Passes = Literal["auto", "one", "two"]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from harness.model.ranks import Ranks
-from harness.record.cell_folder import new_folder, write_json
+from harness.record.files import new_folder, write_json
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """AdamW's state of a parameter, beside the number of updates."""

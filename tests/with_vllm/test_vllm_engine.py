@@ -19,8 +19,10 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 import harness.sampling.vllm_engine
 from harness.model.policy import PolicyModel, shard
-from harness.sampling.local import CachedEngine, open_engine
-from harness.sampling.vllm_engine import VLLM, Server, VLLMError
+from harness.sampling.engine import open_engine
+from harness.sampling.local import CachedEngine
+from harness.sampling.vllm_process import VLLM
+from harness.sampling.vllm_server import Server, VLLMError
 from harness.suite.config import ConfigError, Rollout, VLLMSettings
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)

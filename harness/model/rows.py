@@ -1,0 +1,122 @@
+"""Responses as token ids, and rows of them ready for a forward pass.
+
+Rows are right-padded `prompt + response`, so causal attention alone keeps padding out of every real token, and token
+ids travel from the sampler to the trainer without a second tokenisation.
+
+Shape suffixes: N rows (responses), L tokens of the longest row, T tokens of the longest response.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Responses with their prompts, ready for a forward pass."""
+
+    input_ids_NL: Tensor
+    """Prompt and response, contiguous, padded on the right."""
+    prompt_length_N: Tensor
+    response_length_N: Tensor
+
+    @staticmethod
+    def of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device | str) -> Rows:
+        """From token ids. The padding's value is of no importance; it is 0."""
+        rows = [torch.tensor([*p, *r]) for p, r in zip(prompts, responses, strict=True)]
+        return Rows(
+            input_ids_NL=nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device),
+            prompt_length_N=torch.tensor([len(p) for p in prompts]),
+            response_length_N=torch.tensor([len(r) for r in responses]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.input_ids_NL)
+
+    @property
+    def length_N(self) -> Tensor:
+        """Tokens of each row, padding not counted."""
+        return self.prompt_length_N + self.response_length_N
+
+    @property
+    def T(self) -> int:
+        """Tokens of the longest response."""
+        return int(self.response_length_N.max())
+
+    @property
+    def response_mask_NT(self) -> Tensor:
+        device = self.input_ids_NL.device
+        return torch.arange(self.T, device=device) < self.response_length_N.to(device)[:, None]
+
+    @property
+    def response_ids_NT(self) -> Tensor:
+        """Token ids of the responses, anything on padding."""
+        device = self.input_ids_NL.device
+        at_NT = self.prompt_length_N.to(device)[:, None] + torch.arange(self.T, device=device)
+        return self.input_ids_NL.gather(1, at_NT.clamp(max=self.input_ids_NL.shape[1] - 1))
+
+    def pick(self, index: Tensor) -> Rows:
+        """Some of the rows, cut to the longest of them."""
+        length = int(self.length_N[index].max())
+        return Rows(
+            input_ids_NL=self.input_ids_NL[index.to(self.input_ids_NL.device), :length],
+            prompt_length_N=self.prompt_length_N[index],
+            response_length_N=self.response_length_N[index],
+        )
+
+
+def micro_batches(length_N: Tensor, token_budget: int, unit_N: Tensor | None = None, ranks: int = 1) -> list[Tensor]:
+    """Splits rows into micro-batches of at most `token_budget` tokens, padding included, of similar lengths.
+
+    With `unit_N`, rows of the same unit stay together. A single row (or unit) above the budget is a micro-batch of its
+    own. With several `ranks` the parts are rounds: a micro-batch on each rank at once (`Ranks.deal`), each within the
+    budget.
+    """
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, unit in enumerate(range(len(length_N)) if unit_N is None else unit_N.tolist()):
+        rows_of[unit].append(row)
+    lengths = length_N.tolist()
+    units = sorted((max(lengths[row] for row in rows), rows) for rows in rows_of.values())
+    batches: list[list[int]] = []
+    for longest, rows in units:
+        if batches and _share(len(batches[-1]) + len(rows), ranks) * longest <= token_budget:
+            batches[-1] += rows
+        else:
+            batches.append([*rows])
+    return [torch.tensor(rows) for rows in batches]
+
+
+def fits(part_N: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1) -> bool:
+    """Whether a part of `micro_batches` is within the budget, or nothing smaller than it could be."""
+    share = _share(len(part_N), ranks)
+    return share == 1 or share * int(length_N[part_N].max()) <= token_budget
+
+
+def _share(rows: int, ranks: int) -> int:
+    return -(-rows // ranks)
+
+
+def padding_share(length_N: Tensor, token_budget: int, ranks: int = 1) -> float:
+    """The share of padding among all tokens that a pass over the rows computes."""
+    computed = 0
+    for part_N in micro_batches(length_N, token_budget, ranks=ranks):
+        mine = [part_N[rank::ranks] for rank in range(min(ranks, len(part_N)))]
+        computed += sum(len(rows) * int(length_N[rows].max()) for rows in mine)
+    return 1 - int(length_N.sum()) / computed
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled response."""
+
+    tokens: list[int]
+    """Token ids, EOS included where the response ended by itself."""
+    logp: list[float]
+    """log π of each token as the engine computed it, in nats."""
+    truncated: bool
+    """It hit the length limit before EOS."""

@@ -1,0 +1,161 @@
+"""Log-probs, entropies, values and KL of given responses: the only forward passes that the trainer makes.
+
+Shape suffixes: N rows (responses), L tokens of the longest row, T tokens of the longest response, M response tokens of
+all rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from algorithms.base import PolicyOutput
+from harness.model.policy import Critic, PolicyModel, autocast
+from harness.model.ranks import ALONE, Ranks, gathered
+from harness.model.rows import Rows, micro_batches
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Runs a policy, and where there is one a critic, over rows."""
+
+    model: PolicyModel
+    """A PreTrainedModel will do: its logits are then computed all at once."""
+    critic: Critic | None = None
+    temperature: float = 1.0
+    precision: str = "float32"
+    ranks: Ranks = ALONE
+    """Who shares the work of `score`, `final_value` and `kl_from`."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, PolicyModel):
+            object.__setattr__(self, "model", PolicyModel(self.model))
+
+    def __call__(self, rows: Rows, *, response_length: int, entropy: bool = False) -> PolicyOutput:
+        """log π (and entropy, and value) of each response token, [N, response_length], zero on padding.
+
+        `logp_GKT` and its companions carry rows N where an algorithm has groups [G, K].
+        """
+        mask_NT = rows.response_mask_NT
+        logp_NT, entropy_NT = self._run(rows, self.temperature, entropy=entropy)
+        value_NT = None
+        if self.critic is not None:
+            value_NT = self._pad(self._values(rows)[:, :-1], mask_NT, response_length)
+        return PolicyOutput(
+            logp_GKT=self._pad(logp_NT, mask_NT, response_length),
+            entropy_GKT=None if entropy_NT is None else self._pad(entropy_NT, mask_NT, response_length),
+            value_GKT=value_NT,
+        )
+
+    def final_value(self, rows: Rows, token_budget: int) -> Tensor:
+        """The critic's value after the last token of each row, [N], in micro-batches, without gradient."""
+
+        def final(part: Rows) -> Tensor:
+            value_NT = self._values(part)
+            return value_NT.gather(1, part.response_length_N[:, None].to(value_NT.device))[:, 0]
+
+        return self._in_micro_batches(final, rows, token_budget)
+
+    def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> Tensor:
+        """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
+        return self._in_micro_batches(lambda part: self._kl_from(base, part), rows, token_budget)
+
+    def _kl_from(self, base: Scorer, rows: Rows) -> Tensor:
+        def kl(logits_V: Tensor, base_logits_V: Tensor) -> Tensor:
+            logp_V, base_logp_V = logits_V.log_softmax(-1), base_logits_V.log_softmax(-1)
+            return (logp_V.exp() * (logp_V - base_logp_V)).sum(-1)
+
+        mask_NT = rows.response_mask_NT
+        if self.model.chunk is None:
+            logits_NTV, _ = self._run(rows, self.temperature, output="logits")
+            base_logits_NTV, _ = base._run(rows, base.temperature, output="logits")
+            return torch.where(mask_NT, kl(logits_NTV, base_logits_NTV), 0.0).sum(-1)
+        hidden_MH, base_hidden_MH = (scorer._run(rows, output="hidden")[0] for scorer in (self, base))
+        device = hidden_MH.device
+        with gathered(self.model, base.model), self._autocast(device):
+            pieces = zip(self.model.split(hidden_MH), self.model.split(base_hidden_MH), strict=True)
+            kl_M = torch.cat(
+                [kl(self.model.head(h, self.temperature), base.model.head(b, base.temperature)) for h, b in pieces]
+            )
+        return kl_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, kl_M).sum(-1)
+
+    @torch.no_grad()
+    def loglikelihood(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Σ_t log π of each response in nats, and whether each of its tokens is the most likely one, [N] both."""
+        logits_NTV, _ = self._run(rows, self.temperature, output="logits")
+        targets_NT, mask_NT = rows.response_ids_NT, rows.response_mask_NT
+        logp_NT = logits_NTV.log_softmax(-1).gather(-1, targets_NT[..., None])[..., 0]
+        greedy_NT = logits_NTV.argmax(-1) == targets_NT
+        return torch.where(mask_NT, logp_NT, 0.0).sum(-1), (greedy_NT | ~mask_NT).all(-1)
+
+    @torch.no_grad()
+    def _in_micro_batches(self, work: Callable[[Rows], Tensor], rows: Rows, token_budget: int) -> Tensor:
+        """`work` of all rows, [N]."""
+        parts = micro_batches(rows.length_N, token_budget, ranks=self.ranks.size)
+        found = [self.ranks.collect(work(rows.pick(self.ranks.deal(part)[0])), len(part)) for part in parts]
+        x_N = torch.cat(found)
+        return x_N[torch.cat(parts).argsort().to(x_N.device)]
+
+    def _run(self, rows: Rows, temperature: float = 1.0, **options: Any) -> tuple[Tensor, Tensor | None]:
+        with self._autocast(rows.input_ids_NL.device):
+            return self.model(rows, temperature, **options)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[object]:
+        # Casts of sharded weights would stay whole for as long as they are kept.
+        return autocast(device, self.precision, keep_weights=self.ranks.alone)
+
+    def _values(self, rows: Rows) -> Tensor:
+        """Values before each response token and after the last, [N, T + 1]."""
+        assert self.critic is not None
+        device = rows.input_ids_NL.device
+        with self._autocast(device):
+            value_NL = self.critic(rows.input_ids_NL)
+        at_NT = rows.prompt_length_N.to(device)[:, None] - 1 + torch.arange(rows.T + 1, device=device)
+        return value_NL.gather(1, at_NT.clamp(max=value_NL.shape[1] - 1))
+
+    @staticmethod
+    def _pad(x_NT: Tensor, mask_NT: Tensor, length: int) -> Tensor:
+        x_NT = torch.where(mask_NT, x_NT, torch.zeros((), dtype=x_NT.dtype, device=x_NT.device))
+        return nn.functional.pad(x_NT, (0, length - x_NT.shape[1]))
+
+
+@torch.no_grad()
+def score(
+    scorer: Scorer, rows: Rows, *, response_length: int, token_budget: int, entropy: bool = False
+) -> PolicyOutput:
+    """The same without gradient, for all rows, in micro-batches."""
+    outputs = []
+    order = micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size)
+    for index in order:
+        mine, _ = scorer.ranks.deal(index)
+        output = scorer(rows.pick(mine), response_length=response_length, entropy=entropy)
+        outputs.append(collect(scorer.ranks, output, len(index)))
+    inverse = torch.cat(order).argsort()
+    return join(outputs, inverse)
+
+
+def collect(ranks: Ranks, output: PolicyOutput, rows: int) -> PolicyOutput:
+    """A round's outputs from those of this rank's rows, without gradient where there are several ranks."""
+    found = {f.name: x for f in fields(output) if (x := getattr(output, f.name)) is not None}
+    return PolicyOutput(**{name: ranks.collect(x, rows) for name, x in found.items()})
+
+
+def join(outputs: Sequence[PolicyOutput], inverse: Tensor) -> PolicyOutput:
+    """Concatenates outputs of micro-batches and restores the rows' order."""
+
+    def merge(parts: Iterator[Tensor | None]) -> Tensor | None:
+        tensors = [part for part in parts if part is not None]
+        return torch.cat(tensors)[inverse.to(tensors[0].device)] if tensors else None
+
+    logp = merge(o.logp_GKT for o in outputs)
+    assert logp is not None
+    return PolicyOutput(
+        logp_GKT=logp,
+        entropy_GKT=merge(o.entropy_GKT for o in outputs),
+        value_GKT=merge(o.value_GKT for o in outputs),
+    )

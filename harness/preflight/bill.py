@@ -1,0 +1,109 @@
+"""What `gvpo-bench plan` prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.box
+from rich.table import Table
+
+from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, Tokens, prompts_of
+from harness.preflight.gpus import GPUS
+from harness.report.columns import tokens
+from harness.suite.cell_config import CellConfig
+from harness.suite.config import Suite
+from harness.suite.plan import Cell
+
+
+def total(costs: Sequence[CellCost], which: str) -> Tokens:
+    """The sum of `tokens` or `most` over cells."""
+    fields = [f.name for f in dataclasses.fields(Tokens)]
+    return Tokens(**{name: sum(getattr(getattr(cost, which), name) for cost in costs) for name in fields})
+
+
+def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], assumptions: Assumptions) -> list[Any]:
+    """What `gvpo-bench plan` prints: tokens and hours, memory, disk, and what was assumed."""
+    work = Table(title=f"{suite.name}: {len(cells)} cells on {assumptions.gpu}", box=rich.box.SIMPLE_HEAD)
+    work.add_column("algorithm")
+    for name in (
+        "cells",
+        "drawn",
+        "at most",
+        "trained",
+        "forward",
+        "evaluated",
+        "core h" if assumptions.gpu == "cpu" else "GPU h",
+    ):
+        work.add_column(name, justify="right")
+    groups: dict[str, list[CellCost]] = {}
+    for cell in cells:
+        point = cell.config.suite.partition("/")[2]
+        groups.setdefault(f"{point} {cell.config.label}".strip(), []).append(costs[cell.name])
+
+    def row(name: str, group: Sequence[CellCost]) -> list[str]:
+        mean, most = total(group, "tokens"), total(group, "most")
+        hours = sum(sum(cost.hours.values()) for cost in group)
+        counts = (mean.generated, most.generated, mean.trained, mean.scored + mean.reference + mean.critic)
+        shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+        return [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]
+
+    for name, group in groups.items():
+        work.add_row(*row(name, group))
+    work.add_section()
+    work.add_row(*row("all", list(costs.values())), style="bold")
+
+    # Of equals, in megabytes, the one that takes more in an update: evaluation is the same for all.
+    def largest_of(item: tuple[str, list[CellCost]]) -> tuple[float, float]:
+        memory = item[1][0].memory
+        return round(memory.peak / 1e6), sum(memory.training.values())
+
+    name, largest = max(groups.items(), key=largest_of)
+    memory = largest[0].memory
+    ranks = cells[0].resources.ranks
+    each = f"one of {ranks} GPUs" if ranks > 1 else "one GPU"
+    table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
+    table.add_column("when")
+    table.add_column("what")
+    table.add_column("GB", justify="right")
+    phases = {"always": memory.resident, "in an update": memory.training, "in a rollout": memory.rollout}
+    phases |= {f"or {moment}": parts for moment, parts in memory.between.items() if sum(parts.values()) == memory.peak}
+    for when, parts in phases.items():
+        for what, size in parts.items():
+            table.add_row(when, what, f"{size / 1e9:.3g}")
+            when = ""
+    table.add_section()
+    table.add_row("peak", "", f"{memory.peak / 1e9:.3g}", style="bold")
+
+    gpu = GPUS[assumptions.gpu]
+    lines = []
+    if memory.peak > gpu.memory:
+        lines.append(
+            f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {assumptions.gpu}'s {gpu.memory / 1e9:.0f}; lower "
+            "train.token_budget or rollout.batch, set train.activation_checkpointing, or raise resources.ranks"
+        )
+    kept = sum(cost.checkpoint + cost.samples for cost in costs.values())
+    running = max(cost.resume for cost in costs.values())
+    lines.append(f"disk: {kept / 1e9:.3g} GB stay; {running / 1e9:.3g} GB more for each cell that runs")
+    return [work, table, *lines, *(f"assumed: {line}" for line in stated(cells[0].config, assumptions))]
+
+
+def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
+    """The assumptions in words."""
+    settings, gpu = config.evaluation, GPUS[assumptions.gpu]
+    names = (*settings.benchmarks, *settings.hard_benchmarks)
+    peak = gpu.bfloat16 if config.model.precision == "bfloat16" else gpu.float32
+    efficiency = GENERATION_EFFICIENCY[config.rollout.engine]
+    return [
+        f"a response has {assumptions.response(config.train.max_new_tokens):.4g} of at most "
+        f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit",
+        "prompts tokenised and counted"
+        if prompts_of(config.model, config.train, names, settings.limit).exact
+        else "three characters of a prompt are a token: there is no tokenizer in model.path",
+        f"forward and backward passes reach {assumptions.mfu:.0%} of {peak / 1e12:.3g} TFLOP/s (--mfu)",
+        f"a GPU draws {assumptions.generation_rate:.4g} tokens/s (--generation-rate)"
+        if assumptions.generation_rate
+        else f"drawing reaches {efficiency:.0%} of what {gpu.bandwidth / 1e12:.3g} TB/s or that peak allow "
+        f"(--generation-rate); start-up, grading and idle time are not counted",
+    ]

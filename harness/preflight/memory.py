@@ -1,0 +1,113 @@
+"""The memory and the disk that a cell takes, estimated from the model's config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from algorithms.base import Needs
+from harness.model.policy import LOGITS_AT_ONCE
+from harness.preflight.model_size import ModelSize
+from harness.suite.cell_config import CellConfig
+from harness.suite.plan import BASE
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one GPU, at the moments when most is in use."""
+
+    resident: dict[str, float]
+    """Throughout."""
+    training: dict[str, float]
+    """More of it in an update."""
+    rollout: dict[str, float]
+    """More of it while responses are drawn."""
+    between: dict[str, dict[str, float]]
+    """All of it at other moments, where these may take more."""
+
+    @property
+    def peak(self) -> float:
+        within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
+        return max([within, *(sum(parts.values()) for parts in self.between.values())])
+
+
+def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, float]:
+    """Bytes that a cell leaves, and bytes more while it runs: its resumable state, of which the old one is there until
+    the new one is whole."""
+    if config.label == BASE:
+        return 0.0, 0.0
+    weights = 4.0 * size.parameters
+    critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
+    sampler = weights if config.train.refresh_every > 1 else 0.0
+    state = 3 * weights + 3 * critic + sampler  # weights and Adam's two moments
+    return weights, 2 * state if config.train.checkpoint_every else 0.0
+
+
+def memory_of(
+    config: CellConfig, size: ModelSize, needs: Needs, longest: float, whole: float, ranks: int = 1
+) -> Memory:
+    """Of each of `ranks` GPUs of `whole` bytes.
+
+    Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
+    a pass. What is trained or scored is sharded; what samples is whole on each rank, and a copy of the policy where it
+    is stale or the policy is sharded, but for vLLM, which takes the weights from the shards. vLLM takes its fraction of
+    the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
+    """
+    train = config.train
+    width = 2 if config.model.precision == "bfloat16" else 4
+    weights = 4.0 * size.parameters
+    shard = weights / ranks
+    critic = 4.0 * (size.body + size.hidden + 1) / ranks if needs.critic else 0.0
+    updated = train.prompts * train.samples / train.mini_batches / ranks * longest
+    passes = min(max(train.token_budget, longest), updated)  # tokens of a pass with gradient
+    # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
+    chunk = train.logprob_chunk or max(1, LOGITS_AT_ONCE // size.vocabulary)
+    logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
+    sequences = min(config.rollout.batch, train.prompts * train.samples / ranks)
+    kept = passes * size.activation_bytes(width)
+    copies = 2.0 * (size.parameters + critic * ranks / 4) if width == 2 else 0.0
+    if train.activation_checkpointing:  # each layer's float32 input, and all of one layer
+        kept = passes * 4 * size.hidden * size.layers + kept / size.layers
+        copies = copies / size.layers if ranks > 1 else copies
+    if config.label == BASE:
+        resident = {"policy": weights, "base, for the KL": shard}
+        training: dict[str, float] = {"logits": logits}
+    else:
+        resident = {
+            "policy": shard,
+            "Adam": 2 * shard,
+            "base, for the KL": shard,
+            "reference": shard if needs.reference else 0.0,
+            "sampling policy": weights
+            if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
+            else 0.0,
+            "critic and its Adam": 3 * critic,
+        }
+        training = {
+            "gradients": shard + critic,
+            "bfloat16 copies": copies,
+            "activations": kept * (2 if needs.critic else 1),
+            "logits": logits,
+        }
+    rollout: dict[str, float] = {
+        "bfloat16 copies": 2.0 * size.parameters if width == 2 else 0.0,
+        "KV cache": sequences * longest * size.kv_bytes(width),
+        "logits": 4 * 4.0 * sequences * size.vocabulary,
+    }
+    if config.rollout.engine == "vllm":
+        vllm = config.rollout.vllm_or_default
+        share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
+        rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
+        resident["vLLM"] = share if vllm.sleep is False else 0.0
+    between: dict[str, dict[str, float]] = {}
+    if config.label != BASE and ranks > 1:
+        shards = {name: resident[name] for name in ("base, for the KL", "reference")} | {"critic": critic}
+        asleep = {"vLLM": resident.get("vLLM", 0.0)}
+        between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
+        between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
+    resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
+    return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})
+
+
+def _nonzero(parts: Mapping[str, float]) -> dict[str, float]:
+    return {name: size for name, size in parts.items() if size}

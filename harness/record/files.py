@@ -1,0 +1,60 @@
+"""Files and folders that are the old ones or the whole new ones, whatever kills the process that writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON in one step. Raises ValueError on NaN or infinity, which JSON does not have."""
+    write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def cache_folder() -> Path:
+    """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
+    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
+    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A scratch folder that becomes `target` when the block ends well, replacing what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    scratch.chmod(0o755)
+    try:
+        yield scratch
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
+            target.rename(old / "replaced")
+            scratch.rename(target)
+            shutil.rmtree(old)
+        else:
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def hash_of(value: Any) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

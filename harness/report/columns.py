@@ -1,0 +1,153 @@
+"""The columns of the tables as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from harness.suite.config import Published
+
+SIGNIFICANT = 0.05
+
+
+TOO_FEW = "too few seeds to test"
+
+
+TextTable = dict[str, list[str]]
+"""Columns of text by their heading."""
+
+
+def k_text(evaluation: dict[str, Any], benchmark: str | None = None) -> str:
+    """k of avg@k, of one benchmark or of all; "k" where they differ."""
+    samples = evaluation["samples"]
+    found = {samples} if isinstance(samples, int) else set(samples.values())
+    if benchmark is not None and not isinstance(samples, int):
+        found = {samples[benchmark]}
+    return str(found.pop()) if len(found) == 1 else "k"
+
+
+def difference_heading(table: pd.DataFrame, baseline: str | None) -> str:
+    return f"Δ to {table.set_index('algorithm')['name'].get(baseline, '')}"
+
+
+def is_significant(table: pd.DataFrame, baseline: str | None) -> dict[str, list[bool]]:
+    """Which cells of which column are significant."""
+    return {difference_heading(table, baseline): [bool(p < SIGNIFICANT) for p in table["p_holm"]]}
+
+
+def with_interval(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+    if pd.isna(value):
+        return ""
+    text = f"{value:{sign}.{decimals}f}".replace("-", "−")
+    return text if pd.isna(low) else f"{text} ± {(high - low) / 2:.{decimals}f}"
+
+
+def interval_texts(table: pd.DataFrame, value: str, ci: str, decimals: int, sign: str = "") -> list[str]:
+    """A column with its intervals, as text."""
+    return [
+        with_interval(row[value], row[f"{ci}_low"], row[f"{ci}_high"], decimals, sign) for _, row in table.iterrows()
+    ]
+
+
+def plain(value: Any, spec: str) -> str:
+    return "" if pd.isna(value) else f"{value:{spec}}"
+
+
+def tokens(value: float) -> str:
+    if pd.isna(value):
+        return ""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def p_texts(differences: Iterable[float], p_values: Iterable[float]) -> list[str]:
+    """A column of corrected p-values; empty where there is no difference to test."""
+
+    def text(difference: float, p: float) -> str:
+        if pd.isna(difference):
+            return ""
+        return TOO_FEW if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+    return [text(difference, p) for difference, p in zip(differences, p_values, strict=True)]
+
+
+def published_columns(published: Sequence[Published], benchmarks: Sequence[str]) -> TextTable:
+    """Others' numbers, the benchmarks in the order of ours."""
+    names = [name for name in benchmarks if any(name in row.scores for row in published)]
+    names += sorted({name for row in published for name in row.scores} - set(names))
+    return {
+        "published elsewhere (%)": [row.label for row in published],
+        **{name: [plain(row.scores.get(name, float("nan")), ".2f") for row in published] for name in names},
+        "protocol": [row.protocol for row in published],
+        "source": [row.source for row in published],
+    }
+
+
+def score_columns(table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str]) -> TextTable:
+    """The columns of the first table as text; a column that no row fills is left out."""
+    scores = interval_texts(table, "avg_at_k", "ci", 3)
+    benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
+    shown = {
+        "algorithm": list(table["name"]),
+        "seeds": [plain(n, "d") for n in table["n_seeds"]],
+        f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
+        **{
+            f"{name} avg@{k_of[name]}": interval_texts(table, f"avg_at_k_{name}", f"{name}_ci", 3)
+            for name in benchmarks
+        },
+        difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
+        "p (Holm)": p_texts(table["diff"], table["p_holm"]),
+        f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
+        "reward AUC": interval_texts(table, "auc", "auc_ci", 3),
+        "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
+        "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
+        "collapsed": [plain(n, "d") for n in table["collapsed"]],
+        "failed": [plain(n, "d") for n in table["failed"]],
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
+def sample_columns(table: pd.DataFrame) -> TextTable:
+    """The columns of the table of samples as text: a row a benchmark and algorithm."""
+    chances = {
+        name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
+        for name in map(str, table)
+        if name.startswith(("pass_at_", "maj_at_")) and not name.endswith(("_low", "_high"))
+    }
+    shown = {
+        "benchmark": list(table["benchmark"]),
+        "algorithm": list(table["name"]),
+        "k": [str(k) for k in table["k"]],
+        "avg@k": interval_texts(table, "avg_at_k", "ci", 3),
+        **chances,
+        "wrong": [f"{share:.1%}" for share in table["wrong"]],
+        "no answer": [f"{share:.1%}" for share in table["no_answer"]],
+        "truncated": [f"{share:.1%}" for share in table["truncated"]],
+        "grader failures": [f"{share:.1%}" for share in table["grader_failures"]],
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}
+
+
+def cost_columns(table: pd.DataFrame) -> TextTable:
+    """The columns of the third table as text."""
+    parameters = [
+        "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
+        for text in table["parameters"]
+    ]
+    shown = {
+        "algorithm": list(table["name"]),
+        "seconds a run": [plain(value, ".1f") for value in table["seconds"]],
+        "generated tokens": [tokens(value) for value in table["generated_tokens"]],
+        "trained tokens": [tokens(value) for value in table["trained_tokens"]],
+        "extra tokens": [tokens(value) for value in table["extra_tokens"]],
+        "tuning trials": [plain(n, "d") for n in table["tuning_trials"]],
+        "lr": [plain(value, ".3g") for value in table["lr"]],
+        "max-norm": [plain(value, ".3g") for value in table["max_norm"]],
+        "parameters": parameters,
+    }
+    return {column: texts for column, texts in shown.items() if any(texts)}

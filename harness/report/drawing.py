@@ -1,0 +1,155 @@
+"""How figures look: an algorithm has one colour, marker and line style in all of them, so they can be read side by side
+and in greyscale. Does not import torch.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import matplotlib
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from harness.statistics.intervals import t_band
+
+DPI = 200
+
+
+GREY = "0.45"
+
+
+LIGHT = 0.35  # alpha of single seeds
+
+
+BAND = 0.15  # alpha of intervals drawn as areas
+
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
+
+
+DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)))
+
+
+FIRST = ("gvpo", "grpo", "ppo", "dpo", "kimi", "pg")  # these look the same in the figures of every suite
+
+
+class Style(NamedTuple):
+    color: Any
+    marker: str
+    dashes: Any
+
+
+class Drawing(NamedTuple):
+    name: str
+    caption: str
+    figure: Figure
+
+
+def place(label: str) -> tuple[int, str]:
+    """Sorts labels: those of FIRST in its order, then the others by name."""
+    return (FIRST.index(label) if label in FIRST else len(FIRST), label)
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """By label. Eleven markers, ten colours and seven line styles: no two of the first 770 look the same."""
+    palette = sns.color_palette("colorblind", 10)
+    ordered = sorted(set(labels), key=place)
+    position = {label: FIRST.index(label) for label in ordered if label in FIRST}
+    others = [label for label in ordered if label not in FIRST]
+    position |= {label: len(FIRST) + index for index, label in enumerate(others)}
+    return {
+        label: Style(palette[i % 10], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+        for label, i in position.items()
+    }
+
+
+@contextmanager
+def look() -> Iterator[None]:
+    """The common style, and an SVG writer that gives the same file for the same figure."""
+    settings = {
+        **sns.axes_style("ticks"),
+        **sns.plotting_context("paper", font_scale=1.1),
+        "axes.grid": True,
+        "grid.color": "0.92",
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "lines.linewidth": 1.6,
+        "legend.frameon": False,
+        "svg.hashsalt": "gvpo-bench",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def encode(figure: Figure, kind: str) -> bytes:
+    """The figure as an "svg" or "png" file: the same bytes for the same figure, without date or program version."""
+    buffer = io.BytesIO()
+    with look():
+        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure with constrained layout; sizes in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style[label].color,
+            marker=style[label].marker,
+            linestyle=style[label].dashes if lines else "none",
+            label=names[label],
+        )
+        for label in order
+    ]
+    figure.legend(handles=handles, loc="outside right upper", handlelength=3.2 if lines else 1.0)
+
+
+def band(axes: Any, x: Any, value_SX: Any, style: Style, index: int, count: int) -> None:
+    """A curve's mean and interval; markers are staggered so that those of several curves do not hide each other."""
+    mean_X, low_X, high_X = t_band(value_SX)
+    stride = max(1, len(x) // 6)
+    axes.plot(
+        x,
+        mean_X,
+        color=style.color,
+        linestyle=style.dashes,
+        marker=style.marker,
+        markersize=6,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        markevery=(index * stride // max(1, count), stride),
+    )
+    axes.fill_between(x, low_X, high_X, color=style.color, alpha=BAND, linewidth=0)
+
+
+def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:
+    """Single seeds."""
+    axes.plot(
+        x,
+        y,
+        linestyle="none",
+        marker=style.marker,
+        markersize=3.5,
+        color=style.color,
+        alpha=LIGHT,
+        markeredgewidth=0,
+    )
+
+
+def arms(row: Any, column: str, ci: str) -> list[list[float]]:
+    """The lengths of an error bar below and above."""
+    return [[row[column] - row[f"{ci}_low"]], [row[f"{ci}_high"] - row[column]]]

@@ -1,0 +1,83 @@
+"""Runs the cells of a suite that are not finished, wherever an executor puts them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.record.cell_folder import CellFolder
+from harness.suite.config import ConfigError
+from harness.suite.plan import Cell
+from harness.sweep.cell import run_cell
+from harness.sweep.display import _Display
+from harness.sweep.events import CellEnd, CellProgress, Executor, Outcome
+from harness.sweep.pool import most
+
+
+def run_cells(
+    cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
+) -> Outcome:
+    """Runs every cell that isn't finished. A cell that fails does not stop the others.
+
+    Raises RecordError where a cell was finished with other settings, and ConfigError where it would have no GPU for a
+    model that must be on one, or under torchrun, whose processes would all do it, before anything starts.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("only `gvpo-bench sweep` runs under torchrun, its cells one after another on all ranks")
+    if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
+        raise ConfigError(
+            "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = "
+            f"{most(cells).ranks}"
+        )
+    outcome, waiting = _unfinished(cells, runs, console)
+    if not waiting:
+        return outcome
+    with _Display(waiting, console) as display, contextlib.closing(executor.run(waiting, runs, command)) as events:
+        for event in events:
+            display.show(event)
+            if isinstance(event, CellEnd) and event.status == "finished":
+                outcome.finished.append(event.cell.name)
+            elif isinstance(event, CellEnd):
+                outcome.failed[event.cell.name] = str(runs / event.cell.name / "traceback.txt")
+    return outcome
+
+
+def run_cells_on_ranks(cells: Sequence[Cell], runs: Path, *, command: list[str], console: Console) -> Outcome:
+    """Runs every cell that isn't finished, one after another, each on all ranks of the process group.
+
+    Every rank must call it. A cell that fails is recorded and ends the sweep by its exception, since it must end every
+    rank.
+
+    Raises RecordError where a cell was finished with other settings, before anything starts.
+    """
+    outcome, waiting = _unfinished(cells, runs, console)
+    with _Display(waiting, console) as display:
+        for cell in waiting:
+
+            def on_progress(stage: str, done: int, total: int, reward: float | None, cell: Cell = cell) -> None:
+                display.show(CellProgress(cell, stage, done, total, reward))
+
+            started = time.monotonic()
+            status = run_cell(cell, runs, command, on_progress)
+            display.show(CellEnd(cell, status, time.monotonic() - started))
+            outcome.finished.append(cell.name)
+    return outcome
+
+
+def _unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
+    """The outcome so far, and the cells still to run."""
+    outcome = Outcome()
+    waiting: list[Cell] = []
+    for cell in cells:
+        if CellFolder(runs / cell.name).is_finished(cell.config.hash()):
+            outcome.reused.append(cell.name)
+        else:
+            waiting.append(cell)
+    if outcome.reused:
+        console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before")
+    return outcome, waiting

@@ -1,0 +1,203 @@
+"""From prompts to graded samples, and from groups of samples to the tensors of a `Batch`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from algorithms.base import Algorithm, Batch, PolicyOutput
+from benchmarks import Problem, Verdict
+from benchmarks.benchmark import GRADER_FAILURES
+from benchmarks.judges import Judge
+from harness.model.language import LanguageModel
+from harness.model.ranks import ALONE, Ranks
+from harness.model.rows import Rows
+from harness.model.scorer import Scorer, score
+from harness.record.ledger import Spent
+from harness.record.seeding import seed_of
+from harness.sampling.engine import Engine
+from harness.suite.cell_config import CellConfig
+from harness.suite.rewards import REWARDS
+from harness.training.gradient import truncated_ratio
+from harness.training.learner import Learner
+
+
+@dataclass
+class Sample:
+    """One response with all that is known of it from the moment it was drawn."""
+
+    prompt: list[int]
+    tokens: list[int]
+    sampler_logp: list[float]
+    reward: float
+    truncated: bool
+    verdict: Verdict
+    behaviour_logp: list[float] = field(default_factory=list)
+
+
+def draw(
+    engine: Engine,
+    lm: LanguageModel,
+    chosen: Sequence[Problem],
+    prompts: Mapping[str, list[int]],
+    history: Mapping[str, list[Sample]],
+    judge: Judge,
+    config: CellConfig,
+    step: int,
+    ranks: Ranks = ALONE,
+) -> list[list[Sample]]:
+    """Fresh graded samples for each prompt: the group's size less what history will fill."""
+    settings = config.train
+    from_history = round(settings.history_share * settings.samples)
+    recipe = REWARDS[settings.reward]
+
+    def draw_share(share: Sequence[tuple[int, Problem]]) -> list[list[Sample]]:
+        problems = [problem for _, problem in share]
+        drawn = engine.generate(
+            [prompts[p.id] for p in problems],
+            [settings.samples - min(from_history, len(history.get(p.id, []))) for p in problems],
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens,
+            seeds=[seed_of("rollout", config.seed, step, place) for place, _ in share],
+        )
+        drawn = [[lm.end_at_stop(response) for response in group] for group in drawn]
+        flat = [(problem, response) for problem, group in zip(problems, drawn, strict=True) for response in group]
+        texts, cut = [lm.text(r.tokens) for _, r in flat], [r.truncated for _, r in flat]
+        verdicts = iter(judge([p for p, _ in flat], texts, cut))
+        return [
+            [
+                Sample(
+                    prompt=prompts[problem.id],
+                    tokens=response.tokens,
+                    sampler_logp=response.logp,
+                    reward=recipe.reward(
+                        verdict := next(verdicts),
+                        tokens=len(response.tokens),
+                        truncated=response.truncated,
+                        max_new_tokens=settings.max_new_tokens,
+                    ),
+                    truncated=response.truncated,
+                    verdict=verdict,
+                )
+                for response in group
+            ]
+            for problem, group in zip(problems, drawn, strict=True)
+        ]
+
+    return ranks.spread(draw_share, list(enumerate(chosen)))
+
+
+def mix_in_history(fresh: list[Sample], earlier: list[Sample], size: int) -> list[Sample]:
+    """The fresh samples, filled up to the group's size with the most recent earlier ones."""
+    missing = size - len(fresh)
+    return fresh + earlier[len(earlier) - missing :] if missing else fresh
+
+
+def assemble(
+    groups: Sequence[Sequence[Sample]],
+    learner: Learner,
+    algorithm: Algorithm,
+    config: CellConfig,
+    spent: Spent,
+    sampler_is_current: bool,
+) -> tuple[Batch, Rows, Tensor]:
+    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples.
+
+    Returns the batch, the rows of its valid samples, and each row's group, [N].
+    """
+    samples = [sample for group in groups for sample in group]
+    if not all(math.isfinite(sample.reward) for sample in samples):
+        raise ValueError(f"train.reward = {config.train.reward!r} gave a reward that is NaN or infinite")
+    device = next(learner.policy.parameters()).device
+    rows = Rows.of([s.prompt for s in samples], [s.tokens for s in samples], device)
+    row_group = torch.tensor([g for g, group in enumerate(groups) for _ in group])
+    sizes = torch.tensor([len(group) for group in groups])
+    valid_GK = (torch.arange(int(sizes.max())) < sizes[:, None]).to(device)
+    T = int(rows.response_length_N.max())
+    length_N = rows.response_length_N
+    mask_NT = torch.arange(T) < length_N[:, None]
+
+    def by_group(x_N: Tensor) -> Tensor:
+        out = torch.zeros((*valid_GK.shape, *x_N.shape[1:]), dtype=x_N.dtype, device=device)
+        out[valid_GK] = x_N.to(device)
+        return out
+
+    def forward(scorer: Scorer) -> PolicyOutput:
+        return score(scorer, rows, response_length=T, token_budget=config.train.token_budget)
+
+    def padded(values: Sequence[Sequence[float]]) -> Tensor:
+        return torch.tensor([[*v, *[0.0] * (T - len(v))] for v in values])
+
+    tokens = int(rows.length_N.sum())
+    old = forward(learner.scorer)
+    spent.scored += tokens
+    behaviour_NT = old.logp_GKT
+    if not sampler_is_current:
+        behaviour_NT = forward(learner.sampler_scorer).logp_GKT
+        spent.scored += tokens
+    for n, sample in enumerate(samples):
+        if not sample.behaviour_logp:
+            sample.behaviour_logp = behaviour_NT[n, : len(sample.tokens)].tolist()
+
+    reference = None
+    if learner.reference_scorer is not None:
+        reference = by_group(forward(learner.reference_scorer).logp_GKT)
+        spent.reference += tokens
+    final_value = None
+    if learner.critic is not None:
+        final_value = by_group(learner.scorer.final_value(rows, config.train.token_budget))
+        spent.critic += 2 * tokens
+    behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
+    cap = config.train.sampler_ratio_cap
+    batch = Batch(
+        mask_GKT=by_group(mask_NT),
+        valid_GK=valid_GK,
+        rewards_GK=by_group(torch.tensor([s.reward for s in samples])),
+        old_logp_GKT=by_group(old.logp_GKT),
+        behaviour_logp_GKT=by_group(behaviour_NT),
+        sampler_logp_GKT=by_group(sampler_NT),
+        ref_logp_GKT=reference,
+        old_value_GKT=None if old.value_GKT is None else by_group(old.value_GKT),
+        final_value_GK=final_value,
+        truncated_GK=by_group(torch.tensor([s.truncated for s in samples])),
+        correction_GKT=None if cap is None else by_group(truncated_ratio(behaviour_NT, sampler_NT, cap)),
+    )
+    return batch, rows, row_group
+
+
+def rollout_metrics(
+    fresh: Sequence[Sequence[Sample]], groups: Sequence[Sequence[Sample]], batch: Batch
+) -> dict[str, float]:
+    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples.
+
+    The sampler_… metrics compare, under the weights that drew each sample, the engine's log-probs with the trainer's:
+    mean and maximum of |Δ| over tokens, in nats, and the effective sample size of importance weights between the two,
+    (Σ w)²/(n Σ w²) with w_i = π_trainer(y_i)/π_sampler(y_i): 1 where they agree, 1/n where one sample outweighs all
+    (Kish 1965, as a share of the n samples).
+    """
+    samples = [sample for group in fresh for sample in group]
+    tokens = sum(len(s.tokens) for s in samples)
+    difference_GKT = batch.behaviour_logp_GKT - batch.sampler_logp_GKT
+    mismatch_GKT = difference_GKT.abs()
+    log_weight_N = difference_GKT.double().sum(-1)[batch.valid_GK]
+    weight_N = (log_weight_N - log_weight_N.max()).exp()
+    stale_GK = (batch.behaviour_logp_GKT - batch.old_logp_GKT).sum(-1)
+    return {
+        "reward": sum(s.reward for s in samples) / len(samples),
+        "length": tokens / len(samples),
+        "truncated": sum(s.truncated for s in samples) / len(samples),
+        "correct": sum(s.verdict == "correct" for s in samples) / len(samples),
+        "no_answer": sum(s.verdict == "no_answer" for s in samples) / len(samples),
+        "grader_failures": sum(s.verdict in GRADER_FAILURES for s in samples) / len(samples),
+        "sampled_entropy": -sum(sum(s.sampler_logp) for s in samples) / tokens,
+        "equal_reward_groups": sum(len({s.reward for s in group}) == 1 for group in groups) / len(groups),
+        "history_share": 1 - len(samples) / sum(map(len, groups)),
+        "sampler_mismatch_mean": float(mismatch_GKT.sum() / batch.mask_GKT.sum()),
+        "sampler_mismatch_max": float(mismatch_GKT.max()),
+        "sampler_effective_share": float(weight_N.sum() ** 2 / (len(weight_N) * weight_N.square().sum())),
+        "behaviour_kl": float(stale_GK.sum() / batch.valid_GK.sum()),
+    }

@@ -1,0 +1,111 @@
+"""The policy being trained, the models beside it, and their optimisers."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from algorithms.base import Algorithm
+from harness.model.language import LanguageModel, frozen_copy, new_critic
+from harness.model.policy import PolicyModel, logprob_chunk, recompute_activations, shard
+from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
+from harness.model.scorer import Scorer
+from harness.suite.cell_config import CellConfig
+from harness.suite.config import Optimizer, Train
+
+
+class Learner:
+    """The policy being trained and the models beside it that the algorithm needs, sharded over the ranks.
+
+    Alone and with a sampling policy that is never stale, the policy is `lm.model`. Else it is a copy, and `lm.model` is
+    what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
+    them from the policy.
+    """
+
+    def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE) -> None:
+        train, needs, settings = config.train, algorithm.needs, config.optimizer
+        if settings is None:
+            raise ValueError("a cell without an optimizer cannot be trained")
+        self.max_norms = (settings.max_norm, settings.critic_max_norm)
+        self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
+        in_place = ranks.alone and not self.sampler_is_stale
+        chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
+
+        # Each is sharded before the next is made, so that never more than two are whole.
+        reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
+        if reference is not None:
+            shard(reference, ranks)
+        self.critic = new_critic(lm.model) if needs.critic else None
+        if self.critic is not None:
+            self._make_trainable(self.critic, train, ranks)
+        self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
+        policy = PolicyModel(self.policy, chunk)
+        self._make_trainable(policy, train, ranks)
+        self.sampler = policy
+        if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
+            self.sampler = PolicyModel(lm.model.requires_grad_(False), chunk)
+        elif not in_place:
+            empty_weights(lm.model)
+
+        self.optimizer = adamw(policy, settings.lr, settings)
+        self.critic_optimizer = (
+            adamw(self.critic, settings.critic_lr or settings.lr, settings) if self.critic is not None else None
+        )
+        scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
+        self.scorer = scorer(policy, self.critic)
+        self.sampler_scorer = scorer(self.sampler)
+        self.reference_scorer = scorer(reference) if reference is not None else None
+
+    @staticmethod
+    def _make_trainable(model: nn.Module, train: Train, ranks: Ranks) -> None:
+        if train.activation_checkpointing:
+            recompute_activations(model)
+        shard(model, ranks)
+
+    def refresh_sampler(self) -> None:
+        if self.sampler.model is not self.policy:
+            copy_weights(self.policy, self.sampler.model)
+
+    def hand_over(self) -> None:
+        """Leaves the trained weights in `lm.model`, for which the optimisers make room."""
+        for optimizer in filter(None, (self.optimizer, self.critic_optimizer)):
+            optimizer.state.clear()
+        if self.whole is not self.policy:
+            copy_weights(self.policy, self.whole)
+        self.whole.requires_grad_(True)
+
+    def update(self) -> dict[str, float]:
+        """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
+        norms = {}
+        for name, model, optimizer, max_norm in (
+            ("grad_norm", self.policy, self.optimizer, self.max_norms[0]),
+            ("critic_grad_norm", self.critic, self.critic_optimizer, self.max_norms[1]),
+        ):
+            if model is not None and optimizer is not None:
+                norm = whole(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+                if not torch.isfinite(norm):
+                    raise RuntimeError(f"{name} is {float(norm)}: the gradient cannot be clipped")
+                clip_grads_with_norm_(model.parameters(), max_norm, norm)
+                norms[name] = float(norm)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        return norms
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """All that changes in training, by name."""
+        found = {
+            "policy": self.policy,
+            "sampler": self.sampler.model if self.sampler_is_stale else None,
+            "critic": self.critic,
+            "optimizer": self.optimizer,
+            "critic_optimizer": self.critic_optimizer,
+        }
+        return {name: part for name, part in found.items() if part is not None}
+
+
+def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)

@@ -28,7 +28,9 @@ def main() -> None:
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
     with (
         judge_for([benchmark]) as judges,
-        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=config.model.precision) as engine,
+        open_engine(
+            config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=config.model.precision
+        ) as engine,
         tempfile.TemporaryDirectory() as folder,
     ):
         train(

@@ -100,7 +100,11 @@ class Measurement:
 
 def cells(updates: int, seeds: int = 1, **train: int) -> dict[str, list[Cell]]:
     """The embedded suite's cells by label, at the algorithms' defaults (GRPO's beta is 0)."""
-    overrides = [f"train.mini_batches={updates}", f"train.token_budget={TOKEN_BUDGET}", "train.checkpoint_every=0"]
+    overrides = [
+        f"train.mini_batches={updates}",
+        f"resources.token_budget={TOKEN_BUDGET}",
+        "resources.checkpoint_every=0",
+    ]
     overrides += [f"train.{key}={value}" for key, value in train.items()]
     for label in LABELS:
         overrides.append(f"algorithms.{label}.parameters={{}}")

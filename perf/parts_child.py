@@ -40,7 +40,7 @@ def main() -> None:
     benchmark = load_benchmark(settings.benchmark)
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
     learner = Learner(lm, algorithm, config)
-    engine = ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch)
+    engine = ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
     prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))
     with judge_for([benchmark]) as judges:
@@ -62,7 +62,9 @@ def main() -> None:
 
     def gradient(passes: Passes) -> None:
         learner.optimizer.zero_grad(set_to_none=True)
-        accumulate_gradient(learner.scorer, algorithm, batch, rows, token_budget=settings.token_budget, passes=passes)
+        accumulate_gradient(
+            learner.scorer, algorithm, batch, rows, token_budget=config.resources.token_budget, passes=passes
+        )
 
     parts: dict[str, Callable[[], None]] = {
         "peak": peak,

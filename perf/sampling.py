@@ -26,7 +26,7 @@ from harness.model.rows import Rows  # noqa: E402
 from harness.model.scorer import Scorer, score  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.sampling.engine import Engine, open_engine  # noqa: E402
-from harness.suite.config import Rollout, VLLMSettings  # noqa: E402
+from harness.suite.config import Resources, Rollout, VLLMSettings  # noqa: E402
 from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)
@@ -92,10 +92,11 @@ def measure(shape: Shape, device: torch.device, *, prompts: int, samples: int, t
         }
 
     vllm = VLLMSettings(max_model_len=shape.prompt + tokens)
-    rollout = Rollout(engine="vllm", batch=prompts * samples, vllm=vllm)
+    resources = Resources(rollout_batch=prompts * samples)
+    rollout = Rollout(engine="vllm", vllm=vllm)
     memory: dict[str, int | None] = {"trainer alone": clock.used()}
     rounds = []
-    with open_engine(rollout, model, eos_ids=[], precision="bfloat16") as engine:
+    with open_engine(rollout, resources, model, eos_ids=[], precision="bfloat16") as engine:
         for _ in range(2):
             clock.time("sync", lambda: engine.sync(policy))
             for temperature in TEMPERATURES:
@@ -106,8 +107,7 @@ def measure(shape: Shape, device: torch.device, *, prompts: int, samples: int, t
             memory["with vLLM asleep"] = clock.used()
             for parameter in model.parameters():
                 parameter.data += 0.02 * parameter.std() * torch.randn_like(parameter)
-    cached = Rollout(engine="cached", batch=prompts * samples)
-    with open_engine(cached, model, eos_ids=[], precision="bfloat16") as engine:
+    with open_engine(Rollout(engine="cached"), resources, model, eos_ids=[], precision="bfloat16") as engine:
         clock.time("cached engine draws", lambda: draw(engine, 1.0))
     drawn = prompts * samples * tokens
     return {

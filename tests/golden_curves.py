@@ -40,8 +40,10 @@ prompts = 16
 samples = 8
 mini_batches = 4
 refresh_every = 2         # old and behaviour log-probs differ
-token_budget = 512        # groups fit, mini-batches don't
 max_new_tokens = 16
+
+[resources]
+token_budget = 512        # groups fit, mini-batches don't
 
 [evaluation]
 benchmarks = ["arithmetic"]

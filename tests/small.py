@@ -30,6 +30,8 @@ prompts = 8
 samples = 8
 mini_batches = 2
 max_new_tokens = 4
+
+[resources]
 checkpoint_every = 2
 
 [evaluation]

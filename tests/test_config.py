@@ -87,7 +87,7 @@ def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting,
         "train.temperature=inf",
         "train.temperature=nan",
         "train.history_share=1.0",
-        "train.checkpoint_every=-1",
+        "resources.checkpoint_every=-1",
         "evaluation.samples=0",
         "evaluation.temperature=-0.1",
         "evaluation.limit=0",
@@ -190,7 +190,10 @@ def test_suite_may_be_named_without_its_folder_and_ending():
         ('model.path="some=folder"', lambda suite: suite.model.path == "some=folder"),
         ("model.path=some=folder", lambda suite: suite.model.path == "some=folder"),
         ("tuning.seeds=[7, 8]", lambda suite: suite.tuning.seeds == [7, 8]),
-        ("rollout.batch=16", lambda suite: suite.rollout.batch == 16),  # a section that the file does not have
+        (
+            "resources.rollout_batch=16",
+            lambda suite: suite.resources.rollout_batch == 16,
+        ),  # a section that the file does not have
         (
             "algorithms.gvpo.parameters.anchor=reference",
             lambda suite: suite.algorithms["gvpo"].parameters == {"anchor": "reference"},

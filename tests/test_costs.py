@@ -44,8 +44,8 @@ def test_parameters_and_arithmetic_of_qwen_2_5_7b(seven_b):
 
 def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     settings = [
-        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "train.token_budget=4096",
-        "train.prompts=1024", "train.samples=4", "train.mini_batches=4", "rollout.batch=256",
+        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "resources.token_budget=4096",
+        "train.prompts=1024", "train.samples=4", "train.mini_batches=4", "resources.rollout_batch=256",
     ]  # fmt: skip
     base, gvpo, ppo = plan(load_suite(str(suite_file), settings))[:3]
     size = model_size(base.config.model)
@@ -71,8 +71,8 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
 
 def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file):
     settings = [
-        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "train.token_budget=4096",
-        "train.prompts=1024", "train.samples=4", "rollout.batch=256", "train.activation_checkpointing=true",
+        f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "resources.token_budget=4096",
+        "train.prompts=1024", "train.samples=4", "resources.rollout_batch=256", "resources.activation_checkpointing=true",
     ]  # fmt: skip
     _, gvpo, *_ = plan(load_suite(str(suite_file), settings))
     size = model_size(gvpo.config.model)
@@ -170,7 +170,7 @@ def test_tokens_are_those_that_a_run_spent(suite_file, tmp_path, quick_workers, 
 
 
 def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, quick_workers, no_figures):
-    settings = ["train.token_budget=64", "seeds=1"]  # a group is 8 × 15 tokens
+    settings = ["resources.token_budget=64", "seeds=1"]  # a group is 8 × 15 tokens
     options = ["--set", settings[0], "--seeds", 1, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out"]
     assert command("sweep", suite_file, *options) == 0
     cell = plan(load_suite(str(suite_file), settings, ["gvpo"]))[1]

@@ -78,7 +78,7 @@ def test_perturbed_weights_are_put_back(suite_file):
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
-    with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
+    with open_engine(suite.rollout, suite.resources, lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
         list(model_checks.agreement(suite, lm, engine))
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
 
@@ -166,7 +166,7 @@ def test_missing_gpu_is_pointed_out(suite_file, settings, remedy):
         (["algorithms.gvpo.optimizer.critic_lr=1e-3"], "algorithms.gvpo.optimizer.critic_lr has no effect"),
         (["algorithms.gvpo.optimizer.critic_max_norm=2.0"], "algorithms.gvpo.optimizer.critic_max_norm has no effect"),
         (["model.revision=main"], "model.revision says nothing of a folder"),
-        (["train.checkpoint_every=6"], "train.checkpoint_every = 6 comes after the last of 6 steps"),
+        (["resources.checkpoint_every=6"], "resources.checkpoint_every = 6 comes after the last of 6 steps"),
         (["train.refresh_every=6"], "train.refresh_every = 6: in 6 steps only the base samples"),
         (["train.limit=5000"], "train.limit = 5000 leaves out none of the 4096 problems"),
         (["evaluation.limit=1000"], "evaluation.limit = 1000 leaves out no problem"),
@@ -189,7 +189,7 @@ def test_failed_check_ends_a_sweep_before_it_starts(suite_file, tmp_path, capsys
 
 
 def test_finished_sweep_is_not_examined_again(suite_file, tmp_path, quick_workers, no_figures, monkeypatch):
-    options = ("--set", "train.steps=1", "--set", "train.checkpoint_every=0", "--seeds", 1, "--algorithm", "gvpo")
+    options = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--seeds", 1, "--algorithm", "gvpo")
     assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0
     monkeypatch.setattr("harness.sweep.run.examine", lambda *_, **__: pytest.fail("examined"))
     assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0

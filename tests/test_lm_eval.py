@@ -22,7 +22,7 @@ from harness.evaluation.task_folder import own_tasks  # noqa: E402
 from harness.model.language import load_model  # noqa: E402
 from harness.model.scorer import Scorer  # noqa: E402
 from harness.sampling.engine import open_engine  # noqa: E402
-from harness.suite.config import ConfigError, Model, Rollout  # noqa: E402
+from harness.suite.config import ConfigError, Model, Resources, Rollout  # noqa: E402
 from harness.suite.load import load_suite  # noqa: E402
 from harness.suite.plan import plan  # noqa: E402
 from harness.sweep.cell import run_cell  # noqa: E402
@@ -262,7 +262,7 @@ def requests(kind, *arguments):
 def both(reader):
     """Ours and lm-eval's own model of the same checkpoint, ours with its micro-batches small."""
     lm = load_model(Model(path=str(reader)))
-    with open_engine(Rollout(), lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
+    with open_engine(Rollout(), Resources(), lm.model, eos_ids=lm.eos_ids, precision="float32") as engine:
         ours = EngineLM(lm, engine, Scorer(lm.model), batch=4, token_budget=64)
         yield ours, HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=1, max_length=ours.max_length)
 

@@ -129,7 +129,7 @@ def test_a_model_that_caps_its_logits_is_not_taken_in_chunks():
         model.get_input_embeddings().weight *= 20
     with pytest.warns(UserWarning, match="Gemma2ForCausalLM cannot compute log-probs in chunks.*soft-capped"):
         assert logprob_chunk(model, 0, token_budget=2**27) is None
-    with pytest.raises(ValueError, match=r"train\.logprob_chunk = 7.*leave it at 0"):
+    with pytest.raises(ValueError, match=r"resources\.logprob_chunk = 7.*leave it at 0"):
         logprob_chunk(model, 7, token_budget=100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

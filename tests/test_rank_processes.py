@@ -159,7 +159,7 @@ LAUNCH = """
 import sys
 from pathlib import Path
 from harness.suite.plan import plan
-from harness.suite.config import load_suite
+from harness.suite.load import load_suite
 from harness.sweep.launch import launch_cell
 
 if __name__ == "__main__":

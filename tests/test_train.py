@@ -22,7 +22,7 @@ from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
 from harness.record.cell_folder import CellFolder
 from harness.sampling.engine import ENGINES
 from harness.suite.cell_config import CellConfig
-from harness.suite.config import ConfigError, Evaluation, Model, Optimizer, Rollout, Train
+from harness.suite.config import ConfigError, Evaluation, Model, Optimizer, Resources, Rollout, Train
 from harness.suite.rewards import RewardRecipe
 from harness.training.batch import Sample, rollout_metrics
 from harness.training.learner import Learner
@@ -83,7 +83,8 @@ class Run:
     judge: Judge
 
 
-def config_of(*, seed=0, engine="cached", lr=3e-3, **train_settings) -> CellConfig:
+def config_of(*, seed=0, engine="cached", lr=3e-3, **settings) -> CellConfig:
+    resources = {name: settings.pop(name) for name in [*settings] if name in Resources.model_fields}
     defaults = {"benchmark": "few", "steps": 4, "prompts": 2, "samples": 4, "max_new_tokens": 6}
     return CellConfig(
         suite="test",
@@ -94,14 +95,15 @@ def config_of(*, seed=0, engine="cached", lr=3e-3, **train_settings) -> CellConf
         parameters={},
         optimizer=Optimizer(lr=lr, max_norm=1.0, critic_lr=1e-2),
         model=Model(device="cpu"),
-        train=Train(**(defaults | train_settings)),
+        train=Train(**(defaults | settings)),
         rollout=Rollout(engine=engine),
         evaluation=Evaluation(benchmarks=["few"]),
+        resources=Resources(**resources),
     )
 
 
 def engine_of(config, lm):
-    return ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.rollout.batch)
+    return ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
 
 
 def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, eos_ids=(1,), **settings) -> Run:

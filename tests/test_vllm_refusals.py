@@ -10,7 +10,7 @@ from tiny import tiny_model
 from harness.model.ranks import Ranks
 from harness.sampling.engine import check_engine, open_engine
 from harness.sampling.vllm_engine import server_devices
-from harness.suite.config import ConfigError, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
 
 pytest_plugins = ["small_fixtures"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -31,7 +31,7 @@ def test_sweep_without_vllm_says_how_to_get_it_and_starts_nothing(suite_file, tm
 def test_engine_without_vllm_says_so_too():
     with (
         pytest.raises(ConfigError, match="vLLM is not installed"),
-        open_engine(Rollout(engine="vllm"), tiny_model(), eos_ids=[1], precision="float32"),
+        open_engine(Rollout(engine="vllm"), Resources(), tiny_model(), eos_ids=[1], precision="float32"),
     ):
         pass
 

@@ -26,7 +26,7 @@ from harness.record.files import write, write_json
 from harness.sampling.engine import open_engine
 from harness.statistics.intervals import crossed_interval
 from harness.statistics.scores import OUTCOMES, pass_ks, problem_scores
-from harness.suite.config import ConfigError, Model, Rollout
+from harness.suite.config import ConfigError, Model, Resources, Rollout
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run_evaluation(
     Raises ConfigError for anything unknown, DataError for missing problems, RecordError where `out` holds something
     else; all of them before sampling.
     """
-    rollout = rollout_settings(engine, batch)
+    rollout, resources = engine_settings(engine, batch)
     if temperature == 0 and samples > 1:
         raise ConfigError(f"--samples {samples} at --temperature 0: greedy decoding gives the same response each time")
     try:
@@ -138,7 +138,7 @@ def run_evaluation(
         with (
             Progress(console=console) as progress,
             judge_for(missing, workers=workers) as judges,
-            open_engine(rollout, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler,
+            open_engine(rollout, resources, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler,
         ):
             bars = {
                 benchmark.name: progress.add_task(benchmark.name, total=totals[benchmark.name]) for benchmark in missing
@@ -165,10 +165,10 @@ def run_evaluation(
     return result
 
 
-def rollout_settings(engine: str, batch: int) -> Rollout:
+def engine_settings(engine: str, batch: int) -> tuple[Rollout, Resources]:
     """Raises ConfigError for an engine that does not exist."""
     try:
-        return Rollout.model_validate({"engine": engine, "batch": batch})
+        return Rollout.model_validate({"engine": engine}), Resources(rollout_batch=batch)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"--{first['loc'][0]} {first['input']}: {first['msg']}") from None

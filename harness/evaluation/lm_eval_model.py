@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.lm_eval_tasks import PREFIX
 from benchmarks.templates import Template
-from harness.evaluation.evaluation_run import ResultFolder, rollout_settings
+from harness.evaluation.evaluation_run import ResultFolder, engine_settings
 from harness.evaluation.task_folder import own_tasks
 from harness.model.language import CHAT_DATE, LanguageModel, chat_template_of, load_model, without_second_bos
 from harness.model.rows import Rows, micro_batches
@@ -208,7 +208,7 @@ def run_tasks(
     Raises ConfigError for an unknown task or settings that our engines do not have, RecordError where `out` holds
     something else.
     """
-    rollout = rollout_settings(engine, batch)
+    rollout, resources = engine_settings(engine, batch)
     override: dict[str, Any] = {}
     if max_new_tokens is not None:
         override["max_gen_toks"] = max_new_tokens
@@ -247,7 +247,7 @@ def run_tasks(
     if missing:
         model = Model(path=path, revision=revision)
         lm = load_model(model)
-        with open_engine(rollout, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler:
+        with open_engine(rollout, resources, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler:
             adapter = EngineLM(lm, sampler, Scorer(lm.model), batch=batch, seed=seed)
             for name in missing:
                 result = lm_eval.simple_evaluate(

@@ -174,7 +174,7 @@ def logprob_chunk(model: PreTrainedModel, requested: int, token_budget: int) -> 
         why = f"its logits differ from its head's output by up to {difference:.3g} (soft-capped or scaled?)"
     message = f"{type(model).__name__} cannot compute log-probs in chunks of tokens: {why}"
     if requested:
-        raise ValueError(f"train.logprob_chunk = {requested}: {message}; leave it at 0")
+        raise ValueError(f"resources.logprob_chunk = {requested}: {message}; leave it at 0")
     warnings.warn(f"{message}. The logits of a whole micro-batch will be in memory at once", stacklevel=2)
     return None
 

@@ -61,7 +61,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
 
     name, largest = max(groups.items(), key=largest_of)
     memory = largest[0].memory
-    ranks = cells[0].resources.ranks
+    ranks = cells[0].config.resources.ranks
     each = f"one of {ranks} GPUs" if ranks > 1 else "one GPU"
     table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
     table.add_column("when")
@@ -81,7 +81,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     if memory.peak > gpu.memory:
         lines.append(
             f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {assumptions.gpu}'s {gpu.memory / 1e9:.0f}; lower "
-            "train.token_budget or rollout.batch, set train.activation_checkpointing, or raise resources.ranks"
+            "resources.token_budget or rollout_batch, set activation_checkpointing, or raise ranks"
         )
     kept = sum(cost.checkpoint + cost.samples for cost in costs.values())
     running = max(cost.resume for cost in costs.values())

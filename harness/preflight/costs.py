@@ -105,7 +105,7 @@ def takes_two_passes(config: CellConfig, needs: Needs, longest: float) -> bool:
         "group": train.samples,
         "batch": train.samples * train.prompts // train.mini_batches,
     }[needs.coupling]
-    return coupled > 1 and coupled * longest > train.token_budget
+    return coupled > 1 and coupled * longest > config.resources.token_budget
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 
     mean_tokens = tokens_at(assumptions.response(train.max_new_tokens), assumptions.response(limit))
     longest = max(prompts.training) + train.max_new_tokens
-    memory = memory_of(config, size, needs, longest, GPUS[assumptions.gpu].memory, cell.resources.ranks)
+    memory = memory_of(config, size, needs, longest, GPUS[assumptions.gpu].memory, cell.config.resources.ranks)
 
     gpu = GPUS[assumptions.gpu]
     half = config.model.precision == "bfloat16"
@@ -191,7 +191,8 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     flops = size.flops(mean)
     rate = assumptions.generation_rate or generation_rate(config, size, gpu, mean)
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
-    passes = 4 if train.activation_checkpointing else 3  # a backward pass is two forward passes; once more to recompute
+    # A backward pass is two forward passes; once more to recompute.
+    passes = 4 if config.resources.activation_checkpointing else 3
     drawing, computing = idle_factors(cell)
     per_flop = computing / peak / assumptions.mfu
     work = {
@@ -217,7 +218,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 def idle_factors(cell: Cell) -> tuple[float, float]:
     """A cell's GPUs over those that draw, and over those that compute: a server's wait while the ranks train, and the
     ranks' while it draws."""
-    ranks, gpus = cell.resources.ranks, max(cell.resources.gpus, cell.resources.ranks)
+    ranks, gpus = cell.config.resources.ranks, max(cell.config.resources.gpus, cell.config.resources.ranks)
     server = cell.config.rollout.vllm_or_default.mode == "server"
     return gpus / (gpus - ranks) if server and gpus > ranks else 1.0, gpus / ranks
 
@@ -243,7 +244,7 @@ def check_positions(config: CellConfig, prompts: Prompts) -> None:
 def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float) -> float:
     """Tokens/s: a step reads the weights once and each sequence's KV cache, or is bound by arithmetic."""
     width = 2 if config.model.precision == "bfloat16" else 4
-    sequences = min(config.rollout.batch, config.train.prompts * config.train.samples)
+    sequences = min(config.resources.rollout_batch, config.train.prompts * config.train.samples)
     read = width * size.parameters + sequences * length / 2 * size.kv_bytes(width)
     peak = gpu.bfloat16 if width == 2 else gpu.float32
     step = max(read / gpu.bandwidth, sequences * size.flops(length) / peak)

@@ -118,7 +118,7 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
         "memory",
         "ok" if largest < free else "warn",
         f"about {largest / 1e9:.3g} GB for the largest cell",
-        "" if largest < free else "see gvpo-bench plan; lower train.token_budget or rollout.batch",
+        "" if largest < free else "see gvpo-bench plan; lower resources.token_budget or rollout_batch",
     )
 
 
@@ -195,8 +195,8 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
     train = suite.train
     if suite.model.revision is not None and (suite.model.path == "embedded" or Path(suite.model.path).exists()):
         yield "model.revision", "says nothing of a folder"
-    if 0 < train.steps <= train.checkpoint_every:
-        yield "train.checkpoint_every", f"= {train.checkpoint_every} comes after the last of {train.steps} steps"
+    if train.steps <= (every := suite.resources.checkpoint_every):
+        yield "resources.checkpoint_every", f"= {every} comes after the last of {train.steps} steps"
     if train.steps <= train.refresh_every > 1:
         yield "train.refresh_every", f"= {train.refresh_every}: in {train.steps} steps only the base samples"
     problems = len(load_benchmark(train.benchmark).problems())

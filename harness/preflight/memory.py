@@ -40,7 +40,7 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
     sampler = weights if config.train.refresh_every > 1 else 0.0
     state = 3 * weights + 3 * critic + sampler  # weights and Adam's two moments
-    return weights, 2 * state if config.train.checkpoint_every else 0.0
+    return weights, 2 * state if config.resources.checkpoint_every else 0.0
 
 
 def memory_of(
@@ -59,14 +59,14 @@ def memory_of(
     shard = weights / ranks
     critic = 4.0 * (size.body + size.hidden + 1) / ranks if needs.critic else 0.0
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
-    passes = min(max(train.token_budget, longest), updated)  # tokens of a pass with gradient
+    passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
-    chunk = train.logprob_chunk or max(1, LOGITS_AT_ONCE // size.vocabulary)
+    chunk = config.resources.logprob_chunk or max(1, LOGITS_AT_ONCE // size.vocabulary)
     logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
-    sequences = min(config.rollout.batch, train.prompts * train.samples / ranks)
+    sequences = min(config.resources.rollout_batch, train.prompts * train.samples / ranks)
     kept = passes * size.activation_bytes(width)
     copies = 2.0 * (size.parameters + critic * ranks / 4) if width == 2 else 0.0
-    if train.activation_checkpointing:  # each layer's float32 input, and all of one layer
+    if config.resources.activation_checkpointing:  # each layer's float32 input, and all of one layer
         kept = passes * 4 * size.hidden * size.layers + kept / size.layers
         copies = copies / size.layers if ranks > 1 else copies
     if config.label == BASE:

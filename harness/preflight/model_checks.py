@@ -26,7 +26,7 @@ def on_the_model(suite: Suite) -> list[Check]:
     """What needs the weights: BOS and EOS, log-probs of sampler and trainer, and that a sync changes the sampler."""
     lm = load_model(suite.model)
     precision = suite.model.precision
-    with open_engine(suite.rollout, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine:
+    with open_engine(suite.rollout, suite.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine:
         return [*prompts(suite, lm), *agreement(suite, lm, engine)]
 
 
@@ -78,7 +78,7 @@ def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check
         owners = [prompt for prompt in asked for _ in range(4)]
         rows = Rows.of(owners, [response.tokens for response in responses], lm.device)
         longest = int(rows.response_length_N.max())
-        logp_NT = score(scorer, rows, response_length=longest, token_budget=settings.token_budget).logp_GKT
+        logp_NT = score(scorer, rows, response_length=longest, token_budget=suite.resources.token_budget).logp_GKT
         return torch.cat([logp_NT[n, : len(response.tokens)] for n, response in enumerate(responses)]).cpu()
 
     def sampler(responses: Sequence[Response]) -> Tensor:

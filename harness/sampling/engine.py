@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from harness.model.policy import PolicyModel
 from harness.model.rows import Response
 from harness.sampling.local import CachedEngine, LocalEngine, TransformersEngine
-from harness.suite.config import Rollout
+from harness.suite.config import Resources, Rollout
 
 
 class Engine(Protocol):
@@ -65,7 +65,7 @@ def check_engine(settings: Rollout, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def open_engine(
-    settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
+    settings: Rollout, resources: Resources, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
 ) -> Iterator[Engine]:
     """The engine that a suite asks for, sampling from `model` until it is told otherwise.
 
@@ -75,7 +75,7 @@ def open_engine(
     if settings.engine == "vllm":
         from harness.sampling.vllm_engine import open_vllm
 
-        with open_vllm(settings, model, eos_ids=eos_ids, precision=precision) as engine:
+        with open_vllm(settings, resources, model, eos_ids=eos_ids, precision=precision) as engine:
             yield engine
         return
-    yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=settings.batch, precision=precision)
+    yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=resources.rollout_batch, precision=precision)

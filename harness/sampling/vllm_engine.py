@@ -30,7 +30,7 @@ from harness.record.seeding import seed_of
 from harness.sampling.padded_heads import needs_padding, padded_config, padded_weights
 from harness.sampling.vllm_process import VLLM
 from harness.sampling.vllm_server import Servers, VLLMError
-from harness.suite.config import ConfigError, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
 
 PROBE_PROMPT, PROBE_RESPONSE = 8, 24
 """Tokens of the probe."""
@@ -68,7 +68,7 @@ def check_vllm(settings: Rollout, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def open_vllm(
-    settings: Rollout, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
+    settings: Rollout, resources: Resources, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
 ) -> Iterator[VLLMEngine]:
     """An engine with the model's weights, which ends with the block. With several ranks all must open theirs.
 
@@ -81,7 +81,7 @@ def open_vllm(
     options: dict[str, Any] = {
         "dtype": precision,
         "tensor_parallel_size": vllm.tensor_parallel_size,
-        "max_num_seqs": settings.batch,
+        "max_num_seqs": resources.rollout_batch,
         "max_model_len": vllm.max_model_len or positions,
     }
     if on_cuda:
@@ -102,7 +102,9 @@ def open_vllm(
             sampler = stack.enter_context(contextlib.closing(VLLM(folder, options)))
         else:
             devices = server_devices(on_cuda, vllm.tensor_parallel_size)
-            sampler = stack.enter_context(contextlib.closing(Servers(folder, options, vllm.server_timeout, devices)))
+            sampler = stack.enter_context(
+                contextlib.closing(Servers(folder, options, resources.server_timeout, devices))
+            )
         engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision, ranks=ranks)
         engine.sync(PolicyModel(model))
         yield engine

@@ -138,7 +138,7 @@ class Server:
 
     def _silent(self, name: str) -> VLLMError:
         return VLLMError(
-            f"the vLLM server has not answered '{name}' within rollout.vllm.server_timeout = {self.timeout:g} s; raise "
+            f"the vLLM server has not answered '{name}' within resources.server_timeout = {self.timeout:g} s; raise "
             f"it if one call may take longer. The end of its log:\n{self._log()}"
         )
 

@@ -1,4 +1,4 @@
-"""Everything that decides the numbers of one run. Does not import torch."""
+"""What one run is told, and the hash of what decides its numbers. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Rollout, Train, _Section
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train, _Section
 
 
 class CellConfig(_Section):
-    """Everything that decides the numbers of one run: what its hash is taken of."""
+    """Everything that one run is told."""
 
     suite: str
     label: str
@@ -26,10 +26,11 @@ class CellConfig(_Section):
     train: Train
     rollout: Rollout
     evaluation: Evaluation
+    resources: Resources = Resources()
 
     def hash(self) -> str:
-        """Of all of it, but for the folder that a user's file lies in: its content counts."""
-        values = self.model_dump(mode="json")
+        """Of all that decides its numbers: not of `resources`, nor of a user's file's folder."""
+        values = self.model_dump(mode="json", exclude={"resources"})
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
         return hash_of(values)

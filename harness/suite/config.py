@@ -66,14 +66,6 @@ class Train(_Section):
     """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
     right whatever policy sampled."""
-    token_budget: int = Field(16384, ge=1)
-    """Tokens of one forward pass (of each process), padding included: memory, never the result."""
-    logprob_chunk: int = Field(0, ge=0)
-    """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits. Memory, never the result."""
-    activation_checkpointing: bool = False
-    """Keeps only each layer's input for the backward pass, which computes the rest again: memory, never the result."""
-    checkpoint_every: int = Field(0, ge=0)
-    """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
 
     @field_validator("reward")
     @classmethod
@@ -125,8 +117,6 @@ class VLLMSettings(_Section):
     tolerance: float | None = Field(None, gt=0.0)
     """Nats by which the log-probs of a probe may differ between engine and trainer after a weight sync; by default
     0.001 in float32 and 0.25 in bfloat16."""
-    server_timeout: float = Field(1800.0, gt=0.0)
-    """Seconds that the server may take for its start or one call, before it is given up."""
 
     @property
     def memory_fraction(self) -> float:
@@ -144,8 +134,6 @@ class Rollout(_Section):
     engine: Literal["cached", "transformers", "vllm"] = "cached"
     """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`; "vllm" is
     vLLM, which gets the weights after every update."""
-    batch: int = Field(512, ge=1)
-    """Sequences generated side by side: memory, never the result."""
     vllm: VLLMSettings | None = None
     """With engine = "vllm"; by default, its defaults."""
 
@@ -229,7 +217,10 @@ class Report(_Section):
 
 
 class Resources(_Section):
-    """What a cell takes of a machine: where and when it runs, never its numbers, so that no hash covers it."""
+    """What a cell takes of machines: where, when and in which portions it is computed, never what (but for rounding).
+
+    No hash covers it: what fails for want of memory goes on with other values, and finished cells stay.
+    """
 
     ranks: int = Field(1, ge=1)
     """Processes of one machine that train a cell together, each on a GPU of its own where the cell has any."""
@@ -238,6 +229,18 @@ class Resources(_Section):
     server, or with a tensor_parallel_size."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell, its graders included."""
+    token_budget: int = Field(16384, ge=1)
+    """Tokens of one forward pass (of each rank), padding included."""
+    logprob_chunk: int = Field(0, ge=0)
+    """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""
+    activation_checkpointing: bool = False
+    """Keeps only each layer's input for the backward pass, which computes the rest again."""
+    rollout_batch: int = Field(512, ge=1)
+    """Sequences generated side by side."""
+    server_timeout: float = Field(1800.0, gt=0.0)
+    """Seconds that a server of vLLM may take for its start or one call, before it is given up."""
+    checkpoint_every: int = Field(0, ge=0)
+    """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
 
     def __str__(self) -> str:
         ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
@@ -310,10 +313,10 @@ class Ablation(_Section):
                     raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
         for point in self.points:
             for override in point.set:
-                if not override.startswith(("train.", "rollout.", "algorithms.")):
+                if not override.startswith(("train.", "rollout.", "resources.", "algorithms.")):
                     raise ValueError(
                         f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
-                        "rollout and algorithms"
+                        "rollout, resources and algorithms"
                     )
         return self
 

@@ -17,7 +17,7 @@ from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
 from harness.suite.cell_config import CellConfig
-from harness.suite.config import ConfigError, Resources, Suite, Train
+from harness.suite.config import ConfigError, Suite, Train
 from harness.suite.load import points_of
 
 BASE = "base"
@@ -30,7 +30,6 @@ class Cell:
     config: CellConfig
     suite: Mapping[str, Any]
     """The suite's report, tuning and evaluation settings, for the manifest."""
-    resources: Resources
     source: bytes | None = None
     """The user's file, where the algorithm comes from one: what is run is what was hashed."""
 
@@ -110,9 +109,10 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         "train": suite.train,
         "rollout": suite.rollout,
         "evaluation": suite.evaluation,
+        "resources": suite.resources,
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
-    cells = [Cell(base, about, suite.resources)]
+    cells = [Cell(base, about)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
             where = f"algorithms.{label}"
@@ -129,7 +129,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
                 optimizer=entry.optimizer,
                 **settings,
             )
-            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, suite.resources, source))
+            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, source))
     return cells
 
 

@@ -111,7 +111,7 @@ def _resolved(cell: Cell) -> dict[str, Any]:
         "parameters": resolved.pop("parameters"),
         "source_sha256": resolved.pop("source_sha256"),
     }
-    return {**resolved, **cell.suite, "resources": cell.resources.model_dump(), "algorithm": entry}
+    return {**resolved, **cell.suite, "resources": cell.config.resources.model_dump(), "algorithm": entry}
 
 
 def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks) -> dict[str, Any]:
@@ -120,8 +120,8 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
     on_progress("load", 0, 1, None)
     free_memory()  # of this process's last cell
     lm = load_model(config.model)
-    precision, budget = config.model.precision, config.train.token_budget
-    chunk = logprob_chunk(lm.model, config.train.logprob_chunk, budget)
+    precision, budget = config.model.precision, config.resources.token_budget
+    chunk = logprob_chunk(lm.model, config.resources.logprob_chunk, budget)
     base = Scorer(PolicyModel(frozen_copy(lm.model), chunk), precision=precision, ranks=ranks)
     shard(base.model, ranks)
     train_benchmark = load_benchmark(config.train.benchmark)
@@ -129,7 +129,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
 
     with (
         judge_for([train_benchmark, *scored]) as judges,
-        open_engine(config.rollout, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
+        open_engine(config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
     ):
         spent, display = Spent(), "base"
         if not cell.is_base:

@@ -29,7 +29,7 @@ def run_cells(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("only `gvpo-bench sweep` runs under torchrun, its cells one after another on all ranks")
-    if any(cell.config.model.device == "cuda" and cell.resources.gpus == 0 for cell in cells):
+    if any(cell.config.model.device == "cuda" and cell.config.resources.gpus == 0 for cell in cells):
         raise ConfigError(
             "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = "
             f"{most(cells).ranks}"

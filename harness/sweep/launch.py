@@ -23,7 +23,7 @@ def launch_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgr
 
     Returns "finished" or "failed", as `run_cell` does. The ranks end with this process, whatever ends it.
     """
-    size = cell.resources.ranks
+    size = cell.config.resources.ranks
     if size == 1:
         return run_cell(cell, runs, command, on_progress)
     import torch.distributed as dist

@@ -53,7 +53,7 @@ class LocalPool:
 
 def most(cells: Sequence[Cell]) -> Resources:
     """What is enough for each of the cells."""
-    each = [cell.resources for cell in cells]
+    each = [cell.config.resources for cell in cells]
     return Resources(ranks=max(r.ranks for r in each), gpus=max(r.gpus for r in each), cpus=max(r.cpus for r in each))
 
 

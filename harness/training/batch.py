@@ -127,7 +127,7 @@ def assemble(
         return out
 
     def forward(scorer: Scorer) -> PolicyOutput:
-        return score(scorer, rows, response_length=T, token_budget=config.train.token_budget)
+        return score(scorer, rows, response_length=T, token_budget=config.resources.token_budget)
 
     def padded(values: Sequence[Sequence[float]]) -> Tensor:
         return torch.tensor([[*v, *[0.0] * (T - len(v))] for v in values])
@@ -149,7 +149,7 @@ def assemble(
         spent.reference += tokens
     final_value = None
     if learner.critic is not None:
-        final_value = by_group(learner.scorer.final_value(rows, config.train.token_budget))
+        final_value = by_group(learner.scorer.final_value(rows, config.resources.token_budget))
         spent.critic += 2 * tokens
     behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
     cap = config.train.sampler_ratio_cap

@@ -61,7 +61,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
             with (
                 judge_for([benchmark]) as judges,
                 open_engine(
-                    config.rollout, base.model, eos_ids=base.eos_ids, precision=config.model.precision
+                    config.rollout, config.resources, base.model, eos_ids=base.eos_ids, precision=config.model.precision
                 ) as engine,
             ):
                 groups = draw(engine, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
@@ -73,7 +73,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
                 moved,
                 rows,
                 response_length=batch.mask_GKT.shape[-1],
-                token_budget=config.train.token_budget,
+                token_budget=config.resources.token_budget,
                 entropy=algorithm.needs.entropy,
             ),
             batch.valid_GK,

@@ -15,7 +15,7 @@ from harness.model.policy import PolicyModel, logprob_chunk, recompute_activatio
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
-from harness.suite.config import Optimizer, Train
+from harness.suite.config import Optimizer, Resources
 
 
 class Learner:
@@ -27,13 +27,14 @@ class Learner:
     """
 
     def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE) -> None:
-        train, needs, settings = config.train, algorithm.needs, config.optimizer
+        train, resources = config.train, config.resources
+        needs, settings = algorithm.needs, config.optimizer
         if settings is None:
             raise ValueError("a cell without an optimizer cannot be trained")
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
         in_place = ranks.alone and not self.sampler_is_stale
-        chunk = logprob_chunk(lm.model, train.logprob_chunk, train.token_budget)
+        chunk = logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
 
         # Each is sharded before the next is made, so that never more than two are whole.
         reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
@@ -41,10 +42,10 @@ class Learner:
             shard(reference, ranks)
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
-            self._make_trainable(self.critic, train, ranks)
+            self._make_trainable(self.critic, resources, ranks)
         self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
         policy = PolicyModel(self.policy, chunk)
-        self._make_trainable(policy, train, ranks)
+        self._make_trainable(policy, resources, ranks)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
             self.sampler = PolicyModel(lm.model.requires_grad_(False), chunk)
@@ -61,8 +62,8 @@ class Learner:
         self.reference_scorer = scorer(reference) if reference is not None else None
 
     @staticmethod
-    def _make_trainable(model: nn.Module, train: Train, ranks: Ranks) -> None:
-        if train.activation_checkpointing:
+    def _make_trainable(model: nn.Module, resources: Resources, ranks: Ranks) -> None:
+        if resources.activation_checkpointing:
             recompute_activations(model)
         shard(model, ranks)
 

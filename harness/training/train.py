@@ -45,7 +45,7 @@ def train(
     Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks each runs this very loop on
     the same batches: they share out the samples to draw, the rows to score and the weights, and rank 0 writes.
     """
-    settings = config.train
+    settings, resources = config.train, config.resources
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
     engine.release_memory()
     learner = Learner(lm, algorithm, config, ranks)
@@ -92,7 +92,7 @@ def train(
             if update == 0 and not algorithm.needs.entropy:
                 known = PolicyOutput(logp_GKT=mini.old_logp_GKT, value_GKT=mini.old_value_GKT)
             coefficients = accumulate_gradient(
-                learner.scorer, algorithm, mini, mini_rows, token_budget=settings.token_budget, first_pass=known
+                learner.scorer, algorithm, mini, mini_rows, token_budget=resources.token_budget, first_pass=known
             )
             spend_training(spent, mini_rows, learner, extra_pass=coefficients.extra_pass)
             record = {"loss": coefficients.loss, **learner.update()}
@@ -106,12 +106,12 @@ def train(
         row = {"step": step + 1, **rollout_metrics(fresh, groups, batch)}
         row |= {name: sum(values) / len(values) for name, values in updates.items()}
         row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
-        row["padding"] = padding_share(rows.length_N, settings.token_budget, ranks.size)
+        row["padding"] = padding_share(rows.length_N, resources.token_budget, ranks.size)
         row["seconds"] = spent.rollout_seconds + spent.train_seconds
         if ranks.rank == 0:
             folder.add_metrics(row)
         on_step(step + 1, row)
-        if settings.checkpoint_every and (step + 1) % settings.checkpoint_every == 0:
+        if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:
             kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
             progress = {"step": step + 1, "spent": asdict(spent), "history": kept}
             save(folder.resume_path, learner.parts(), progress, ranks)

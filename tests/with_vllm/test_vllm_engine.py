@@ -23,7 +23,7 @@ from harness.sampling.engine import open_engine
 from harness.sampling.local import CachedEngine
 from harness.sampling.vllm_process import VLLM
 from harness.sampling.vllm_server import Server, VLLMError
-from harness.suite.config import ConfigError, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""
@@ -31,9 +31,15 @@ EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 COUNTS = (3, 5, 2, 4)
 
 
-def opened(model, *, eos_ids=EOS_IDS, precision="float32", batch=64, **settings):
-    rollout = Rollout(engine="vllm", batch=batch, vllm=VLLMSettings(**settings))
-    return open_engine(rollout, model, eos_ids=eos_ids, precision=precision)
+def opened(model, *, eos_ids=EOS_IDS, precision="float32", batch=64, server_timeout=1800.0, **settings):
+    rollout = Rollout(engine="vllm", vllm=VLLMSettings(**settings))
+    return open_engine(
+        rollout,
+        Resources(rollout_batch=batch, server_timeout=server_timeout),
+        model,
+        eos_ids=eos_ids,
+        precision=precision,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +314,7 @@ def test_server_that_is_silent_or_killed_is_named_and_leaves_nothing_behind(mode
         (server,), folder = engine.sampler.servers, engine.folder
         server.socket.settimeout(1.0)
         os.killpg(server.process.pid, signal.SIGSTOP)
-        with pytest.raises(VLLMError, match=r"has not answered 'sample' within rollout\.vllm\.server_timeout"):
+        with pytest.raises(VLLMError, match=r"has not answered 'sample' within resources\.server_timeout"):
             drawn(engine)
         os.killpg(server.process.pid, signal.SIGKILL)
         with pytest.raises(VLLMError, match=r"the vLLM server died in 'load_file' \(killed by SIGKILL"):
@@ -331,9 +337,9 @@ ORPHAN = """
 import os, signal
 from tiny import tiny_model
 from harness.suite.config import Rollout, VLLMSettings
-from harness.sampling.local import open_engine
+from harness.sampling.engine import open_engine
 
-with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), tiny_model(), eos_ids=[1],
+with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), Resources(), tiny_model(), eos_ids=[1],
                  precision="float32") as engine:
     print(engine.sampler.servers[0].process.pid, engine.folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from small import installed_command, lean_environment, manifest, metrics, table
 
-SETTINGS = ["train.steps=8", "train.checkpoint_every=0", "evaluation.limit=96", "evaluation.samples=4"]
+SETTINGS = ["train.steps=8", "resources.checkpoint_every=0", "evaluation.limit=96", "evaluation.samples=4"]
 SEEDS = 3
 
 

@@ -336,7 +336,7 @@ def test_server_that_fails_to_start_shows_why(model32):
 ORPHAN = """
 import os, signal
 from tiny import tiny_model
-from harness.suite.config import Rollout, VLLMSettings
+from harness.suite.config import Resources, Rollout, VLLMSettings
 from harness.sampling.engine import open_engine
 
 with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), Resources(), tiny_model(), eos_ids=[1],

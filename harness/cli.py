@@ -48,6 +48,9 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N−1; by default the suite's.")] = None,
+    keep_checkpoints: Annotated[
+        bool | None, typer.Option(help="Keep trained models, for other evaluations; by default the suite's.")
+    ] = None,
     workers: WorkersOption = None,
     ray: RayOption = None,
     out: OutOption = Path("results"),
@@ -60,6 +63,8 @@ def sweep(
 
     console = Console()
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
+    if keep_checkpoints is not None:
+        overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
     loaded = _load(suite, overrides, algorithm)
     from harness.sweep.run import run_sweep
 

@@ -111,7 +111,7 @@ def cells(updates: int, seeds: int = 1, **train: int) -> dict[str, list[Cell]]:
         overrides.append(
             f"algorithms.{label}.optimizer={{lr={STANDING_STILL}, critic_lr={STANDING_STILL}, max_norm=1.0}}"
         )
-    planned = [cell for cell in plan(load_suite("embedded", overrides), range(seeds)) if not cell.is_base]
+    planned = [cell for cell in plan(load_suite("embedded", overrides), range(seeds)) if cell.is_trained]
     return {label: [cell for cell in planned if cell.config.label == label] for label in LABELS}
 
 

@@ -53,7 +53,7 @@ def test_point_is_the_suite_with_its_keys_set_and_nothing_else(ablation_file):
 def test_cells_lie_in_the_folders_of_their_points_and_the_base_is_evaluated_once(ablation_file):
     cells = plan(load_suite(str(ablation_file), ["seeds=1"]))
     assert [cell.name for cell in cells] == ["4/gvpo-s0", "4/ppo-s0", "8/base", "8/gvpo-s0", "8/ppo-s0"]
-    assert len({cell.config.hash() for cell in cells}) == 5
+    assert len({cell.config.hashes() for cell in cells}) == 5
     assert cells[0].suite["ablation"]["reference"] == "8"
 
 

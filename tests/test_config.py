@@ -221,7 +221,7 @@ def test_training_may_be_limited_to_the_first_problems(suite_toml):
 
 def test_another_reward_is_another_run(suite_toml):
     hashes = {
-        plan(load_suite(str(suite_toml), settings))[1].config.hash()
+        plan(load_suite(str(suite_toml), settings))[1].config.hashes().training
         for settings in ([], ["train.reward=correct-v1"], ["train.reward=dapo-v1"])
     }
     assert len(hashes) == 2
@@ -284,7 +284,7 @@ def test_history_is_accepted_where_prompts_recur(suite_toml):
 
 def test_hash_counts_every_setting_that_decides_the_numbers_and_no_other(suite_toml):
     def hashes(*settings):
-        return [cell.config.hash() for cell in plan(load_suite(str(suite_toml), settings))]
+        return [cell.config.hashes().training for cell in plan(load_suite(str(suite_toml), settings))]
 
     same = hashes()
     assert len(set(same)) == len(same)
@@ -302,14 +302,14 @@ def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, 
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "mine.py").write_text(content, encoding="utf-8")
         suite = load_suite(str(suite_toml), algorithms=[f"{tmp_path / folder / 'mine.py'}:Mine"])
-        return next(cell.config.hash() for cell in plan(suite) if cell.name == "mine-s0")
+        return next(cell.config.hashes().training for cell in plan(suite) if cell.name == "mine-s0")
 
     assert hash_in("one", MINE) == hash_in("two", MINE)
     assert hash_in("one", MINE) != hash_in("one", MINE + "# changed\n")
 
 
 def test_resources_are_no_part_of_the_hash(suite_toml):
-    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hash() for n in (1, 4)}
+    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hashes().training for n in (1, 4)}
     assert len(hashes) == 1
 
 
@@ -318,7 +318,7 @@ def test_defaults_are_part_of_the_hash(suite_toml):
     config = plan(load_suite(str(suite_toml)))[1].config
     assert config.parameters["beta"] == 0.1
     explicit = load_suite(str(suite_toml), ["algorithms.gvpo.parameters.beta=0.1"])
-    assert plan(explicit)[1].config.hash() == config.hash()
+    assert plan(explicit)[1].config.hashes().training == config.hashes().training
 
 
 def test_users_own_check_of_a_hyperparameter_names_the_entry():

@@ -18,6 +18,7 @@ from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest
 import harness.model.embedded
 import harness.sweep.ray_worker
 from harness.model.embedded import embedded_base
+from harness.record.cell_folder import pack, unpack
 from harness.record.environment import environment
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
@@ -25,7 +26,7 @@ from harness.suite.plan import plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
-from harness.sweep.ray_worker import Job, Place, Worker, code_hash, pack, unpack
+from harness.sweep.ray_worker import Job, Place, Worker, code_hash
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -231,7 +232,7 @@ def test_cell_of_two_ranks_that_loses_its_node_goes_on_from_its_sharded_checkpoi
     monkeypatch.setattr(_Driver, "__enter__", lambda self: self)  # each node has its own disk
     settings = ["seeds=1", "resources.ranks=2", "resources.cpus=2"]
     suite = load_suite(str(write_suite(tmp_path, base)), settings, ["gvpo"])
-    cells = [cell for cell in plan(suite) if not cell.is_base]
+    cells = [cell for cell in plan(suite) if cell.is_trained]
     for _ in range(2):
         cluster.add_node(num_cpus=2)
     with connect(cluster.address):

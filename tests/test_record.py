@@ -3,11 +3,12 @@
 import fcntl
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 import harness.record.cell_folder
-from harness.record.cell_folder import CellFolder, RecordError
+from harness.record.cell_folder import CellFolder, Hashes, RecordError
 from harness.record.environment import environment
 from harness.record.files import new_folder, write, write_json
 
@@ -63,15 +64,23 @@ def cell(tmp_path):
     return CellFolder(tmp_path / "gvpo-s0")
 
 
-def finish(cell, cell_hash="h", status="finished"):
-    with cell.claim(cell_hash):
-        cell.finish({"status": status, "hash": cell_hash})
+def hashes(training, evaluation="e"):
+    return Hashes(training, evaluation)
+
+
+def ended(status, training="h", evaluation="e"):
+    return {"status": status, "hash": training, "evaluation_hash": evaluation}
+
+
+def finish(cell, training="h", status="finished"):
+    with cell.claim(hashes(training)):
+        cell.finish(ended(status, training))
 
 
 def test_cell_is_finished_once_its_manifest_says_so(cell):
-    assert not cell.is_finished("h")
+    assert cell.state(hashes("h")) == "new"
     finish(cell)
-    assert cell.is_finished("h")
+    assert cell.state(hashes("h")) == "finished"
 
 
 def test_finished_cell_with_other_settings_is_refused_with_both_ways_out(cell):
@@ -79,29 +88,28 @@ def test_finished_cell_with_other_settings_is_refused_with_both_ways_out(cell):
     with pytest.raises(
         RecordError, match=r"gvpo-s0 was finished with other settings \(hash old, now new.*--out.*remove"
     ):
-        cell.is_finished("new")
+        cell.state(hashes("new"))
 
 
 def test_failed_cell_is_not_finished_and_may_be_run_with_other_settings(cell):
     finish(cell, "old", status="failed")
-    assert not cell.is_finished("old")
-    assert not cell.is_finished("new")
+    assert cell.state(hashes("old")) == cell.state(hashes("new")) == "new"
 
 
 def test_claim_touches_nothing_of_a_finished_cell(cell):
-    with cell.claim("h"):
+    with cell.claim(hashes("h")):
         (cell.path / "samples.parquet").write_text("rows")
         cell.add_metrics({"step": 1})
-        cell.finish({"status": "finished", "hash": "h"})
+        cell.finish(ended("finished"))
     before = {name: (cell.path / name).stat().st_mtime_ns for name in names(cell.path) if name != ".lock"}
-    with cell.claim("h"):
+    with cell.claim(hashes("h")):
         pass
     assert {name: (cell.path / name).stat().st_mtime_ns for name in before} == before
 
 
 def interrupted(cell):
     """What a kill can leave behind."""
-    with cell.claim("old"):
+    with cell.claim(hashes("old")):
         cell.add_metrics({"step": 1})
         cell.resume_path.mkdir()
         cell.checkpoint_path.mkdir()
@@ -114,13 +122,13 @@ def interrupted(cell):
 
 def test_claim_with_the_same_settings_keeps_what_a_resumption_needs_and_clears_the_rest(cell):
     interrupted(cell)
-    with cell.claim("old"):
+    with cell.claim(hashes("old")):
         assert names(cell.path) == [".lock", "checkpoint", "hash", "metrics.jsonl", "resume"]
 
 
 def test_claim_with_other_settings_starts_afresh(cell):
     interrupted(cell)
-    with cell.claim("new"):
+    with cell.claim(hashes("new")):
         assert names(cell.path) == [".lock", "hash"]
 
 
@@ -129,9 +137,9 @@ def test_claim_waits_for_another_process_and_then_gives_up(cell, monkeypatch):
     cell.path.mkdir()
     with (cell.path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RecordError, match="gvpo-s0 is in use by another process"), cell.claim("h"):
+        with pytest.raises(RecordError, match="gvpo-s0 is in use by another process"), cell.claim(hashes("h")):
             pass
-    with cell.claim("h"):  # it was let go
+    with cell.claim(hashes("h")):  # it was let go
         pass
 
 
@@ -158,13 +166,101 @@ def test_metric_that_is_nan_is_refused(cell):
         cell.add_metrics({"step": 1, "loss": math.nan})
 
 
-def test_resumable_state_goes_when_the_cell_is_finished_and_stays_when_it_failed(cell):
-    with cell.claim("h"):
+def test_resumable_state_goes_when_the_training_is_over_and_stays_when_the_cell_failed(cell):
+    with cell.claim(hashes("h")):
         cell.resume_path.mkdir()
-        cell.finish({"status": "failed", "hash": "h"})
+        cell.finish(ended("failed"))
         assert cell.resume_path.exists()
-        cell.finish({"status": "finished", "hash": "h"})
+        cell.finish_training("h", {"tokens": 3}, lambda folder: (folder / "weights").write_text("w"))
         assert not cell.resume_path.exists()
+    assert cell.training() == {"hash": "h", "tokens": 3}
+    assert names(cell.checkpoint_path) == ["weights"]
+
+
+def trained(cell, *, keep_checkpoint=True):
+    """A finished cell, evaluated under "e"."""
+    with cell.claim(hashes("h")):
+        cell.finish_training("h", {}, lambda folder: (folder / "weights").write_text("w"))
+        (cell.path / "samples.parquet").write_text("of e")
+        cell.finish(ended("finished"), keep_checkpoint=keep_checkpoint)
+
+
+def test_other_evaluation_settings_leave_the_training_and_put_the_evaluation_aside(cell):
+    trained(cell)
+    weights = (cell.checkpoint_path / "weights").stat()
+    assert cell.state(hashes("h", "other")) == "trained"
+    with cell.claim(hashes("h", "other")) as state:
+        assert state == "trained"
+        assert cell.manifest() is None
+        (cell.path / "samples.parquet").write_text("of other")
+        cell.finish(ended("finished", "h", "other"))
+    assert (cell.checkpoint_path / "weights").stat() == weights
+    with cell.claim(hashes("h")) as state:  # nothing finished is lost, and nothing is evaluated twice
+        assert state == "finished"
+        assert (cell.path / "samples.parquet").read_text() == "of e"
+    assert cell.state(hashes("h", "other")) == "trained"
+    with cell.claim(hashes("h", "other")) as state:
+        assert (state, (cell.path / "samples.parquet").read_text()) == ("finished", "of other")
+
+
+@pytest.mark.parametrize("killed_before", ["_clear", "_take_back"])
+def test_kill_while_an_evaluation_is_put_aside_loses_it_in_neither_place(cell, monkeypatch, killed_before):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    trained(cell)
+    with monkeypatch.context() as patch:
+        patch.setattr(CellFolder, killed_before, killed)
+        with pytest.raises(KeyboardInterrupt), cell.claim(hashes("h", "other")):
+            pass
+    with cell.claim(hashes("h")) as state:
+        assert (state, (cell.path / "samples.parquet").read_text()) == ("finished", "of e")
+
+
+def test_cell_that_kept_no_checkpoint_is_not_evaluated_again_and_says_so(cell):
+    trained(cell, keep_checkpoint=False)
+    assert cell.state(hashes("h")) == "finished"
+    with pytest.raises(RecordError, match=r"kept no checkpoint .*resources\.keep_checkpoints.*--out.*remove"):
+        cell.state(hashes("h", "other"))
+
+
+def test_trained_cell_is_refused_under_other_training_settings_before_it_is_evaluated(cell):
+    with cell.claim(hashes("h")):
+        cell.finish_training("h", {}, lambda folder: None)
+    with pytest.raises(RecordError, match="gvpo-s0 was trained with other settings"), cell.claim(hashes("new")):
+        pass
+    assert cell.checkpoint_path.is_dir()
+
+
+def test_kill_between_the_two_renames_of_a_new_checkpoint_leaves_the_old_one_to_go_on_from(cell, monkeypatch):
+    with cell.claim(hashes("h")), new_folder(cell.resume_path) as folder:
+        (folder / "state.pt").write_text("old")
+    rename, renamed = Path.rename, []
+
+    def killed(self, target):
+        if len(renamed) == 1:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt), new_folder(cell.resume_path) as folder:
+            (folder / "state.pt").write_text("new")
+    assert not cell.resume_path.exists()
+    with cell.claim(hashes("h")):
+        assert (cell.resume_path / "state.pt").read_text() == "old"
+    assert names(cell.path) == [".lock", "hash", "resume"]
+
+
+def test_line_of_the_metrics_that_is_no_json_is_named_and_not_dropped(cell):
+    cell.path.mkdir()
+    for step in (1, 2):
+        cell.add_metrics({"step": step})
+    path = cell.path / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"step": 1', '"step: 1'))
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 1, is not JSON"):
+        cell.metrics()
 
 
 def test_environment_names_versions_hardware_and_commit_and_is_json():

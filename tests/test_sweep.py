@@ -4,9 +4,11 @@ import contextlib
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,19 +27,23 @@ from small import (
     write_suite,
 )
 
+import harness.sweep.cell
 import harness.sweep.pool
 from harness.record.cell_folder import CellFolder
-from harness.suite.config import ConfigError
+from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
 from harness.sweep.cell import bury_cell, run_cell
 from harness.sweep.cells import run_cells
+from harness.sweep.events import CellEnd
 from harness.sweep.pool import LocalPool, gpu_shares
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")  # the undisturbed sweep, which comes before, has drawn them
 
 CELLS = ["base", "gvpo-s0", "gvpo-s1", "ppo-s0", "ppo-s1"]
+JOB = "coefficients"
+"""The folder of the job that compares the gradient coefficients."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def test_every_cell_leaves_manifest_metrics_samples_and_a_checkpoint_that_has_mo
     from transformers import AutoModelForCausalLM
 
     runs = undisturbed / "runs" / "small"
-    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == CELLS
+    assert sorted(path.name for path in runs.iterdir() if path.is_dir()) == sorted([*CELLS, JOB])
     start = AutoModelForCausalLM.from_pretrained(base).state_dict()
     for cell in (runs / name for name in CELLS[1:]):
         assert [row["step"] for row in metrics(cell)] == [1, 2, 3, 4, 5, 6]
@@ -99,13 +105,13 @@ def test_manifest_says_what_was_run(undisturbed):
     assert found["versions"]["torch"]
     assert found["tokens"]["critic"] > 0
     assert found["hardware"]["node"] == platform.node()
-    assert found["config"]["resources"] == {"ranks": 1, "gpus": 0, "cpus": 1}
+    assert found["config"]["resources"] == {**Resources().model_dump(), "checkpoint_every": 2}
 
 
 def test_second_sweep_starts_nothing_and_touches_no_cell(undisturbed, no_workers):
-    before = {name: files(undisturbed / "runs" / "small" / name) for name in CELLS}
+    before = {name: files(undisturbed / "runs" / "small" / name) for name in [*CELLS, JOB]}
     assert command("sweep", undisturbed / "small.toml", "--out", undisturbed) == 0
-    assert {name: files(undisturbed / "runs" / "small" / name) for name in CELLS} == before
+    assert {name: files(undisturbed / "runs" / "small" / name) for name in [*CELLS, JOB]} == before
 
 
 def test_other_settings_in_the_same_folder_are_refused_before_anything_starts(undisturbed, no_workers, capsys):
@@ -125,6 +131,85 @@ def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker
     assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
     assert {name: files(runs / name) for name in ("base", "ppo-s0")} == before
     assert_same_sweep(undisturbed, tmp_path)
+
+
+def trained_files(cell):
+    """What training has left, with times and inodes."""
+    return {name: stat for name, stat in files(cell).items() if name.startswith(("checkpoint", "metrics", "training"))}
+
+
+def test_other_evaluation_settings_evaluate_the_checkpoints_and_train_nothing(
+    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch
+):
+    def no_training(*_, **__):
+        raise AssertionError("a cell was trained")
+
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    runs = tmp_path / "runs" / "small"
+    before = {name: trained_files(runs / name) for name in CELLS}
+    changed = ["--set", "evaluation.samples=3", "--set", 'evaluation.benchmarks=["arithmetic-hard"]']
+    changed += ["--set", "evaluation.hard_benchmarks=[]"]
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.sweep.cell, "train", no_training)
+        patch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+        assert command("sweep", suite_file, *changed, "--workers", 1, "--out", tmp_path) == 0
+    assert {name: trained_files(runs / name) for name in CELLS} == before
+    # As if it had been run with these settings from the start.
+    assert command("sweep", suite_file, *changed, "--seeds", 1, "--workers", 2, "--out", tmp_path / "fresh") == 0
+    for name in ("base", "gvpo-s0", "ppo-s0"):
+        assert_same_cell(tmp_path / "fresh" / "runs" / "small" / name, runs / name)
+    # And back: the evaluation that was there before is taken up again, not made again.
+    with monkeypatch.context() as patch:
+        patch.setattr(harness.sweep.cell, "_work", no_training)
+        patch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+        assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
+    assert_same_sweep(undisturbed, tmp_path)
+
+
+@dataclass(frozen=True)
+class InThisProcess:
+    """An executor that runs cells here, where a test can see into them."""
+
+    workers: int = 1
+
+    def run(self, cells, runs, command):
+        for cell in cells:
+            yield CellEnd(cell, run_cell(cell, runs, command, lambda *_: None), 0.0)
+
+
+def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them_nothing_is_evaluated_again(
+    suite_file, tmp_path, quick_workers, capsys
+):
+    sweep = ("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path)
+    assert command(*sweep, "--no-keep-checkpoints") == 0
+    cell = tmp_path / "runs" / "small" / "gvpo-s0"
+    assert not (cell / "checkpoint").exists()
+    assert "Not in the figure of gradient coefficients" in (tmp_path / "small" / "table.md").read_text()
+    before = files(cell)
+    assert command(*sweep, "--set", "evaluation.samples=3") == 3
+    assert "kept no checkpoint that could be evaluated again" in capsys.readouterr().err
+    assert files(cell) == before
+
+
+def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their_failure(
+    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch, capsys
+):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "small" / JOB)
+    there = []
+
+    def out_of_memory(*_):
+        there.append((tmp_path / "small" / "table.csv").is_file())
+        raise MemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(harness.sweep.cell, "compare_coefficients", out_of_memory)
+    monkeypatch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+    assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
+    assert there == [True]
+    assert "no gradient coefficients: MemoryError: CUDA out of memory" in capsys.readouterr().out
+    page = (tmp_path / "small" / "README.md").read_text()
+    assert "Not in the figure of gradient coefficients: all (MemoryError: CUDA out of memory)" in page
+    assert_same_cell(undisturbed / "runs" / "small" / "gvpo-s0", tmp_path / "runs" / "small" / "gvpo-s0")
 
 
 def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):
@@ -294,7 +379,7 @@ def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_
 def test_what_another_process_holds_is_not_written_to(suite_file, tmp_path, monkeypatch):
     cell = plan(load_suite(str(suite_file)))[1]
     monkeypatch.setattr("harness.record.cell_folder.LOCK_SECONDS", 0.1)
-    with CellFolder(tmp_path / cell.name).claim(cell.config.hash()):
+    with CellFolder(tmp_path / cell.name).claim(cell.config.hashes()):
         assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
         assert {path.name for path in (tmp_path / cell.name).iterdir()} == {".lock", "hash"}
     assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"

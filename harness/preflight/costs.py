@@ -21,6 +21,7 @@ from harness.model.language import check_length, device_of, from_pretrained, tok
 from harness.preflight.gpus import GPUS, Gpu
 from harness.preflight.memory import Memory, disk, memory_of
 from harness.preflight.model_size import ModelSize, model_size
+from harness.record.cell_folder import Hashes
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.plan import Cell, build_algorithm, training_problems
@@ -176,7 +177,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
 
     def tokens_at(response: float, evaluated: float) -> Tokens:
         evaluation = responses * evaluated
-        if cell.is_base:
+        if not cell.is_trained:
             return Tokens(evaluation=evaluation)
         return count_tokens(config, needs, prompts.training, response, evaluation)
 
@@ -226,7 +227,7 @@ def idle_factors(cell: Cell) -> tuple[float, float]:
 def needs_of(cell: Cell) -> Needs:
     """What the cell's algorithm asks for; the base asks for nothing."""
     config = cell.config
-    if cell.is_base:
+    if not cell.is_trained:
         return Needs()
     return build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
 
@@ -270,9 +271,9 @@ def suite_cost(cells: Sequence[Cell], assumptions: Assumptions) -> dict[str, Cel
         raise ConfigError(f"--gpu {assumptions.gpu!r}: choose from {', '.join(GPUS)}")
     size = model_size(cells[0].config.model)
     costs: dict[str, CellCost] = {}
-    first: dict[str, CellCost] = {}
+    first: dict[Hashes, CellCost] = {}
     for cell in cells:
-        settings = cell.config.model_copy(update={"seed": 0}).hash()
+        settings = cell.config.model_copy(update={"seed": 0}).hashes()
         if settings not in first:
             first[settings] = cell_cost(cell, size, assumptions)
         costs[cell.name] = first[settings]

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
@@ -32,27 +34,41 @@ def write_json(path: Path, value: Any) -> None:
 
 def cache_folder() -> Path:
     """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "gvpo-bench"
-    return Path(os.environ.get("GVPO_BENCH_CACHE", default))
+    return Path(os.environ.get("GVPO_BENCH_CACHE", user_cache_path("gvpo-bench", appauthor=False)))
 
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A scratch folder that becomes `target` when the block ends well, replacing what was there."""
+    """A scratch folder that becomes `target` when the block ends well, replacing what was there.
+
+    No file system replaces a folder by another in one step: a kill in between leaves the old one where
+    `restore_folder` finds it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    restore_folder(target)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     scratch.chmod(0o755)
     try:
         yield scratch
         if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
-            target.rename(old / "replaced")
-            scratch.rename(target)
-            shutil.rmtree(old)
-        else:
-            scratch.rename(target)
+            target.rename(_replaced(target))
+        scratch.rename(target)
+        shutil.rmtree(_replaced(target), ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def restore_folder(target: Path) -> None:
+    """Brings back the old folder where a kill came while `new_folder` replaced it, or removes it where a new one is."""
+    old = _replaced(target)
+    if old.exists() and target.exists():
+        shutil.rmtree(old)
+    elif old.exists():
+        old.rename(target)
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f".{target.name}-replaced")
 
 
 def hash_of(value: Any) -> str:

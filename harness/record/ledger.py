@@ -1,22 +1,45 @@
-"""What a run costs."""
+"""What a run costs, in tokens and seconds."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass
-class Spent:
-    """What a run has cost so far. Tokens count prompt and response, padding not; `generated` counts responses only."""
+class Tokens:
+    """Tokens of prompts and responses, padding not counted; where they are drawn, of responses alone."""
 
-    generated: int = 0
-    trained: int = 0
+    generated: float = 0
+    """Drawn for training."""
+    trained: float = 0
     """Forward and backward through the policy."""
-    scored: int = 0
+    scored: float = 0
     """Forward through the policy without gradient."""
-    reference: int = 0
-    critic: int = 0
+    reference: float = 0
+    """Forward through the frozen reference."""
+    critic: float = 0
     """Every pass through the critic, with or without gradient."""
+    evaluation: float = 0
+    """Drawn for evaluation."""
+
+    @property
+    def extra(self) -> float:
+        """Of the passes beside those that draw and train: see EXTRA_PASSES."""
+        return sum(getattr(self, name) for name in EXTRA_PASSES)
+
+    def tokens(self) -> dict[str, float]:
+        """The counts by name, as manifests have them."""
+        return {field.name: getattr(self, field.name) for field in fields(Tokens)}
+
+
+EXTRA_PASSES = ("reference", "critic", "scored")
+"""Passes that neither draw nor train, and that algorithms need in different numbers."""
+
+
+@dataclass
+class Spent(Tokens):
+    """What a run has cost so far."""
+
     rollout_seconds: float = 0.0
     train_seconds: float = 0.0
     cpu_seconds: float = 0.0

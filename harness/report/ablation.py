@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import rich.table
 
+from harness.record.cell_folder import cell_folders
 from harness.record.files import write
 from harness.report import figures
 from harness.report.columns import SIGNIFICANT, TOO_FEW, TextTable, cost_columns, interval_texts, k_text, p_texts, plain
@@ -89,7 +90,12 @@ class AblationReport:
 
 def is_ablation(runs: Path) -> bool:
     """Whether a folder of runs holds points with cells instead of cells."""
-    return not any(runs.glob("*/manifest.json")) and any(runs.glob("*/*/manifest.json"))
+    return not cell_folders(runs) and bool(points_in(runs))
+
+
+def points_in(runs: Path) -> list[Path]:
+    """The folders of points, by name, in which a cell has ended."""
+    return sorted(folder for folder in runs.glob("*/") if cell_folders(folder))
 
 
 def write_ablation(
@@ -106,7 +112,7 @@ def write_ablation(
     Raises:
         ReportError: no cell, points that were evaluated differently, or a baseline not among the algorithms.
     """
-    folders = sorted({path.parent.parent for path in runs.glob("*/*/manifest.json")})
+    folders = points_in(runs)
     if not folders:
         raise ReportError(f"{runs} holds no point with a finished cell; run the sweep of this suite first")
     recorded: list[PointCell] = []

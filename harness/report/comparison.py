@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet
 
 from benchmarks.errors import BenchError
+from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
+from harness.record.ledger import Tokens
 from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 from harness.statistics.scores import OUTCOMES, problem_scores
+from harness.suite.cell_config import COEFFICIENTS
 
-EXTRA_PASSES = ("reference", "critic", "scored")  # token counts of the manifest that are neither drawn nor trained on
 TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
-SAMPLE_COLUMNS = ["benchmark", "problem_id", "sample", "answer", "verdict", "score", "tokens", "finish", "kl"]
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
 
@@ -57,21 +57,16 @@ class RecordedCell:
         return value
 
     def samples(self) -> pd.DataFrame:
-        """A row per evaluated sample, without the responses. Cells of gvpo-bench 0.1 lack the column `answer`."""
-        path = self.folder / "samples.parquet"
-        recorded = pyarrow.parquet.read_schema(path).names
-        return pd.read_parquet(path, columns=[name for name in SAMPLE_COLUMNS if name in recorded or name != "answer"])
+        """A row per evaluated sample, without the responses."""
+        return CellFolder(self.folder).samples([name for name in SAMPLE_COLUMNS if name != "response"])
 
     def metrics(self) -> pd.DataFrame:
         """A row per training step, in order."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return pd.DataFrame([json.loads(line) for line in lines]).sort_values("step", ignore_index=True)
+        return pd.DataFrame(CellFolder(self.folder).metrics()).sort_values("step", ignore_index=True)
 
     def error(self) -> str:
         """The last line of a failed cell's traceback."""
-        path = self.folder / "traceback.txt"
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
-        return lines[-1].strip() if lines else "no traceback recorded"
+        return CellFolder(self.folder).error()
 
 
 def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
@@ -80,9 +75,11 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
         raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
     cells, unfinished = [], []
     for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        manifest = folder / "manifest.json"
-        if manifest.is_file():
-            cells.append(RecordedCell(folder, json.loads(manifest.read_text(encoding="utf-8"))))
+        manifest = CellFolder(folder).manifest()
+        if folder.name == COEFFICIENTS:
+            continue
+        if manifest is not None:
+            cells.append(RecordedCell(folder, manifest))
         elif CELL_FOLDER.fullmatch(folder.name):
             unfinished.append(folder.name)
     if not cells:
@@ -103,6 +100,18 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
             "Move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
         )
     return cells, unfinished
+
+
+def load_coefficients(runs: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """The gradient coefficients of a suite's algorithms (see `harness.training.coefficients`), None where they were not
+    to be had; and why, by the labels of the algorithms that are left out, or by "all"."""
+    job = CellFolder(runs / COEFFICIENTS)
+    manifest = job.manifest()
+    if manifest is None:
+        return None, {}
+    if manifest["status"] != "finished":
+        return None, {"all": job.error()}
+    return job.coefficients(), manifest["left_out"]
 
 
 def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
@@ -210,11 +219,11 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.DataFrame(rows), pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()
 
 
-def token_columns(tokens: dict[str, int]) -> dict[str, int]:
+def token_columns(tokens: dict[str, int]) -> dict[str, float]:
     return {
         "generated_tokens": tokens["generated"],
         "trained_tokens": tokens["trained"],
-        "extra_tokens": sum(tokens[name] for name in EXTRA_PASSES),
+        "extra_tokens": Tokens(**tokens).extra,
     }
 
 

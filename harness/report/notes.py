@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.record.ledger import EXTRA_PASSES
 from harness.report.columns import k_text
 from harness.report.comparison import (
-    EXTRA_PASSES,
     RecordedCell,
     Scores,
     agreed,

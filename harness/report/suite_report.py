@@ -37,6 +37,7 @@ from harness.report.comparison import (
     algorithm_rows,
     benchmark_rows,
     load_cells,
+    load_coefficients,
     newest,
     seed_rows,
 )
@@ -120,8 +121,7 @@ def write_report(
     seeds, curves = seed_rows(scores)
     table = algorithm_rows(cells, scores, seeds, baseline)
     by_benchmark = benchmark_rows(scores, table)
-    coefficients_path = runs / "coefficients.parquet"
-    coefficients = pd.read_parquet(coefficients_path) if coefficients_path.is_file() else None
+    coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
     drawings = figures.draw(table=table, seeds=seeds, curves=curves, coefficients=coefficients, k=k, baseline=baseline)
 
@@ -149,6 +149,7 @@ def write_report(
     }
     if published:
         notes.insert(0, PUBLISHED_NOTE)
+    notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
     significant = is_significant(table, baseline)
     markdown = to_markdown(shown, significant, notes)
     write(out / "table.csv", table.to_csv(index=False))

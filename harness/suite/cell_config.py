@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from harness.record.cell_folder import Hashes
 from harness.record.files import hash_of
 from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train, _Section
+
+COEFFICIENTS = "coefficients"
+"""The label of the job that compares the algorithms' gradient coefficients."""
 
 
 class CellConfig(_Section):
@@ -28,9 +32,13 @@ class CellConfig(_Section):
     evaluation: Evaluation
     resources: Resources = Resources()
 
-    def hash(self) -> str:
-        """Of all that decides its numbers: not of `resources`, nor of a user's file's folder."""
+    def hashes(self) -> Hashes:
+        """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.
+
+        What is trained and how it is evaluated are apart, so that a change of [evaluation] trains nothing again.
+        """
         values = self.model_dump(mode="json", exclude={"resources"})
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
-        return hash_of(values)
+        evaluation = values.pop("evaluation")
+        return Hashes(hash_of(values), "" if self.label == COEFFICIENTS else hash_of(evaluation))

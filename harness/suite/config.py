@@ -241,6 +241,8 @@ class Resources(_Section):
     """Seconds that a server of vLLM may take for its start or one call, before it is given up."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
+    keep_checkpoints: bool = True
+    """Keeps the trained model of each cell, without which a change of [evaluation] cannot be evaluated again."""
 
     def __str__(self) -> str:
         ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
@@ -350,8 +352,13 @@ class Suite(_Section):
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         for label in self.algorithms:
-            if label == "base" or not label.replace("-", "").replace("_", "").replace(".", "").isalnum():
-                raise ValueError(f"algorithms.{label}: a label has letters, digits, - _ . and is not 'base'")
+            if (
+                label in ("base", "coefficients")
+                or not label.replace("-", "").replace("_", "").replace(".", "").isalnum()
+            ):
+                raise ValueError(
+                    f"algorithms.{label}: a label has letters, digits, - _ . and is neither 'base' nor 'coefficients'"
+                )
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from algorithms import Algorithm, load_algorithm
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
-from harness.suite.cell_config import CellConfig
+from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Suite, Train
 from harness.suite.load import points_of
 
 BASE = "base"
+"""The label of the base model, which is evaluated and not trained."""
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,48 @@ class Cell:
 
     config: CellConfig
     suite: Mapping[str, Any]
-    """The suite's report, tuning and evaluation settings, for the manifest."""
+    """The suite's report and tuning settings, for the manifest."""
     source: bytes | None = None
     """The user's file, where the algorithm comes from one: what is run is what was hashed."""
+    reads: tuple[Cell, ...] = ()
+    """Of the comparison of gradient coefficients: the finished cells that it reads, the baseline's first."""
 
     @property
-    def is_base(self) -> bool:
-        return self.config.label == BASE
+    def is_trained(self) -> bool:
+        """Whether training is a part of it."""
+        return self.config.optimizer is not None
 
     @property
     def name(self) -> str:
         """Of its folder, inside that of its point where the suite is an ablation."""
         point = self.config.suite.partition("/")[2]
-        name = BASE if self.is_base else f"{self.config.label}-s{self.config.seed}"
+        name = f"{self.config.label}-s{self.config.seed}" if self.is_trained else self.config.label
         return f"{point}/{name}" if point else name
+
+
+def coefficients_job(finished: Sequence[Cell]) -> Cell:
+    """The job that compares the algorithms' gradient coefficients on one batch, from finished cells of one seed, the
+    baseline's first: a cell that trains nothing, on one rank."""
+    config = finished[0].config
+    resources = config.resources
+    alone = resources.model_copy(update={"ranks": 1, "gpus": resources.gpus // resources.ranks})
+    about: dict[str, Any] = {
+        "label": COEFFICIENTS,
+        "algorithm": COEFFICIENTS,
+        "source_sha256": None,
+        "parameters": {cell.config.label: cell.config.hashes().training for cell in finished},
+        "optimizer": None,
+        "resources": alone,
+    }
+    return Cell(config.model_copy(update=about), finished[0].suite, reads=tuple(finished))
+
+
+def algorithm_of(cell: Cell, keep: Callable[[bytes], Path]) -> Algorithm:
+    """The cell's algorithm; a user's file runs from the copy that `keep` makes of it, on whatever machine this is."""
+    config, spec = cell.config, cell.config.algorithm
+    if cell.source is not None:
+        spec = f"{keep(cell.source)}:{spec.rpartition(':')[2]}"
+    return build_algorithm(spec, config.parameters, where=f"algorithms.{config.label}")
 
 
 def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
@@ -80,7 +109,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             dataclasses.replace(cell, suite={**cell.suite, "ablation": ablation})
             for label, point in points_of(suite).items()
             for cell in plan(point, seeds)
-            if not cell.is_base or label == suite.ablation.reference
+            if cell.is_trained or label == suite.ablation.reference
         ]
     try:
         load_template(suite.model.template)
@@ -101,7 +130,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             "ever be historical; train longer or on fewer problems (train.limit)"
         )
 
-    shared = {"report": suite.report, "tuning": suite.tuning, "evaluation": suite.evaluation}
+    shared = {"report": suite.report, "tuning": suite.tuning}
     about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
     settings: dict[str, Any] = {
         "suite": suite.name,

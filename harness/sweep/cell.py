@@ -1,15 +1,16 @@
-"""A suite as cells: one run of one algorithm at one seed, and the base model's evaluation."""
+"""Runs one cell: what is still to do of its training and its evaluation."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from algorithms import Algorithm
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.evaluation.evaluate import evaluate
@@ -17,12 +18,12 @@ from harness.model.language import frozen_copy, load_model
 from harness.model.policy import PolicyModel, logprob_chunk, shard
 from harness.model.ranks import Ranks, free_memory
 from harness.model.scorer import Scorer
-from harness.record.cell_folder import CellFolder, RecordError
+from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
-from harness.record.files import new_folder, write
 from harness.record.ledger import Spent
 from harness.sampling.engine import open_engine
-from harness.suite.plan import Cell, build_algorithm, settings_hash, training_problems
+from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
+from harness.training.coefficients import compare_coefficients
 from harness.training.train import train
 
 OnProgress = Callable[[str, int, int, float | None], None]
@@ -33,20 +34,24 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
     """Runs a cell, or continues it. Returns "finished" or "failed"; a failure's traceback lies in the cell's folder.
 
     Within a process group of torch's (`join_ranks`) the cell runs on all of its ranks, each of which must call this
-    with the same arguments and the same folder on a shared disk. There a failure is raised, once it is recorded: the
-    others may wait for this rank, and it has to end for them to end.
+    with the same arguments and the same folder on a shared disk; what lies there is rank 0's to judge. There a failure
+    is raised, once it is recorded: the others may wait for this rank, and it has to end for them to end.
     """
     ranks = Ranks.of_group()
     folder = CellFolder(runs / cell.name)
-    cell_hash = cell.config.hash()
-    with folder.claim(cell_hash) if ranks.rank == 0 else contextlib.nullcontext():
-        if ranks.first(lambda: folder.is_finished(cell_hash)):
+    with contextlib.ExitStack() as held:
+        state = ranks.first(lambda: held.enter_context(folder.claim(cell.config.hashes())))
+        if state == "finished":
             return "finished"
         started = time.perf_counter()
         result: dict[str, Any] = {"seconds": {}}
         status, failure = "finished", None
         try:
-            result = _work(cell, folder, on_progress, ranks)
+            result = (
+                _compare(cell, runs, folder, on_progress)
+                if cell.reads
+                else _work(cell, folder, state, on_progress, ranks)
+            )
         except Exception as error:
             # The first rank to fail has the reason; the others will only say that they lost it.
             if not folder.has_traceback():
@@ -54,7 +59,10 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
             status, failure = "failed", error
         result["seconds"]["wall"] = time.perf_counter() - started
         if ranks.rank == 0 or failure is not None:
-            folder.finish({**_about(cell, command), **result, "ranks": ranks.size, "status": status})
+            folder.finish(
+                {**_about(cell, command), **result, "ranks": ranks.size, "status": status},
+                keep_checkpoint=cell.config.resources.keep_checkpoints,
+            )
         if failure is not None and not ranks.alone:
             raise failure
         return status
@@ -68,9 +76,9 @@ def bury_cell(
     Writes nothing into a folder that another process holds. `place` is the `environment` of the machine that the
     process ran on, where it was not this one.
     """
-    folder, cell_hash = CellFolder(runs / cell.name), cell.config.hash()
-    with contextlib.suppress(RecordError), folder.claim(cell_hash):
-        if folder.is_finished(cell_hash):
+    folder = CellFolder(runs / cell.name)
+    with contextlib.suppress(RecordError), folder.claim(cell.config.hashes()) as state:
+        if state == "finished":
             return "finished"
         folder.write_traceback(reason)
         folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
@@ -79,28 +87,20 @@ def bury_cell(
 
 def _about(cell: Cell, command: list[str]) -> dict[str, Any]:
     """What the manifest says of a cell before its results."""
+    hashes = cell.config.hashes()
     return {
         "suite": cell.config.suite,
         "cell": cell.name,
         "algorithm": cell.config.label,
         "display": cell.config.label,
-        "seed": None if cell.is_base else cell.config.seed,
-        "hash": cell.config.hash(),
+        "seed": cell.config.seed if cell.is_trained else None,
+        "hash": hashes.training,
+        "evaluation_hash": hashes.evaluation,
         "suite_hash": settings_hash(cell.config),
         "command": command,
         "config": _resolved(cell),
         **environment(),
     }
-
-
-def _algorithm(cell: Cell, folder: CellFolder) -> Algorithm:
-    """The cell's algorithm; a user's file runs from the copy that the cell keeps of it, on whatever machine this is."""
-    config, spec = cell.config, cell.config.algorithm
-    if cell.source is not None:
-        copy = folder.path / "algorithm.py"
-        write(copy, cell.source)
-        spec = f"{copy}:{spec.rpartition(':')[2]}"
-    return build_algorithm(spec, config.parameters, where=f"algorithms.{config.label}")
 
 
 def _resolved(cell: Cell) -> dict[str, Any]:
@@ -111,10 +111,11 @@ def _resolved(cell: Cell) -> dict[str, Any]:
         "parameters": resolved.pop("parameters"),
         "source_sha256": resolved.pop("source_sha256"),
     }
-    return {**resolved, **cell.suite, "resources": cell.config.resources.model_dump(), "algorithm": entry}
+    return {**resolved, **cell.suite, "algorithm": entry}
 
 
-def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks) -> dict[str, Any]:
+def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress, ranks: Ranks) -> dict[str, Any]:
+    """Trains the cell, where that is still to do, and evaluates it. Returns what the manifest says of both."""
     config, settings = cell.config, cell.config.evaluation
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
@@ -124,6 +125,9 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
     chunk = logprob_chunk(lm.model, config.resources.logprob_chunk, budget)
     base = Scorer(PolicyModel(frozen_copy(lm.model), chunk), precision=precision, ranks=ranks)
     shard(base.model, ranks)
+    if state == "trained":
+        checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
+        lm = dataclasses.replace(lm, model=load_model(checkpoint).model)
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
@@ -131,17 +135,32 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
         judge_for([train_benchmark, *scored]) as judges,
         open_engine(config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
     ):
-        spent, display = Spent(), "base"
-        if not cell.is_base:
-            algorithm = _algorithm(cell, folder)
-            display = getattr(algorithm, "name", config.label)
+        record: dict[str, Any]
+        if cell.is_trained and state == "new":
+            algorithm = algorithm_of(cell, folder.write_algorithm)
 
             def on_step(step: int, row: Mapping[str, float]) -> None:
                 on_progress("train", step, config.train.steps, row["reward"])
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
             spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
+
+            def save(target: Path) -> None:
+                lm.model.save_pretrained(target)
+                lm.tokenizer.save_pretrained(target)
+
+            record = {
+                "display": getattr(algorithm, "name", config.label),
+                "tokens": spent.tokens(),
+                "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
+                "made_with": environment(),
+            }
+            ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
             free_memory()
+        elif cell.is_trained:
+            record = ranks.first(lambda: folder.training() or {})
+        else:
+            record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
         policy = PolicyModel(lm.model, chunk)
@@ -163,31 +182,22 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
             ranks=ranks,
         )
     evaluation_seconds = time.perf_counter() - evaluation_started
-
-    def export() -> None:
-        if not cell.is_base:
-            with new_folder(folder.checkpoint_path) as scratch:
-                lm.model.save_pretrained(scratch)
-                lm.tokenizer.save_pretrained(scratch)
-        write(folder.path / "samples.parquet", samples.to_parquet(index=False))
-
-    ranks.first(export)
+    ranks.first(lambda: folder.write_samples(samples))
+    seconds = {"cpu": time.process_time() - cpu, **record["seconds"]}
     return {
-        "display": display,
+        "display": record["display"],
+        "trained_with": record.get("made_with"),
         "template": lm.template_label,
-        "tokens": {
-            "generated": spent.generated,
-            "trained": spent.trained,
-            "scored": spent.scored,
-            "reference": spent.reference,
-            "critic": spent.critic,
-            "evaluation": int(samples["tokens"].sum()),
-        },
-        "seconds": {
-            "rollout": spent.rollout_seconds,
-            "train": spent.train_seconds,
-            "evaluation": evaluation_seconds,
-            "cpu": spent.cpu_seconds or time.process_time() - cpu,
-            "run": spent.rollout_seconds + spent.train_seconds,
-        },
+        "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
+        "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }
+
+
+def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
+    """The job behind the figure of gradient coefficients. Returns what the manifest says of it."""
+    on_progress("compare", 0, 1, None)
+    checkpoint = CellFolder(runs / cell.reads[0].name).checkpoint_path
+    with tempfile.TemporaryDirectory() as scratch:
+        coefficients, left_out = compare_coefficients(cell.reads, checkpoint, Path(scratch))
+    folder.write_coefficients(coefficients)
+    return {"left_out": left_out, "seconds": {}}

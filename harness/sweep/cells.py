@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.model.ranks import Ranks
 from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
@@ -34,7 +35,7 @@ def run_cells(
             "model.device = 'cuda' with resources.gpus = 0: a cell would see no GPU; set resources.gpus = "
             f"{most(cells).ranks}"
         )
-    outcome, waiting = _unfinished(cells, runs, console)
+    outcome, waiting = unfinished(cells, runs, console)
     if not waiting:
         return outcome
     with _Display(waiting, console) as display, contextlib.closing(executor.run(waiting, runs, command)) as events:
@@ -43,11 +44,13 @@ def run_cells(
             if isinstance(event, CellEnd) and event.status == "finished":
                 outcome.finished.append(event.cell.name)
             elif isinstance(event, CellEnd):
-                outcome.failed[event.cell.name] = str(runs / event.cell.name / "traceback.txt")
+                outcome.failed[event.cell.name] = str(CellFolder(runs / event.cell.name).traceback_path)
     return outcome
 
 
-def run_cells_on_ranks(cells: Sequence[Cell], runs: Path, *, command: list[str], console: Console) -> Outcome:
+def run_cells_on_ranks(
+    cells: Sequence[Cell], runs: Path, *, ranks: Ranks, command: list[str], console: Console
+) -> Outcome:
     """Runs every cell that isn't finished, one after another, each on all ranks of the process group.
 
     Every rank must call it. A cell that fails is recorded and ends the sweep by its exception, since it must end every
@@ -55,7 +58,8 @@ def run_cells_on_ranks(cells: Sequence[Cell], runs: Path, *, command: list[str],
 
     Raises RecordError where a cell was finished with other settings, before anything starts.
     """
-    outcome, waiting = _unfinished(cells, runs, console)
+    # Rank 0 judges for all: a file system that lags behind on one of them would pair different cells.
+    outcome, waiting = ranks.first(lambda: unfinished(cells, runs, console))
     with _Display(waiting, console) as display:
         for cell in waiting:
 
@@ -69,12 +73,12 @@ def run_cells_on_ranks(cells: Sequence[Cell], runs: Path, *, command: list[str],
     return outcome
 
 
-def _unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
+def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
     """The outcome so far, and the cells still to run."""
     outcome = Outcome()
     waiting: list[Cell] = []
     for cell in cells:
-        if CellFolder(runs / cell.name).is_finished(cell.config.hash()):
+        if CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished":
             outcome.reused.append(cell.name)
         else:
             waiting.append(cell)

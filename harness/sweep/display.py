@@ -83,4 +83,4 @@ class _Display:
 
 
 def _size(cell: Cell) -> float:
-    return EVALUATION_STEPS + (0 if cell.is_base else cell.config.train.steps)
+    return EVALUATION_STEPS + (cell.config.train.steps if cell.is_trained else 0)

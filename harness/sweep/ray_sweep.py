@@ -9,7 +9,6 @@ last checkpoint that the driver has.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
@@ -23,7 +22,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from harness.model.embedded import embedded_base
-from harness.record.cell_folder import CellFolder
+from harness.record.cell_folder import CellFolder, pack
 from harness.record.environment import environment
 from harness.record.files import write
 from harness.suite.config import ConfigError
@@ -31,7 +30,7 @@ from harness.suite.plan import Cell
 from harness.sweep.cell import bury_cell
 from harness.sweep.events import CellEnd, CellEvent, CellNote, CellProgress
 from harness.sweep.pool import WORKER_ENVIRONMENT, most
-from harness.sweep.ray_worker import PASSED_ON, RESUMED_FROM, Job, Place, Worker, code_hash, pack, unpack
+from harness.sweep.ray_worker import PASSED_ON, Job, Place, Worker, code_hash
 
 INTERRUPTIONS = 3
 """How often a cell goes on after the death of a node, in one sweep; after that it counts as failed."""
@@ -219,17 +218,18 @@ class _Driver:
         while self.waiting:
             assert slot.place is not None
             cell = self.waiting.pop(0)
-            files = None
+            files, read = None, {}
             if slot.place.mark != self.text:
-                folder, cell_hash = CellFolder(self.runs / cell.name), cell.config.hash()
-                slot.claim.enter_context(folder.claim(cell_hash))
-                if folder.is_finished(cell_hash):  # by another sweep, a moment ago
+                folder = CellFolder(self.runs / cell.name)
+                state = slot.claim.enter_context(folder.claim(cell.config.hashes()))
+                if state == "finished":  # by another sweep, a moment ago
                     slot.claim.close()
                     yield CellEnd(cell, "finished", 0.0)
                     continue
-                files = pack(folder.path, RESUMED_FROM)
+                files = folder.pack("to go on")
+                read = {other.name: CellFolder(self.runs / other.name).pack("to go on") for other in cell.reads[:1]}
             slot.cell, slot.started = cell, time.monotonic()
-            self.pending[slot.actor.start.remote(cell, files)] = slot
+            self.pending[slot.actor.start.remote(cell, files, read)] = slot
             yield CellNote(cell, f"runs on {slot.place}")
             return
         self.slots.remove(slot)
@@ -239,13 +239,10 @@ class _Driver:
         if kind == "progress":
             yield CellProgress(cell, *message)
         elif kind == "files":
-            unpack(folder.path, *message)
+            folder.unpack(*message)
         else:
             status, results = message
-            if results:
-                manifest = json.loads(results.pop("manifest.json"))
-                unpack(folder.path, results)
-                folder.finish(manifest)
+            folder.unpack(results)
             slot.claim.close()
             slot.cell = None
             yield CellEnd(cell, status, time.monotonic() - slot.started)

@@ -15,28 +15,13 @@ from typing import Any
 import ray
 
 import harness
-from harness.record.cell_folder import CellFolder
+from harness.record.cell_folder import CellFolder, Files, unpack
 from harness.record.environment import environment
-from harness.record.files import new_folder, write
 from harness.suite.plan import Cell
 from harness.sweep.launch import launch_cell
 
 PASSED_ON = ("GVPO_BENCH_DATA", "HF_HUB_OFFLINE")
 """Environment variables of the driver that a node has too, where it does not set its own."""
-
-
-Files = dict[str, bytes]
-"""Contents by path, relative to a folder."""
-
-
-RESUMED_FROM = ("hash", "metrics.jsonl", "resume")
-
-
-CHECKPOINT = ("metrics.jsonl", "resume")
-
-
-RESULTS = ("algorithm.py", "metrics.jsonl", "resume", "checkpoint", "samples.parquet", "traceback.txt")
-"""What of a cell's folder travels: to the worker, with each checkpoint, and in the end, before the manifest."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +89,10 @@ class Worker:
             missing=next((str(model) for model in self.job.models if not model.is_dir()), None),
         )
 
-    def start(self, cell: Cell, files: Files | None) -> tuple[Any, ...]:
-        """Starts a cell: from the files where the runs folder is not shared. Returns its first message."""
-        threading.Thread(target=self._run, args=(cell, files), daemon=True).start()
+    def start(self, cell: Cell, files: Files | None, read: Mapping[str, Files]) -> tuple[Any, ...]:
+        """Starts a cell: from the files where the runs folder is not shared, `read` being those of cells that it reads.
+        Returns its first message."""
+        threading.Thread(target=self._run, args=(cell, files, read), daemon=True).start()
         return self.next()
 
     def next(self) -> tuple[Any, ...]:
@@ -119,13 +105,13 @@ class Worker:
             raise message[1]
         return message
 
-    def _run(self, cell: Cell, files: Files | None) -> None:
+    def _run(self, cell: Cell, files: Files | None, read: Mapping[str, Files]) -> None:
         try:
-            self.messages.put(("done", *self._run_here(cell, files)))
+            self.messages.put(("done", *self._run_here(cell, files, read)))
         except BaseException as error:
             self.messages.put(("error", error))
 
-    def _run_here(self, cell: Cell, files: Files | None) -> tuple[str, Files]:
+    def _run_here(self, cell: Cell, files: Files | None, read: Mapping[str, Files]) -> tuple[str, Files]:
         """The cell's status, and its results where the driver has yet to get them."""
         with tempfile.TemporaryDirectory(prefix="gvpo-bench-") as name:
             scratch = Path(name)
@@ -135,48 +121,23 @@ class Worker:
             if files is None:
                 return launch_cell(cell, self.job.runs, self.job.command, self._tell), {}
             folder = CellFolder(scratch / "runs" / cell.name)
-            unpack(folder.path, files)
-            sent = _version(folder.resume_path)
+            folder.unpack(files)
+            for name, content in read.items():
+                CellFolder(scratch / "runs" / name).unpack(content)
+            sent = folder.progress()
 
             def tell(*progress: Any) -> None:
                 nonlocal sent
                 self._tell(*progress)
-                if (now := _version(folder.resume_path)) not in (None, sent):
-                    self.messages.put(("files", pack(folder.path, CHECKPOINT)))
+                if (now := folder.progress()) not in (None, sent):
+                    self.messages.put(("files", folder.pack("progress")))
                     sent = now
 
             status = launch_cell(cell, scratch / "runs", self.job.command, tell)
-            return status, pack(folder.path, (*RESULTS, "manifest.json"))
+            return status, folder.pack("results")
 
     def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:
         self.messages.put(("progress", stage, done, total, reward))
-
-
-def _version(folder: Path) -> tuple[int, int] | None:
-    """Another one each time that the folder is replaced."""
-    try:
-        stat = folder.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_mtime_ns
-
-
-def pack(folder: Path, names: Sequence[str]) -> Files:
-    """The named files below a folder, and all files of the named folders; what isn't there is left out."""
-    paths = [path for name in names for path in (folder / name, *sorted((folder / name).rglob("*")))]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-
-
-def unpack(folder: Path, files: Files) -> None:
-    """Writes what `pack` read: each file, and each folder of files, in one step."""
-    for top in dict.fromkeys(name.partition("/")[0] for name in files):
-        if top in files:
-            write(folder / top, files[top])
-            continue
-        with new_folder(folder / top) as scratch:
-            for name, content in files.items():
-                if name.startswith(f"{top}/"):
-                    write(scratch / name.removeprefix(f"{top}/"), content)
 
 
 def code_hash() -> str:

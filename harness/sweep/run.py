@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,11 +21,10 @@ from harness.report.suite_report import Report, write_report
 from harness.sampling.engine import check_engine
 from harness.suite.config import ConfigError, Suite
 from harness.suite.load import points_of
-from harness.suite.plan import Cell, plan, training_problems
+from harness.suite.plan import Cell, coefficients_job, plan, training_problems
 from harness.sweep.cells import run_cells, run_cells_on_ranks
 from harness.sweep.events import Executor
 from harness.sweep.pool import LocalPool
-from harness.training.coefficients import write_coefficients
 
 
 def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
@@ -50,27 +50,62 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             console.print(f"{about}; each on {ranks.size} ranks")
             ranks.first(lambda: prepare_model(suite, console))
             ranks.first(lambda: check_health(suite, cells, out, 1, console))
-            outcome = run_cells_on_ranks(cells, runs, command=command, console=console)
+            outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
     if ranks.rank > 0:
         return False
     report: Report | AblationReport
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
+        console.print(report.render())
     else:
-        for label, reason in write_coefficients(suite, cells, runs).items():
-            console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
         report = write_report(runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published)
-    console.print(report.render())
+        console.print(report.render())
+        if ranks.alone and run_comparison(suite, cells, runs, executor=executor, command=command, console=console):
+            report = write_report(
+                runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published
+            )
     for name, where in outcome.failed.items():
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)
 
 
+def run_comparison(
+    suite: Suite, cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
+) -> bool:
+    """Runs the job behind the figure of gradient coefficients, where it has something to do, after the report.
+
+    It may fail where the cells did not, since it holds two models: why is in its folder, and the report says it.
+    Returns whether it ran.
+    """
+    finished = [
+        cell
+        for cell in cells
+        if cell.is_trained
+        and cell.config.seed == 0
+        and CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished"
+    ]
+    finished.sort(key=lambda cell: cell.config.label != suite.report.baseline)
+    if not finished or finished[0].config.label != suite.report.baseline:
+        return False
+    job = coefficients_job(finished)
+    folder = CellFolder(runs / job.name)
+    if (manifest := folder.manifest()) is not None and manifest["hash"] != job.config.hashes().training:
+        shutil.rmtree(folder.path)  # of fewer or other algorithms: it is derived from the cells, as the report is
+    if folder.state(job.config.hashes()) == "finished":
+        return False
+    outcome = run_cells([job], runs, executor=executor, command=command, console=console)
+    for label, reason in ((folder.manifest() or {}).get("left_out") or {}).items():
+        console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
+    if job.name in outcome.failed:
+        console.print(f"no gradient coefficients: {folder.error()}", highlight=False)
+    return True
+
+
 def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
     """Has the doctor look at a sweep that has something to run, and prints what it warns of. Raises DoctorError."""
     runs = out / "runs" / suite.name
-    if all(CellFolder(runs / cell.name).is_finished(cell.config.hash()) for cell in cells):
+    if all(CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished" for cell in cells):
         return
     require_health(
         examine(suite, cells, out, workers=workers),

@@ -86,7 +86,7 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
             ),
         }
     )
-    cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if not cell.is_base]
+    cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if cell.is_trained]
     prepare_model(tuning_suite, console)
     check_health(tuning_suite, cells, out, executor.workers, console)
     runs = out / "runs" / tuning_suite.name
@@ -106,7 +106,7 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
             },
         )
         if cell.name not in outcome.failed:
-            samples = pd.read_parquet(CellFolder(runs / cell.name).path / "samples.parquet", columns=["score"])
+            samples = CellFolder(runs / cell.name).samples(["score"])
             row["score"] += samples["score"].mean() / len(suite.tuning.seeds)
         row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
     table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])

@@ -12,62 +12,58 @@ from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.model.language import load_model
 from harness.model.scorer import score
-from harness.record.cell_folder import CellFolder
 from harness.record.files import write
 from harness.record.ledger import Spent
 from harness.sampling.engine import open_engine
-from harness.suite.config import Suite
-from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, algorithm_of, training_problems
 from harness.training.batch import assemble, draw
 from harness.training.gradient import differentiate, to_groups
 from harness.training.learner import Learner
 from harness.training.schedule import prompts_of_step
 
+COLUMNS = ["algorithm", "display", "prompt", "sample", "token", "reward", "log_ratio", "coefficient"]
 
-def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[str, str]:
-    """Writes `coefficients.parquet` into the runs folder: a row for each algorithm, response and token.
 
-    The batch is the first step's rollouts of the base at seed 0; π_θ is the baseline algorithm's trained policy at
-    seed 0, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base. Nothing is written
-    while that cell isn't finished.
+def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A row for each cell's algorithm, response and token, with COLUMNS (log-ratios in nats).
 
-    Returns the algorithms that are left out, by label, and why: their run at seed 0 failed, or their loss does here.
+    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy in `checkpoint`, which one
+    of them has trained, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base.
+    `scratch` is a folder for users' files.
+
+    Returns with it the algorithms whose loss fails on that batch, by label, and why.
+
+    Raises FileNotFoundError where the checkpoint was not kept.
     """
-    finished = {
-        cell.config.label: cell
-        for cell in cells
-        if cell.config.seed == 0 and CellFolder(runs / cell.name).is_finished(cell.config.hash())
-    }
-    trained = finished.get(suite.report.baseline)
-    if trained is None:
-        return dict.fromkeys(suite.algorithms, f"{suite.report.baseline} at seed 0 isn't finished")
-    checkpoint = CellFolder(runs / trained.name).checkpoint_path
-    config = trained.config
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"{checkpoint} was not kept (resources.keep_checkpoints), and the comparison needs it")
+    config = cells[0].config
     base = load_model(config.model)
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
     chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
     prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
+    with (
+        judge_for([benchmark]) as judges,
+        open_engine(
+            config.rollout, config.resources, base.model, eos_ids=base.eos_ids, precision=config.model.precision
+        ) as engine,
+    ):
+        groups = draw(engine, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
 
-    frames, left_out = [], {}
-    groups = None
-    for label, entry in suite.algorithms.items():
-        if label not in finished:
-            left_out[label] = "its run at seed 0 isn't finished"
-            continue
-        algorithm = build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}")
-        learner = Learner(base, algorithm, config)
-        if groups is None:
-            with (
-                judge_for([benchmark]) as judges,
-                open_engine(
-                    config.rollout, config.resources, base.model, eos_ids=base.eos_ids, precision=config.model.precision
-                ) as engine,
-            ):
-                groups = draw(engine, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
-        batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
+    frames, left_out = [pd.DataFrame(columns=COLUMNS)], {}
+    for cell in cells:
+        label = cell.config.label
+
+        def keep(source: bytes, label: str = label) -> Path:
+            write(scratch / f"{label}.py", source)
+            return scratch / f"{label}.py"
+
+        algorithm = algorithm_of(cell, keep)
+        learner = Learner(base, algorithm, cell.config)
+        batch, rows, _ = assemble(groups, learner, algorithm, cell.config, Spent(), sampler_is_current=True)
         # The critic, where there is one, is the base's; only the policy has moved.
-        moved = Learner(policy, algorithm, config).scorer
+        moved = Learner(policy, algorithm, cell.config).scorer
         now = to_groups(
             score(
                 moved,
@@ -86,20 +82,15 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
             continue
         log_ratio_GK = sequence_log_ratio(now, batch, "old")
         g, k, t = batch.mask_GKT.nonzero(as_tuple=True)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "algorithm": label,
-                    "display": getattr(algorithm, "name", label),
-                    "prompt": g.cpu(),
-                    "sample": k.cpu(),
-                    "token": t.cpu(),
-                    "reward": batch.rewards_GK[g, k].cpu(),
-                    "log_ratio": log_ratio_GK[g, k].cpu(),
-                    "coefficient": coefficient_GKT[g, k, t].cpu(),
-                }
-            )
-        )
-    if frames:
-        write(runs / "coefficients.parquet", pd.concat(frames, ignore_index=True).to_parquet(index=False))
-    return left_out
+        columns = {
+            "algorithm": label,
+            "display": getattr(algorithm, "name", label),
+            "prompt": g.cpu(),
+            "sample": k.cpu(),
+            "token": t.cpu(),
+            "reward": batch.rewards_GK[g, k].cpu(),
+            "log_ratio": log_ratio_GK[g, k].cpu(),
+            "coefficient": coefficient_GKT[g, k, t].cpu(),
+        }
+        frames.append(pd.DataFrame(columns, columns=COLUMNS))
+    return pd.concat(frames[1:] or frames, ignore_index=True), left_out

@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import torch
 from ranks_here import on_ranks
+from rich.console import Console
 from safetensors import safe_open
 from test_gradient import SETTINGS, example
 from test_train import Interrupted, Judge, config_of, engine_of, without_times
 from tiny import random_critic, tiny_lm, tiny_model
 from torch import Tensor
 
+import harness.sweep.cells
 from algorithms import ALGORITHMS, Batch
 from algorithms.dpo import DPO
 from algorithms.gvpo import GVPO
@@ -32,6 +34,9 @@ from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder
 from harness.sampling.local import LocalEngine
 from harness.suite.config import Rollout
+from harness.suite.load import load_suite
+from harness.suite.plan import plan
+from harness.sweep.cells import run_cells_on_ranks
 from harness.training.gradient import accumulate_gradient
 from harness.training.train import train
 
@@ -160,6 +165,8 @@ def test_a_process_alone_does_it_all():
     assert found["done"] == [1, 2, 3, 4, 5, 7]
     assert found["table"][5] == ([10, 11, 12, 13, 14], True, [[10.0], [11.0], [12.0], [13.0], [14.0]])
 
+
+pytest_plugins = ["small_fixtures"]
 
 RUNS = {
     "gvpo": (GVPO(), {"mini_batches": 2, "steps": 4}),
@@ -355,3 +362,26 @@ def test_without_a_process_group_a_process_is_alone():
     assert Ranks.of_group() is ALONE
     with join_ranks() as ranks:
         assert ranks is ALONE
+
+
+def cells_that_run(ranks, suite_file, runs):
+    """What each rank runs, where the others see a disk on which nothing is finished."""
+    ran = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness.sweep.cells, "run_cell", lambda cell, *_: ran.append(cell.name) or "finished")
+        if ranks.rank > 0:
+            patch.setattr(CellFolder, "state", lambda self, hashes: "new")
+        cells = plan(load_suite(str(suite_file)))
+        outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=[], console=Console(quiet=True))
+    return ran, outcome.reused
+
+
+def test_rank_0_decides_which_cells_run_whatever_the_disk_of_another_shows(suite_file, tmp_path):
+    runs = tmp_path / "runs"
+    for cell in plan(load_suite(str(suite_file)))[:2]:
+        hashes = cell.config.hashes()
+        with CellFolder(runs / cell.name).claim(hashes):
+            ended = {"status": "finished", "hash": hashes.training, "evaluation_hash": hashes.evaluation}
+            CellFolder(runs / cell.name).finish(ended)
+    expected = (["ppo-s0", "gvpo-s1", "ppo-s1"], ["base", "gvpo-s0"])
+    assert on_ranks(2, tmp_path / "meeting", cells_that_run, suite_file, runs) == [expected, expected]

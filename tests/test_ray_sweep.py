@@ -3,9 +3,11 @@
 import dataclasses
 import os
 import platform
+import shutil
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("ray", reason="ray is not installed: pip install 'gvpo-bench[ray]'")
@@ -18,11 +20,11 @@ from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest
 import harness.model.embedded
 import harness.sweep.ray_worker
 from harness.model.embedded import embedded_base
-from harness.record.cell_folder import pack, unpack
+from harness.record.cell_folder import CellFolder, pack, unpack
 from harness.record.environment import environment
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
-from harness.suite.plan import plan
+from harness.suite.plan import coefficients_job, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
@@ -56,19 +58,51 @@ def test_worker_on_its_own_disk_sends_each_checkpoint_a_step_later_and_every_res
     local, suite_file, tmp_path, monkeypatch, one_thread
 ):
     found = worker(monkeypatch, tmp_path)
-    messages = [found.start(first_cell(suite_file, "gvpo"), {})]
+    messages = [found.start(first_cell(suite_file, "gvpo"), {}, {})]
     while messages[-1][0] != "done":
         messages.append(found.next())
     told = [message[1:3] if message[0] == "progress" else sorted(message[1]) for message in messages[:-1]]
     checkpoint = ["metrics.jsonl", "resume/state.pt"]
     train = [("train", step) for step in range(1, 7)]
     assert told[1:10] == [*train[:3], checkpoint, *train[3:5], checkpoint, train[5], ("evaluate arithmetic", 12)]
-    assert told[10] == checkpoint
+    # The training is over, and another worker would have to evaluate it only.
+    assert {"checkpoint/model.safetensors", "metrics.jsonl", "training.json"} <= set(told[10])
+    assert "resume/state.pt" not in told[10]
     _, status, results = messages[-1]
     assert status == "finished"
     unpack(tmp_path / "gvpo-s0", results)
     assert_same_cell(local / "runs" / "small" / "gvpo-s0", tmp_path / "gvpo-s0")
     assert not any((tmp_path / "nowhere").rglob("*"))
+
+
+def test_trained_cell_is_evaluated_on_another_disk_and_not_trained(
+    local, suite_file, tmp_path, monkeypatch, one_thread
+):
+    cell = local / "runs" / "small" / "gvpo-s0"
+    found = worker(monkeypatch, tmp_path)
+    (tmp_path / "trained").mkdir()
+    for name in ("hash", "metrics.jsonl", "training.json"):
+        shutil.copy(cell / name, tmp_path / "trained" / name)
+    shutil.copytree(cell / "checkpoint", tmp_path / "trained" / "checkpoint")
+    messages = [found.start(first_cell(suite_file, "gvpo"), CellFolder(tmp_path / "trained").pack("to go on"), {})]
+    while messages[-1][0] != "done":
+        messages.append(found.next())
+    assert [message[1] for message in messages if message[1] == "train"] == []
+    CellFolder(tmp_path / "gvpo-s0").unpack(messages[-1][2])
+    assert_same_cell(cell, tmp_path / "gvpo-s0")
+
+
+def test_coefficients_are_compared_on_another_disk(local, suite_file, tmp_path, monkeypatch, one_thread):
+    runs = local / "runs" / "small"
+    job = coefficients_job([cell for cell in plan(load_suite(str(suite_file))) if cell.name in ("gvpo-s0", "ppo-s0")])
+    found = worker(monkeypatch, tmp_path)
+    message = found.start(job, {}, {"gvpo-s0": CellFolder(runs / "gvpo-s0").pack("to go on")})
+    while message[0] != "done":
+        message = found.next()
+    CellFolder(tmp_path / "job").unpack(message[2])
+    pd.testing.assert_frame_equal(
+        CellFolder(tmp_path / "job").coefficients(), CellFolder(runs / "coefficients").coefficients(), check_exact=True
+    )
 
 
 def test_cell_that_fails_on_another_disk_sends_its_traceback(suite_file, tmp_path, monkeypatch, one_thread):
@@ -80,7 +114,7 @@ def test_cell_that_fails_on_another_disk_sends_its_traceback(suite_file, tmp_pat
     )
     (tmp_path / "mine.py").unlink()  # as on another machine
     found = worker(monkeypatch, tmp_path)
-    message = found.start(cell, {})
+    message = found.start(cell, {}, {})
     while message[0] != "done":
         message = found.next()
     _, status, results = message
@@ -99,7 +133,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
     monkeypatch.setattr(harness.model.embedded, "hash_of", lambda _: base.name.removeprefix("embedded-base-"))
     monkeypatch.setattr(harness.sweep.ray_worker, "launch_cell", look)
     node = worker(monkeypatch, tmp_path, base=pack(base.parent, [base.name]))
-    assert node.start(first_cell(suite_file, "gvpo"), None) == ("done", "finished", {})
+    assert node.start(first_cell(suite_file, "gvpo"), None, {}) == ("done", "finished", {})
     assert used == pack(base, ["."])
 
 

@@ -29,6 +29,7 @@ from small import (
 
 import harness.sweep.cell
 import harness.sweep.pool
+from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
@@ -175,6 +176,41 @@ class InThisProcess:
     def run(self, cells, runs, command):
         for cell in cells:
             yield CellEnd(cell, run_cell(cell, runs, command, lambda *_: None), 0.0)
+
+
+COUNTS_THREADS = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from algorithms import Algorithm, LossOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts(Algorithm):
+    name: ClassVar[str] = "Counts"
+
+    def loss(self, policy, batch):
+        return LossOutput(loss=policy.logp_GKT.sum() * 0, metrics={"threads": torch.get_num_threads()})
+"""
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+def test_cores_of_a_cell_are_threads_and_graders(suite_file, tmp_path, monkeypatch, one_thread, cpus):
+    (tmp_path / "counts.py").write_text(COUNTS_THREADS)
+    settings = [f"resources.cpus={cpus}", "train.steps=1", "seeds=1"]
+    suite = load_suite(str(suite_file), settings, [f"{tmp_path / 'counts.py'}:Counts"])
+    cell = next(cell for cell in plan(suite) if cell.name == "counts-s0")
+    graders = []
+
+    def count(*arguments, workers):
+        graders.append(workers)
+        return judge_for(*arguments, workers=workers)
+
+    monkeypatch.setattr(harness.sweep.cell, "judge_for", count)
+    assert run_cell(cell, tmp_path, [], lambda *_: None) == "finished"
+    assert [row["algorithm/threads"] for row in metrics(tmp_path / cell.name)] == [cpus]
+    assert graders == [cpus]
 
 
 def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them_nothing_is_evaluated_again(

@@ -228,7 +228,7 @@ class Resources(_Section):
     """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
     server, or with a tensor_parallel_size."""
     cpus: int = Field(1, ge=1)
-    """CPU cores of a cell, its graders included."""
+    """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each rank), padding included."""
     logprob_chunk: int = Field(0, ge=0)

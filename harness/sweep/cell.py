@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.evaluation.evaluate import evaluate
@@ -43,6 +45,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         state = ranks.first(lambda: held.enter_context(folder.claim(cell.config.hashes())))
         if state == "finished":
             return "finished"
+        torch.set_num_threads(_cores(cell))
         started = time.perf_counter()
         result: dict[str, Any] = {"seconds": {}}
         status, failure = "finished", None
@@ -103,6 +106,11 @@ def _about(cell: Cell, command: list[str]) -> dict[str, Any]:
     }
 
 
+def _cores(cell: Cell) -> int:
+    """Of each rank: for arithmetic while it computes, for graders while it waits for them."""
+    return cell.config.resources.cpus // cell.config.resources.ranks
+
+
 def _resolved(cell: Cell) -> dict[str, Any]:
     resolved = cell.config.model_dump(mode="json")
     entry = {
@@ -132,7 +140,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
     with (
-        judge_for([train_benchmark, *scored]) as judges,
+        judge_for([train_benchmark, *scored], workers=_cores(cell)) as judges,
         open_engine(config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
     ):
         record: dict[str, Any]

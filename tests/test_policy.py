@@ -74,16 +74,16 @@ def test_kl_from_itself_is_zero(model64):
 @torch.no_grad()
 def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_state_after_the_last(model64, critic64):
     scorer = Scorer(model64, critic64)
-    value_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_NT
-    final_N = scorer.final_value(rows_of(), 2 * int(rows_of().length_N.max()))  # several micro-batches
+    token_budget = 2 * int(rows_of().length_N.max())  # several micro-batches
+    found = score(scorer, rows_of(), response_length=T, token_budget=token_budget)
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         for t in range(len(response) + 1):
             # The state before token t is the prompt with the tokens before it: a row of its own here.
             hidden_1LH = critic64.body(input_ids=torch.tensor([[*prompt, *response[:t]]])).last_hidden_state
             state = float(hidden_1LH[0, -1] @ critic64.head.weight[0] + critic64.head.bias[0])
-            found = value_NT[n, t] if t < len(response) else final_N[n]
-            assert float(found) == pytest.approx(state, abs=1e-10)
-        assert (value_NT[n, len(response) :] == 0).all()
+            value = found.value_NT[n, t] if t < len(response) else found.final_value_N[n]
+            assert float(value) == pytest.approx(state, abs=1e-10)
+        assert (found.value_NT[n, len(response) :] == 0).all()
 
 
 def test_a_new_critic_starts_at_zero_with_a_body_of_its_own(model32):
@@ -145,6 +145,7 @@ def test_scoring_in_micro_batches_keeps_the_order_of_rows(model64, critic64, tok
         assert getattr(parts, name).shape == (4, 7)
         assert not getattr(parts, name).requires_grad
         close(getattr(parts, name), getattr(whole, name).detach())
+    close(parts.final_value_N, whole.final_value_N.detach())
 
 
 def test_bfloat16_passes_give_float32_log_probs_near_the_exact_ones(model32):

@@ -29,6 +29,8 @@ class RowScores:
     """Entropy of π in nats at each response token, where it was asked for."""
     value_NT: Tensor | None = None
     """The critic's value of the state in which each response token was chosen, where there is a critic."""
+    final_value_N: Tensor | None = None
+    """The critic's value of the state after the last token, where there is a critic."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Those that are there, by name."""
@@ -45,33 +47,27 @@ class Scorer:
     temperature: float = 1.0
     precision: str = "float32"
     ranks: Ranks = ALONE
-    """Who shares the work of `score`, `final_value` and `kl_from`."""
+    """Who shares the work of `score` and `kl_from`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, PolicyModel):
             object.__setattr__(self, "model", PolicyModel(self.model))
 
     def __call__(self, rows: Rows, *, response_length: int, entropy: bool = False) -> RowScores:
-        """log π (and entropy, and value) of each response token, [N, response_length]."""
+        """log π (and entropy, and value) of each response token, [N, response_length], and the value after the last."""
         mask_NT = rows.response_mask_NT
         logp_NT, entropy_NT = self._run(rows, self.temperature, entropy=entropy)
-        value_NT = None
+        value_NT = final_value_N = None
         if self.critic is not None:
-            value_NT = self._pad(self._values(rows)[:, :-1], mask_NT, response_length)
+            value_NS = self._values(rows)
+            value_NT = self._pad(value_NS[:, :-1], mask_NT, response_length)
+            final_value_N = value_NS.gather(1, rows.response_length_N[:, None].to(value_NS.device))[:, 0]
         return RowScores(
             logp_NT=self._pad(logp_NT, mask_NT, response_length),
             entropy_NT=None if entropy_NT is None else self._pad(entropy_NT, mask_NT, response_length),
             value_NT=value_NT,
+            final_value_N=final_value_N,
         )
-
-    def final_value(self, rows: Rows, token_budget: int) -> Tensor:
-        """The critic's value after the last token of each row, [N], in micro-batches, without gradient."""
-
-        def final(part: Rows) -> Tensor:
-            value_NT = self._values(part)
-            return value_NT.gather(1, part.response_length_N[:, None].to(value_NT.device))[:, 0]
-
-        return self._in_micro_batches(final, rows, token_budget)
 
     def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> Tensor:
         """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
@@ -122,7 +118,7 @@ class Scorer:
         return autocast(device, self.precision, keep_weights=self.ranks.alone)
 
     def _values(self, rows: Rows) -> Tensor:
-        """Values before each response token and after the last, [N, T + 1]."""
+        """Values before each response token and after the last, [N, S = T + 1], anything behind a row's last."""
         assert self.critic is not None
         device = rows.input_ids_NL.device
         with self._autocast(device):

@@ -145,10 +145,8 @@ def assemble(
     if learner.reference_scorer is not None:
         reference = grouped(forward(learner.reference_scorer).logp_NT)
         spent.reference += tokens
-    final_value = None
     if learner.critic is not None:
-        final_value = grouped(learner.scorer.final_value(rows, config.resources.token_budget))
-        spent.critic += 2 * tokens
+        spent.critic += tokens
     behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
     cap = config.train.sampler_ratio_cap
     batch = Batch(
@@ -160,7 +158,7 @@ def assemble(
         sampler_logp_GKT=grouped(sampler_NT),
         ref_logp_GKT=reference,
         old_value_GKT=None if old.value_NT is None else grouped(old.value_NT),
-        final_value_GK=final_value,
+        final_value_GK=None if old.final_value_N is None else grouped(old.final_value_N),
         truncated_GK=grouped(torch.tensor([s.truncated for s in samples])),
         correction_GKT=None if cap is None else grouped(truncated_ratio(behaviour_NT, sampler_NT, cap)),
     )

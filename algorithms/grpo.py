@@ -26,7 +26,7 @@ from algorithms.base import (
 )
 
 STD_EPSILON = 1e-6
-"""Added to the standard deviation, as in verl, so that a group of equal rewards has zero advantages."""
+"""Added to the standard deviation, as in verl: a group of equal rewards, exactly zero once centred, stays zero."""
 
 
 @dataclass(frozen=True, kw_only=True)

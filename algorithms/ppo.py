@@ -15,6 +15,7 @@ from algorithms.base import (
     LossOutput,
     Needs,
     PolicyOutput,
+    centred,
     clamped_ratio,
     hyperparameter,
     masked,
@@ -24,7 +25,7 @@ from algorithms.base import (
 )
 
 VARIANCE_EPSILON = 1e-8
-"""Added to the variance before whitening, as in TRL and verl: equal advantages stay near zero in float32 too."""
+"""Added to the variance before whitening, as in TRL and verl, so that equal advantages are zero."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +88,9 @@ class PPO(Algorithm):
             advantage_GKT[..., t] = running_GK
         return_GKT = advantage_GKT + value_GKT
         if self.whiten:
-            mean = token_mean(advantage_GKT, mask_GKT)
-            variance = token_mean((advantage_GKT - mean).square(), mask_GKT)
-            advantage_GKT = (advantage_GKT - mean) / (variance + VARIANCE_EPSILON).sqrt()
+            # All tokens of the batch are one group here.
+            advantage_GKT = centred(advantage_GKT.reshape(1, -1), mask_GKT.reshape(1, -1)).view_as(advantage_GKT)
+            advantage_GKT = advantage_GKT / (token_mean(advantage_GKT.square(), mask_GKT) + VARIANCE_EPSILON).sqrt()
         extras = {
             "advantage_GKT": masked(advantage_GKT, mask_GKT),
             "return_GKT": masked(return_GKT, mask_GKT),

@@ -31,7 +31,7 @@ from algorithms import Batch  # noqa: E402
 from algorithms.grpo import GRPO  # noqa: E402
 from harness.model.policy import LOGITS_AT_ONCE, PolicyModel, autocast, recompute_activations, token_logp  # noqa: E402
 from harness.model.rows import Rows  # noqa: E402
-from harness.model.scorer import Scorer, score  # noqa: E402
+from harness.model.scorer import RowScores, Scorer, score  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.record.files import write, write_json  # noqa: E402
 from harness.training.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
@@ -92,7 +92,7 @@ class Bench:
             sampler_logp_GKT=old,
         )
 
-    def logp(self, chunk: int | None, precision: str) -> Any:
+    def logp(self, chunk: int | None, precision: str) -> RowScores:
         scorer = Scorer(PolicyModel(self.model, chunk), precision=precision)
         return score(scorer, self.rows, response_length=self.shape.response, token_budget=self.shape.length)
 
@@ -232,9 +232,9 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
 
 def log_prob_parity(bench: Bench) -> dict[str, Any]:
     """Differences of response tokens' log-probs in nats: bfloat16 from float32, and chunks from all logits at once."""
-    exact = bench.logp(bench.shape.chunk, "float32").logp_GKT
-    half = bench.logp(bench.shape.chunk, "bfloat16").logp_GKT
-    whole = bench.logp(None, "bfloat16").logp_GKT
+    exact = bench.logp(bench.shape.chunk, "float32").logp_NT
+    half = bench.logp(bench.shape.chunk, "bfloat16").logp_NT
+    whole = bench.logp(None, "bfloat16").logp_NT
     found = {"bfloat16_from_float32": (half - exact).abs(), "chunks_from_all_at_once": (half - whole).abs()}
     parts = {name: {"mean": float(x.mean()), "max": float(x.max())} for name, x in found.items()}
     return {**parts, "dtype": str(half.dtype).removeprefix("torch."), "mean_logp": float(exact.mean())}

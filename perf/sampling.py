@@ -80,7 +80,7 @@ def measure(shape: Shape, device: torch.device, *, prompts: int, samples: int, t
         owners = [prompt for prompt in asked for _ in range(samples)]
         rows = Rows.of(owners, [response.tokens for response in responses], device)
         scorer = Scorer(policy, None, temperature, "bfloat16")
-        trainer_NT = score(scorer, rows, response_length=tokens, token_budget=budget).logp_GKT.double().cpu()
+        trainer_NT = score(scorer, rows, response_length=tokens, token_budget=budget).logp_NT.double().cpu()
         sampler_NT = torch.tensor([response.logp for response in responses], dtype=torch.float64)
         difference_NT = trainer_NT - sampler_NT
         weight_N = (difference_NT.sum(-1) - difference_NT.sum(-1).max()).exp()

@@ -31,8 +31,8 @@ def outputs(scorer: Scorer) -> list[torch.Tensor]:
     """Log-probs and entropies, and the gradients of a weighted sum of them."""
     found = scorer(ROWS, response_length=T, entropy=True)
     weight_NT = torch.arange(1.0, 1 + len(ROWS) * T, dtype=torch.float64).view(len(ROWS), T)
-    ((found.logp_GKT + 0.3 * found.entropy_GKT) * weight_NT).sum().backward()
-    return [found.logp_GKT.detach(), found.entropy_GKT.detach(), *gradients(scorer.model).values()]
+    ((found.logp_NT + 0.3 * found.entropy_NT) * weight_NT).sum().backward()
+    return [found.logp_NT.detach(), found.entropy_NT.detach(), *gradients(scorer.model).values()]
 
 
 @pytest.mark.parametrize("new_model", [tiny_model, tiny_gpt2])
@@ -98,7 +98,7 @@ def test_chunked_log_probs_and_their_gradient_need_an_eighth_of_the_memory_of_al
     def largest(chunk: int | None) -> int:
         with Largest() as seen:
             out = Scorer(PolicyModel(model, chunk))(rows, response_length=tokens // 2, entropy=True)
-            (out.logp_GKT.sum() + out.entropy_GKT.sum()).backward()
+            (out.logp_NT.sum() + out.entropy_NT.sum()).backward()
         assert model.get_input_embeddings().weight.grad.abs().max() > 0
         return seen.numel
 
@@ -148,7 +148,7 @@ def saved_bytes(scorer: Scorer) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         out = scorer(ROWS, response_length=T)
-    out.logp_GKT.sum().backward()
+    out.logp_NT.sum().backward()
     gradients(scorer.model)
     return sum(kept.values())
 
@@ -181,7 +181,7 @@ def test_recomputing_runs_each_layer_of_a_policy_and_of_a_critic_twice_and_of_a_
         return found
 
     out = Scorer(policy, critic)(ROWS, response_length=T)
-    (out.logp_GKT.sum() + out.value_GKT.sum()).backward()
+    (out.logp_NT.sum() + out.value_NT.sum()).backward()
     assert runs(policy, critic, reference) == [2, 2, 2, 2, 0, 0]
     score(Scorer(reference), ROWS, response_length=T, token_budget=10**6)
     assert runs(policy, critic, reference) == [0, 0, 0, 0, 1, 1]
@@ -200,11 +200,11 @@ def test_a_policy_whose_activations_are_recomputed_still_generates_with_a_cache(
 def test_bfloat16_gives_float32_log_probs_near_the_exact_ones_and_float32_gradients(model32, chunk):
     exact = score(Scorer(model32), ROWS, response_length=T, token_budget=10**6)
     half = Scorer(PolicyModel(model32, chunk), precision="bfloat16")(ROWS, response_length=T)
-    assert half.logp_GKT.dtype == torch.float32
-    difference = (half.logp_GKT.detach() - exact.logp_GKT).abs()
+    assert half.logp_NT.dtype == torch.float32
+    difference = (half.logp_NT.detach() - exact.logp_NT).abs()
     assert 0 < float(difference.max()) < 0.2
     assert float(difference.sum() / 11) < 0.05  # nats, in the mean over 11 tokens
-    half.logp_GKT.sum().backward()
+    half.logp_NT.sum().backward()
     assert {gradient.dtype for gradient in gradients(model32).values()} == {torch.float32}
 
 

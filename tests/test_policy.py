@@ -35,7 +35,7 @@ def test_rows_are_prompt_and_response_padded_on_the_right():
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6, 2.5])
 def test_log_probs_are_those_of_transformers_full_logits(model64, temperature):
-    logp_NT = score(Scorer(model64, None, temperature), rows_of(), response_length=T, token_budget=10**6).logp_GKT
+    logp_NT = score(Scorer(model64, None, temperature), rows_of(), response_length=T, token_budget=10**6).logp_NT
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         close(logp_NT[n, : len(response)], token_logp(model64, prompt, response, temperature).detach())
         assert (logp_NT[n, len(response) :] == 0).all()
@@ -44,7 +44,7 @@ def test_log_probs_are_those_of_transformers_full_logits(model64, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_entropy_is_the_sum_over_the_vocabulary(model64, temperature):
     scorer = Scorer(model64, None, temperature)
-    entropy_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_GKT
+    entropy_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_NT
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         p_TV = (full_logits(model64, prompt, response) / temperature).softmax(-1).detach()
         for t in range(len(response)):
@@ -74,16 +74,16 @@ def test_kl_from_itself_is_zero(model64):
 @torch.no_grad()
 def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_state_after_the_last(model64, critic64):
     scorer = Scorer(model64, critic64)
-    value_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_GKT
-    final_N = scorer.final_value(rows_of(), 2 * int(rows_of().length_N.max()))  # several micro-batches
+    token_budget = 2 * int(rows_of().length_N.max())  # several micro-batches
+    found = score(scorer, rows_of(), response_length=T, token_budget=token_budget)
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         for t in range(len(response) + 1):
             # The state before token t is the prompt with the tokens before it: a row of its own here.
             hidden_1LH = critic64.body(input_ids=torch.tensor([[*prompt, *response[:t]]])).last_hidden_state
             state = float(hidden_1LH[0, -1] @ critic64.head.weight[0] + critic64.head.bias[0])
-            found = value_NT[n, t] if t < len(response) else final_N[n]
-            assert float(found) == pytest.approx(state, abs=1e-10)
-        assert (value_NT[n, len(response) :] == 0).all()
+            value = found.value_NT[n, t] if t < len(response) else found.final_value_N[n]
+            assert float(value) == pytest.approx(state, abs=1e-10)
+        assert (found.value_NT[n, len(response) :] == 0).all()
 
 
 def test_a_new_critic_starts_at_zero_with_a_body_of_its_own(model32):
@@ -98,7 +98,7 @@ def test_a_new_critic_starts_at_zero_with_a_body_of_its_own(model32):
 def outputs(model, critic, rows) -> list[torch.Tensor]:
     """Everything that a scorer puts out, with the gradients of a weighted sum of it."""
     output = Scorer(model, critic, 0.8)(rows, response_length=T, entropy=True)
-    found = [output.logp_GKT, output.entropy_GKT, output.value_GKT]
+    found = [output.logp_NT, output.entropy_NT, output.value_NT]
     weight_NT = torch.arange(1.0, 1 + len(rows) * T, dtype=torch.float64).view(len(rows), T)
     sum((x * weight_NT).sum() for x in found).backward()
     return [x.detach() for x in found] + list(gradients(model, critic).values())
@@ -120,13 +120,13 @@ def test_rows_of_different_lengths_in_one_batch_are_as_each_alone(model64, criti
     for n in range(4):
         alone_rows = rows_of(PROMPTS[n : n + 1], RESPONSES[n : n + 1])
         alone = Scorer(model64, critic64, 0.8)(alone_rows, response_length=T, entropy=True)
-        for name in ("logp_GKT", "entropy_GKT", "value_GKT"):
+        for name in ("logp_NT", "entropy_NT", "value_NT"):
             close(getattr(together, name)[n].detach(), getattr(alone, name)[0].detach())
 
 
 def test_other_rows_change_nothing_of_a_row_nor_of_its_gradient(model64):
     def one_row(rows: Rows):
-        Scorer(model64)(rows, response_length=T).logp_GKT[0].sum().backward()
+        Scorer(model64)(rows, response_length=T).logp_NT[0].sum().backward()
         return gradients(model64)
 
     expected = one_row(rows_of())
@@ -141,15 +141,16 @@ def test_scoring_in_micro_batches_keeps_the_order_of_rows(model64, critic64, tok
     scorer = Scorer(model64, critic64)
     whole = scorer(rows_of(), response_length=7, entropy=True)
     parts = score(scorer, rows_of(), response_length=7, token_budget=token_budget, entropy=True)
-    for name in ("logp_GKT", "entropy_GKT", "value_GKT"):
+    for name in ("logp_NT", "entropy_NT", "value_NT"):
         assert getattr(parts, name).shape == (4, 7)
         assert not getattr(parts, name).requires_grad
         close(getattr(parts, name), getattr(whole, name).detach())
+    close(parts.final_value_N, whole.final_value_N.detach())
 
 
 def test_bfloat16_passes_give_float32_log_probs_near_the_exact_ones(model32):
-    exact = score(Scorer(model32), rows_of(), response_length=T, token_budget=10**6).logp_GKT
-    half = score(Scorer(model32, precision="bfloat16"), rows_of(), response_length=T, token_budget=10**6).logp_GKT
+    exact = score(Scorer(model32), rows_of(), response_length=T, token_budget=10**6).logp_NT
+    half = score(Scorer(model32, precision="bfloat16"), rows_of(), response_length=T, token_budget=10**6).logp_NT
     assert half.dtype == torch.float32
     close(half, exact, atol=0.2)
     assert not torch.equal(half, exact)

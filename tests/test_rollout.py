@@ -67,7 +67,7 @@ def check_parity(name, model, temperature, atol):
     assert len({len(response.tokens) for response in flat(groups)}) > 2
     prompts = [prompt for prompt, group in zip(PROMPTS, groups, strict=True) for _ in group]
     rows = Rows.of(prompts, [r.tokens for r in flat(groups)], "cpu")
-    logp_NT = score(Scorer(model, None, temperature), rows, response_length=12, token_budget=60).logp_GKT
+    logp_NT = score(Scorer(model, None, temperature), rows, response_length=12, token_budget=60).logp_NT
     for n, (prompt, response) in enumerate(zip(prompts, flat(groups), strict=True)):
         assert len(response.logp) == len(response.tokens)
         assert response.logp == pytest.approx(logp_NT[n, : len(response.tokens)].tolist(), abs=atol)

@@ -392,8 +392,8 @@ NEVER = (99,)
         # Two epochs a step are trained on: 2 × 2 × 128. The old log-probs are one pass a step: 2 × 128.
         (GRPO(), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 0}),
         (GRPO(beta=0.1), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 256, "critic": 0}),
-        # The critic: old values, final values and two epochs, 4 × 128 a step.
-        (PPO(), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 1024}),
+        # The critic: one pass for the old values and two epochs, 3 × 128 a step.
+        (PPO(), {}, {"generated": 48, "trained": 512, "scored": 256, "reference": 0, "critic": 768}),
         # Groups of 4 × 16 = 64 tokens do not fit into 40: the second epoch of each step has an extra pass, while in the
         # first update the old log-probs are the first pass. 256 + 2 × 128.
         (GVPO(), {"token_budget": 40}, {"generated": 48, "trained": 512, "scored": 512, "reference": 0, "critic": 0}),

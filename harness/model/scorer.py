@@ -7,17 +7,34 @@ all rows, V vocabulary.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from algorithms.base import PolicyOutput
 from harness.model.policy import Critic, PolicyModel, autocast
 from harness.model.ranks import ALONE, Ranks, gathered
 from harness.model.rows import Rows, micro_batches
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowScores:
+    """What the models say of each response token of rows, zero on padding."""
+
+    logp_NT: Tensor
+    """log π of each response token, in nats, at the scorer's temperature."""
+    entropy_NT: Tensor | None = None
+    """Entropy of π in nats at each response token, where it was asked for."""
+    value_NT: Tensor | None = None
+    """The critic's value of the state in which each response token was chosen, where there is a critic."""
+    final_value_N: Tensor | None = None
+    """The critic's value of the state after the last token, where there is a critic."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are there, by name."""
+        return {f.name: x for f in fields(self) if (x := getattr(self, f.name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -30,36 +47,27 @@ class Scorer:
     temperature: float = 1.0
     precision: str = "float32"
     ranks: Ranks = ALONE
-    """Who shares the work of `score`, `final_value` and `kl_from`."""
+    """Who shares the work of `score` and `kl_from`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, PolicyModel):
             object.__setattr__(self, "model", PolicyModel(self.model))
 
-    def __call__(self, rows: Rows, *, response_length: int, entropy: bool = False) -> PolicyOutput:
-        """log π (and entropy, and value) of each response token, [N, response_length], zero on padding.
-
-        `logp_GKT` and its companions carry rows N where an algorithm has groups [G, K].
-        """
+    def __call__(self, rows: Rows, *, response_length: int, entropy: bool = False) -> RowScores:
+        """log π (and entropy, and value) of each response token, [N, response_length], and the value after the last."""
         mask_NT = rows.response_mask_NT
         logp_NT, entropy_NT = self._run(rows, self.temperature, entropy=entropy)
-        value_NT = None
+        value_NT = final_value_N = None
         if self.critic is not None:
-            value_NT = self._pad(self._values(rows)[:, :-1], mask_NT, response_length)
-        return PolicyOutput(
-            logp_GKT=self._pad(logp_NT, mask_NT, response_length),
-            entropy_GKT=None if entropy_NT is None else self._pad(entropy_NT, mask_NT, response_length),
-            value_GKT=value_NT,
+            value_NS = self._values(rows)
+            value_NT = self._pad(value_NS[:, :-1], mask_NT, response_length)
+            final_value_N = value_NS.gather(1, rows.response_length_N[:, None].to(value_NS.device))[:, 0]
+        return RowScores(
+            logp_NT=self._pad(logp_NT, mask_NT, response_length),
+            entropy_NT=None if entropy_NT is None else self._pad(entropy_NT, mask_NT, response_length),
+            value_NT=value_NT,
+            final_value_N=final_value_N,
         )
-
-    def final_value(self, rows: Rows, token_budget: int) -> Tensor:
-        """The critic's value after the last token of each row, [N], in micro-batches, without gradient."""
-
-        def final(part: Rows) -> Tensor:
-            value_NT = self._values(part)
-            return value_NT.gather(1, part.response_length_N[:, None].to(value_NT.device))[:, 0]
-
-        return self._in_micro_batches(final, rows, token_budget)
 
     def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> Tensor:
         """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
@@ -110,7 +118,7 @@ class Scorer:
         return autocast(device, self.precision, keep_weights=self.ranks.alone)
 
     def _values(self, rows: Rows) -> Tensor:
-        """Values before each response token and after the last, [N, T + 1]."""
+        """Values before each response token and after the last, [N, S = T + 1], anything behind a row's last."""
         assert self.critic is not None
         device = rows.input_ids_NL.device
         with self._autocast(device):
@@ -125,37 +133,19 @@ class Scorer:
 
 
 @torch.no_grad()
-def score(
-    scorer: Scorer, rows: Rows, *, response_length: int, token_budget: int, entropy: bool = False
-) -> PolicyOutput:
+def score(scorer: Scorer, rows: Rows, *, response_length: int, token_budget: int, entropy: bool = False) -> RowScores:
     """The same without gradient, for all rows, in micro-batches."""
-    outputs = []
     order = micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size)
+    parts = []
     for index in order:
         mine, _ = scorer.ranks.deal(index)
-        output = scorer(rows.pick(mine), response_length=response_length, entropy=entropy)
-        outputs.append(collect(scorer.ranks, output, len(index)))
+        found = scorer(rows.pick(mine), response_length=response_length, entropy=entropy)
+        parts.append(collect(scorer.ranks, found, len(index)).tensors())
     inverse = torch.cat(order).argsort()
-    return join(outputs, inverse)
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return RowScores(**{name: x[inverse.to(x.device)] for name, x in joined.items()})
 
 
-def collect(ranks: Ranks, output: PolicyOutput, rows: int) -> PolicyOutput:
-    """A round's outputs from those of this rank's rows, without gradient where there are several ranks."""
-    found = {f.name: x for f in fields(output) if (x := getattr(output, f.name)) is not None}
-    return PolicyOutput(**{name: ranks.collect(x, rows) for name, x in found.items()})
-
-
-def join(outputs: Sequence[PolicyOutput], inverse: Tensor) -> PolicyOutput:
-    """Concatenates outputs of micro-batches and restores the rows' order."""
-
-    def merge(parts: Iterator[Tensor | None]) -> Tensor | None:
-        tensors = [part for part in parts if part is not None]
-        return torch.cat(tensors)[inverse.to(tensors[0].device)] if tensors else None
-
-    logp = merge(o.logp_GKT for o in outputs)
-    assert logp is not None
-    return PolicyOutput(
-        logp_GKT=logp,
-        entropy_GKT=merge(o.entropy_GKT for o in outputs),
-        value_GKT=merge(o.value_GKT for o in outputs),
-    )
+def collect(ranks: Ranks, scores: RowScores, rows: int) -> RowScores:
+    """A round's scores from those of this rank's rows, without gradient where there are several ranks."""
+    return RowScores(**{name: ranks.collect(x, rows) for name, x in scores.tensors().items()})

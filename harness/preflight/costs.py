@@ -93,7 +93,7 @@ def count_tokens(
         trained=trained,
         scored=rows + stale + extra,
         reference=rows if needs.reference else 0.0,
-        critic=2 * rows + trained + extra if needs.critic else 0.0,
+        critic=rows + trained + extra if needs.critic else 0.0,
         evaluation=evaluation,
     )
 

@@ -78,7 +78,7 @@ def agreement(suite: Suite, lm: LanguageModel, engine: Engine) -> Iterator[Check
         owners = [prompt for prompt in asked for _ in range(4)]
         rows = Rows.of(owners, [response.tokens for response in responses], lm.device)
         longest = int(rows.response_length_N.max())
-        logp_NT = score(scorer, rows, response_length=longest, token_budget=suite.resources.token_budget).logp_GKT
+        logp_NT = score(scorer, rows, response_length=longest, token_budget=suite.resources.token_budget).logp_NT
         return torch.cat([logp_NT[n, : len(response.tokens)] for n, response in enumerate(responses)]).cpu()
 
     def sampler(responses: Sequence[Response]) -> Tensor:

@@ -192,7 +192,7 @@ class VLLMEngine:
         rows = Rows.of([prompt], [response], next(policy.parameters()).device)
         scorer = Scorer(policy, None, 1.0, self.precision, self.ranks)
         scored = score(scorer, rows, response_length=len(response), token_budget=len(prompt) + len(response))
-        trainer = scored.logp_GKT[0].double().cpu()
+        trainer = scored.logp_NT[0].double().cpu()
         # A row for each of vLLM's copies of the weights, [S, T].
         found = [logp[len(prompt) :] for logp in self.sampler.score([*prompt, *response])]
         engine_ST = torch.tensor(found, dtype=torch.float64)

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from algorithms.base import Algorithm, Batch, PolicyOutput
+from algorithms.base import Algorithm, Batch
 from benchmarks import Problem, Verdict
 from benchmarks.benchmark import GRADER_FAILURES
 from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows
-from harness.model.scorer import Scorer, score
+from harness.model.scorer import RowScores, Scorer, score
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
 from harness.suite.rewards import REWARDS
-from harness.training.gradient import truncated_ratio
+from harness.training.gradient import by_group, truncated_ratio
 from harness.training.learner import Learner
 
 
@@ -121,12 +121,10 @@ def assemble(
     length_N = rows.response_length_N
     mask_NT = torch.arange(T) < length_N[:, None]
 
-    def by_group(x_N: Tensor) -> Tensor:
-        out = torch.zeros((*valid_GK.shape, *x_N.shape[1:]), dtype=x_N.dtype, device=device)
-        out[valid_GK] = x_N.to(device)
-        return out
+    def grouped(x_N: Tensor) -> Tensor:
+        return by_group(x_N, valid_GK)
 
-    def forward(scorer: Scorer) -> PolicyOutput:
+    def forward(scorer: Scorer) -> RowScores:
         return score(scorer, rows, response_length=T, token_budget=config.resources.token_budget)
 
     def padded(values: Sequence[Sequence[float]]) -> Tensor:
@@ -135,9 +133,9 @@ def assemble(
     tokens = int(rows.length_N.sum())
     old = forward(learner.scorer)
     spent.scored += tokens
-    behaviour_NT = old.logp_GKT
+    behaviour_NT = old.logp_NT
     if not sampler_is_current:
-        behaviour_NT = forward(learner.sampler_scorer).logp_GKT
+        behaviour_NT = forward(learner.sampler_scorer).logp_NT
         spent.scored += tokens
     for n, sample in enumerate(samples):
         if not sample.behaviour_logp:
@@ -145,26 +143,24 @@ def assemble(
 
     reference = None
     if learner.reference_scorer is not None:
-        reference = by_group(forward(learner.reference_scorer).logp_GKT)
+        reference = grouped(forward(learner.reference_scorer).logp_NT)
         spent.reference += tokens
-    final_value = None
     if learner.critic is not None:
-        final_value = by_group(learner.scorer.final_value(rows, config.resources.token_budget))
-        spent.critic += 2 * tokens
+        spent.critic += tokens
     behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
     cap = config.train.sampler_ratio_cap
     batch = Batch(
-        mask_GKT=by_group(mask_NT),
+        mask_GKT=grouped(mask_NT),
         valid_GK=valid_GK,
-        rewards_GK=by_group(torch.tensor([s.reward for s in samples])),
-        old_logp_GKT=by_group(old.logp_GKT),
-        behaviour_logp_GKT=by_group(behaviour_NT),
-        sampler_logp_GKT=by_group(sampler_NT),
+        rewards_GK=grouped(torch.tensor([s.reward for s in samples])),
+        old_logp_GKT=grouped(old.logp_NT),
+        behaviour_logp_GKT=grouped(behaviour_NT),
+        sampler_logp_GKT=grouped(sampler_NT),
         ref_logp_GKT=reference,
-        old_value_GKT=None if old.value_GKT is None else by_group(old.value_GKT),
-        final_value_GK=final_value,
-        truncated_GK=by_group(torch.tensor([s.truncated for s in samples])),
-        correction_GKT=None if cap is None else by_group(truncated_ratio(behaviour_NT, sampler_NT, cap)),
+        old_value_GKT=None if old.value_NT is None else grouped(old.value_NT),
+        final_value_GK=None if old.final_value_N is None else grouped(old.final_value_N),
+        truncated_GK=grouped(torch.tensor([s.truncated for s in samples])),
+        correction_GKT=None if cap is None else grouped(truncated_ratio(behaviour_NT, sampler_NT, cap)),
     )
     return batch, rows, row_group
 

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
 from harness.model.rows import Rows, fits, micro_batches
-from harness.model.scorer import Scorer, collect, score
+from harness.model.scorer import RowScores, Scorer, collect, score
 
 Passes = Literal["auto", "one", "two"]
 
@@ -170,46 +170,53 @@ def _two_passes(
     return coefficients
 
 
-def _forward(scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows, part: Tensor) -> PolicyOutput:
-    """This rank's rows of a part, [M, T]."""
+def _forward(scorer: Scorer, algorithm: Algorithm, batch: Batch, rows: Rows, part: Tensor) -> RowScores:
+    """This rank's rows of a part."""
     mine, _ = scorer.ranks.deal(part)
     with torch.enable_grad():
         return scorer(rows.pick(mine), response_length=batch.mask_GKT.shape[-1], entropy=algorithm.needs.entropy)
 
 
-def _present(*outputs: PolicyOutput | Coefficients) -> list[tuple[Tensor, ...]]:
-    """The tensors that all of them have, field by field."""
-    names = [f.name for f in fields(PolicyOutput)]
-    columns = [tuple(getattr(output, name) for output in outputs) for name in names]
-    return [column for column in columns if all(x is not None for x in column)]
+VARIABLES = ("logp", "entropy", "value")
+"""What a loss is differentiated with respect to: fields of rows with _NT, of groups with _GKT."""
 
 
-def _write(table: PolicyOutput, live: PolicyOutput, place_N: Tensor) -> None:
+def by_group(x_N: Tensor, valid_GK: Tensor) -> Tensor:
+    """Rows [N, …] in the order of `valid_GK.nonzero()` as groups [G, K, …], zero where there is no sample."""
+    x_GK = torch.zeros((*valid_GK.shape, *x_N.shape[1:]), dtype=x_N.dtype, device=valid_GK.device)
+    x_GK[valid_GK] = x_N.to(valid_GK.device)
+    return x_GK
+
+
+def to_groups(rows: RowScores, valid_GK: Tensor) -> PolicyOutput:
+    """What a pass without gradient says of the rows of groups, as a loss takes it."""
+    found = {name: getattr(rows, f"{name}_NT") for name in VARIABLES}
+    return PolicyOutput(**{f"{name}_GKT": by_group(x, valid_GK) for name, x in found.items() if x is not None})
+
+
+def _pairs(groups: PolicyOutput | Coefficients, rows: RowScores) -> list[tuple[Tensor, Tensor]]:
+    """The variables that both have, as groups [G, K, T] and as rows [N, T]."""
+    found = [(getattr(groups, f"{name}_GKT"), getattr(rows, f"{name}_NT")) for name in VARIABLES]
+    return [(x_GKT, x_NT) for x_GKT, x_NT in found if x_GKT is not None and x_NT is not None]
+
+
+def _write(table: PolicyOutput, live: RowScores, place_N: Tensor) -> None:
     """Puts rows into their places of a [G, K, T] table."""
-    for into_GKT, x_NT in _present(table, live):
+    for into_GKT, x_NT in _pairs(table, live):
         into_GKT.view(-1, into_GKT.shape[-1])[place_N.to(into_GKT.device)] = x_NT.detach()
 
 
-def to_groups(output_N: PolicyOutput, valid_GK: Tensor) -> PolicyOutput:
-    """Rows [N, T] in the order of `valid_GK.nonzero()` as groups [G, K, T], zero where there is no sample."""
-    shape = (*valid_GK.shape, output_N.logp_GKT.shape[-1])
-    empty = {f.name: x.new_zeros(shape) for f in fields(output_N) if (x := getattr(output_N, f.name)) is not None}
-    table = PolicyOutput(**empty)
-    _write(table, output_N, valid_GK.cpu().flatten().nonzero().flatten())
-    return table
-
-
-def _backward(scorer: Scorer, live: PolicyOutput, coefficients: Coefficients, part: Tensor, place_N: Tensor) -> None:
+def _backward(scorer: Scorer, live: RowScores, coefficients: Coefficients, part: Tensor, place_N: Tensor) -> None:
     """Pushes the coefficients of this rank's rows of a part through the model."""
     mine, counts = scorer.ranks.deal(part)
     # The gradient is the sum over ranks, of which FSDP takes the mean. Rows that do not count only keep the others
     # company.
     weight = scorer.ranks.size if counts else 0
-    pairs = _present(live, coefficients)
+    pairs = _pairs(coefficients, live)
     torch.autograd.backward(
-        [x_NT for x_NT, _ in pairs],
+        [x_NT for _, x_NT in pairs],
         [
-            weight * grad_GKT.view(-1, grad_GKT.shape[-1])[place_N[mine].to(grad_GKT.device)].to(x.dtype)
-            for x, grad_GKT in pairs
+            weight * grad_GKT.view(-1, grad_GKT.shape[-1])[place_N[mine].to(grad_GKT.device)].to(x_NT.dtype)
+            for grad_GKT, x_NT in pairs
         ],
     )

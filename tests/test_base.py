@@ -1,0 +1,44 @@
+"""The arithmetic that the losses share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from algorithms.base import centred, covariance
+
+
+def test_centred_worked_example_and_its_gradient():
+    # (1 + 2 + 6)/3 = 3; the fourth is no sample. A group of one is its own mean.
+    x_GK = torch.tensor([[1.0, 2.0, 6.0, 9.0], [5.0, 9.0, 9.0, 9.0]], dtype=torch.float64, requires_grad=True)
+    valid_GK = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    found_GK = centred(x_GK, valid_GK)
+    assert found_GK.tolist() == [[-2, -1, 3, 0], [0, 0, 0, 0]]
+    # ∂(x_1 − x̄)/∂x = (1 − 1/3, −1/3, −1/3)
+    (gradient_GK,) = torch.autograd.grad(found_GK[0, 0], x_GK)
+    torch.testing.assert_close(gradient_GK[0], torch.tensor([2 / 3, -1 / 3, -1 / 3, 0], dtype=torch.float64))
+
+
+@given(
+    value=st.floats(-1e6, 1e6, width=32),
+    size=st.integers(1, 64),
+    padding=st.integers(0, 3),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_equal_values_are_centred_to_exactly_zero(value, size, padding, dtype):
+    x_GK = torch.full((1, size + padding), value, dtype=dtype)
+    x_GK[:, size:] = 7.0
+    valid_GK = torch.arange(size + padding)[None] < size
+    assert not centred(x_GK, valid_GK).any()
+    assert covariance(x_GK, x_GK, valid_GK).item() == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 1.2])
+def test_equal_values_keep_the_gradient_of_their_deviation(value):
+    # Cov(x, y) = Σ x_i (y_i − ȳ)/(k − 1): its derivative by x_i is (y_i − ȳ)/2, whatever x is.
+    x_GK = torch.full((1, 3), value, requires_grad=True)
+    y_GK, valid_GK = torch.tensor([[1.0, 2.0, 6.0]]), torch.ones(1, 3, dtype=torch.bool)
+    (gradient_GK,) = torch.autograd.grad(covariance(x_GK, y_GK, valid_GK).sum(), x_GK)
+    torch.testing.assert_close(gradient_GK, torch.tensor([[-1.0, -0.5, 1.5]]))

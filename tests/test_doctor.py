@@ -1,14 +1,17 @@
 """`gvpo-bench doctor`: each thing that would waste a sweep is broken once, and must be found."""
 
 import copy
+import dataclasses
 import os
 
 import pytest
 import torch
 from small import command
+from tiny import bos_tokenizer
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.math_problems import DATA_VARIABLE
+from benchmarks.templates import Template, load_template
 from harness.model.language import load_model
 from harness.preflight import doctor, model_checks, overlap
 from harness.sampling.engine import open_engine
@@ -83,13 +86,43 @@ def test_perturbed_weights_are_put_back(suite_file):
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
 
 
-def test_two_bos_fail(suite_file):
+EVERY_MESSAGE = (
+    "{% if messages[0]['role'] != 'system' %}{{ bos_token }}Be brief.<end>{% endif %}"
+    "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant: {% endif %}"
+)
+"""A chat template as SmolLM2's, whose BOS begins each message; so does that of ChatML where the BOS is <|im_start|>."""
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "status", "found"),
+    [
+        ("chat", EVERY_MESSAGE, "ok", "one at the start, '<bos>'"),
+        ("none", None, "ok", "one at the start, '<bos>'"),
+        # The tokenizer adds a BOS, or the chat template's is one too many: the prompt gets only one of the two.
+        (Template(name="mine", version=1, text="<bos>{problem}"), None, "ok", "one at the start, '<bos>'"),
+        ("chat", "{{ bos_token }}" + EVERY_MESSAGE, "ok", "one at the start, '<bos>'"),
+        # Of three, two are left.
+        (Template(name="mine", version=1, text="<bos><bos>{problem}"), None, "fail", "24 of 24 prompts begin with two"),
+        ("chat", 2 * "{{ bos_token }}" + EVERY_MESSAGE, "fail", "24 of 24 prompts begin with two of '<bos>'"),
+    ],
+)
+def test_two_bos_in_a_row_fail_and_one_in_each_message_does_not(suite_file, template, chat, status, found):
+    suite = load_suite(str(suite_file), ["train.limit=8", "evaluation.limit=8"])
+    template = load_template(template) if isinstance(template, str) else template
+    lm = dataclasses.replace(load_model(suite.model), tokenizer=bos_tokenizer(chat), template=template)
+    bos, *_ = model_checks.prompts(suite, lm)
+    assert (bos.name, bos.status) == ("BOS", status)
+    assert found in bos.found
+
+
+def test_prompts_of_which_only_some_begin_with_a_bos_fail(suite_file):
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
-    lm.tokenizer.bos_token = "7"  # stands in most problems, and twice in some
-    (bos, *_) = model_checks.prompts(suite, lm)
-    assert (bos.name, bos.status) == ("BOS", "fail")
-    assert "have two of '7'" in bos.found
+    lm.tokenizer.bos_token = "7"  # with which some problems begin
+    bos, *_ = model_checks.prompts(suite, lm)
+    assert bos.status == "fail"
+    assert "prompts begin with it" in bos.found
 
 
 def test_overlap_tells_the_same_problem_from_a_near_one_and_from_a_phrase():

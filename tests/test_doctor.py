@@ -2,18 +2,22 @@
 
 import copy
 import dataclasses
+import io
 import os
+import time
 
 import pytest
 import torch
+from rich.console import Console
 from small import command
 from tiny import bos_tokenizer
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.math_problems import DATA_VARIABLE
 from benchmarks.templates import Template, load_template
-from harness.model.language import load_model
+from harness.model.language import load_model, tokenise
 from harness.preflight import doctor, model_checks, overlap
+from harness.preflight.memory import memory_of
 from harness.sampling.engine import open_engine
 from harness.sampling.local import CachedEngine
 from harness.suite.load import load_suite
@@ -34,14 +38,27 @@ def statuses(checks):
 
 
 def test_sound_suite_passes_in_every_check(suite_file, tmp_path):
-    suite = load_suite(str(suite_file))
-    checks = doctor.examine(suite, plan(suite), tmp_path, workers=2)
+    suite, said = load_suite(str(suite_file)), []
+    checks = doctor.examine(suite, plan(suite), tmp_path, workers=2, say=said.append)
+    assert said == [
+        "versions", "device", "disk", "data", "overlap of training and test problems", "model", "model: loading it",
+        "model: starting cached", "log-prob parity", "weight sync", "grader", "keys",
+    ]  # fmt: skip
     assert set(statuses(checks).values()) == {"ok"}, checks
     assert list(statuses(checks)) == [
         "versions", "device", "disk", "data",
         "overlap arithmetic", "overlap arithmetic-hard", "overlap arithmetic-tune",
         "BOS", "EOS", "log-prob parity", "weight sync", "grader", "keys",
     ]  # fmt: skip
+
+
+def test_what_is_looked_at_stands_in_a_terminal_and_nowhere_else():
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        with doctor.shown(console) as say:
+            say("the moon")
+            time.sleep(0.3)
+        assert ("doctor: the moon" in console.file.getvalue()) == terminal
 
 
 def test_command_shows_the_checks(suite_file, tmp_path, capsys):
@@ -66,15 +83,67 @@ class DeafSync(CachedEngine):
             self.model = copy.deepcopy(policy.model)
 
 
+@pytest.mark.parametrize("seconds", [0.0, model_checks.SECONDS])  # one round, which is all that a large model gets
 @pytest.mark.parametrize(
-    ("engine", "failed"), [(WrongTemperature, ["log-prob parity", "weight sync"]), (DeafSync, ["weight sync"])]
+    ("engine", "failed"),
+    [(CachedEngine, []), (WrongTemperature, ["log-prob parity", "weight sync"]), (DeafSync, ["weight sync"])],
 )
-def test_engine_that_samples_from_another_policy_fails(suite_file, engine, failed):
+def test_engine_that_samples_from_another_policy_fails(suite_file, monkeypatch, engine, failed, seconds):
+    monkeypatch.setattr(model_checks, "SECONDS", seconds)
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
     broken = engine(lm.model, eos_ids=lm.eos_ids, batch=64)
     checks = list(model_checks.agreement(suite, lm, broken))
     assert [check.name for check in checks if check.status == "fail"] == failed
+
+
+class Counting(CachedEngine):
+    """Notes how many responses it was asked for, and of how many tokens."""
+
+    def generate(self, prompts, counts, *, max_new_tokens, **options):
+        self.__dict__.setdefault("asked", []).append((sum(counts), max_new_tokens))
+        return super().generate(prompts, counts, max_new_tokens=max_new_tokens, **options)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "rounds"),
+    [
+        (10**9, 0.0, 1),  # time is up after the first round
+        (1, 10**9, 1),
+        (4 * 16 + 1, 10**9, 2),  # 4 responses of 16 tokens, and one token more
+        (12 * 16, 10**9, 3),
+    ],
+)
+def test_what_is_drawn_stays_within_the_budget(reader, suite_file, monkeypatch, tokens, seconds, rounds):
+    monkeypatch.setattr(model_checks, "TOKENS", tokens)
+    monkeypatch.setattr(model_checks, "SECONDS", seconds)
+    settings = [f"model.path={reader}", "train.benchmark=arithmetic-train", "train.max_new_tokens=1000"]
+    suite = load_suite(str(suite_file), settings)
+    lm = load_model(suite.model)
+    engine = Counting(lm.model, eos_ids=[], batch=64)
+    parity, sync = model_checks.agreement(suite, lm, engine)
+    assert (parity.status, sync.status) == ("ok", "ok")
+    assert engine.asked == [(4, 16)] * (rounds + 1)  # and one round again after the change
+    assert f"{rounds * 64} tokens (budget: {tokens} or {seconds:g} s)" in parity.found
+
+
+def test_memory_is_estimated_with_one_prompt_the_longest(reader, suite_file, monkeypatch):
+    settings = [f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8"]
+    suite = load_suite(str(suite_file), settings)
+    asked, lengths = [], []
+    monkeypatch.setattr(doctor, "tokenise", lambda problems, *rest: asked.append(problems) or tokenise(problems, *rest))
+    monkeypatch.setattr(
+        doctor,
+        "memory_of",
+        lambda config, size, needs, longest, *rest: (
+            lengths.append(longest) or memory_of(config, size, needs, longest, *rest)
+        ),
+    )
+    assert doctor.memory(suite, plan(suite), free=1e9, whole=1e9).status == "ok"
+    assert doctor.memory(suite, plan(suite), free=1e3, whole=1e9).status == "warn"
+    assert [len(problems) for problems in asked] == [1, 1]
+    longest = max(len(problem.prompt) for problem in load_benchmark("gsm8k-train").problems())  # a token a character
+    assert set(lengths) == {longest + 8}
 
 
 def test_perturbed_weights_are_put_back(suite_file):

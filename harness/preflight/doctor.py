@@ -5,10 +5,11 @@ Nothing here changes a run; the policy that is perturbed is this process's own.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,15 +17,19 @@ from pathlib import Path
 import rich.box
 import torch
 from packaging.requirements import Requirement
+from rich.console import Console
 from rich.table import Table
+from transformers import AutoTokenizer
 
 from benchmarks import Problem, Verdict, load_benchmark
 from benchmarks.arithmetic import Arithmetic
 from benchmarks.errors import BenchError
 from benchmarks.judges import judge_for
+from benchmarks.templates import load_template
+from harness.model.language import from_pretrained, tokenise
 from harness.model.ranks import Ranks, environment_alone, visible_gpus
-from harness.preflight.checks import COLOURS, Check, Status, evaluated, suites_of
-from harness.preflight.costs import needs_of, prompts_of
+from harness.preflight.checks import COLOURS, Check, Say, Status, evaluated, quiet, suites_of
+from harness.preflight.costs import needs_of
 from harness.preflight.memory import disk, memory_of
 from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
@@ -37,18 +42,32 @@ class DoctorError(BenchError, RuntimeError):
     """A sweep that would waste its hours. The message lists the failed checks."""
 
 
-def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
-    """All checks of a suite, in the order in which they are shown."""
-    checks = [*versions(), *hardware(suite, cells), storage(cells, out, workers), *data(suite), *overlaps(suite)]
+def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int, say: Say = quiet) -> list[Check]:
+    """All checks of a suite, in the order in which they are shown; `say` hears which one is next."""
+    checks: list[Check] = []
+    for name, look in {
+        "versions": versions,
+        "device": lambda: hardware(suite, cells),
+        "disk": lambda: [storage(cells, out, workers)],
+        "data": lambda: data(suite),
+        "overlap of training and test problems": lambda: overlaps(suite),
+        "model": lambda: _model_checks(suite, say),
+        "grader": lambda: self_test(suite),
+        "keys": lambda: unused_keys(suite),
+    }.items():
+        say(name)
+        checks += look()
+    return checks
+
+
+def _model_checks(suite: Suite, say: Say) -> list[Check]:
     if not on_gpu(suite):
         suite = suite.model_copy(update={"model": suite.model.model_copy(update={"device": "cpu"})})
     if on_gpu(suite) or not Ranks.of_group().alone:
         # In a process of its own, which is no rank, so that this one holds no memory of the GPU while the cells run.
         with ProcessPoolExecutor(1, get_context("spawn"), _become_one_rank, (suite.resources,)) as pool:
-            checks += pool.submit(on_the_model, suite).result()
-    else:
-        checks += on_the_model(suite)
-    return [*checks, *self_test(suite), *unused_keys(suite)]
+            return pool.submit(on_the_model, suite).result()
+    return on_the_model(suite, say)
 
 
 def trains_on_gpu(suite: Suite) -> bool:
@@ -110,11 +129,19 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     free, whole = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
+    yield memory(suite, cells, free, whole)
+
+
+def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Check:
+    """Whether the largest cell fits into a GPU that has `free` of its `whole` bytes."""
     size = model_size(suite.model)
-    longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
+    # All prompts were tokenised when their lengths were checked; for an estimate the one of most characters will do.
+    wordiest = max(training_problems(suite.train), key=lambda problem: len(problem.prompt))
+    tokenizer, template = from_pretrained(AutoTokenizer, suite.model), load_template(suite.model.template)
+    longest = len(tokenise([wordiest], tokenizer, template)[0]) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
     largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
-    yield Check(
+    return Check(
         "memory",
         "ok" if largest < free else "warn",
         f"about {largest / 1e9:.3g} GB for the largest cell",
@@ -234,7 +261,14 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def require_health(checks: Sequence[Check], say: Callable[[str], None]) -> None:
+@contextlib.contextmanager
+def shown(console: Console) -> Iterator[Say]:
+    """A `Say` whose last word stands in the console, where that is a terminal, until the doctor is done."""
+    with console.status("doctor") as status:
+        yield lambda name: status.update(f"doctor: {name}")
+
+
+def require_health(checks: Sequence[Check], say: Say) -> None:
     """What a sweep does with the findings: one line, each warning, and an end where one failed.
 
     Raises DoctorError.

@@ -8,7 +8,7 @@ from transformers import Qwen2Config
 from algorithms import ALGORITHMS
 from benchmarks import load_benchmark
 from harness.preflight.costs import Assumptions, count_tokens, engines, generation_rate, needs_of, suite_cost
-from harness.preflight.gpus import GPUS
+from harness.preflight.gpus import GPUS, known_gpu
 from harness.preflight.memory import memory_of
 from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.config import ConfigError, Model
@@ -279,6 +279,25 @@ def test_each_rank_draws_its_share_of_the_prompts(suite_file):
 def test_engines_of_a_cell(suite_file, settings, count):
     cell = plan(load_suite(str(suite_file), ["rollout.engine=vllm", *settings]))[0]
     assert engines(cell.config) == count
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L40", None),  # neither of the two
+        ("NVIDIA GeForce RTX 3090", None),
+        ("CPU", None),
+    ],
+)
+def test_gpu_is_known_by_the_words_of_its_name(device, name):
+    assert known_gpu(device) == name
 
 
 def test_hours_follow_from_tokens_and_stated_rates(suite_file):

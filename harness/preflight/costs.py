@@ -18,7 +18,7 @@ from algorithms.base import Needs
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.model.language import check_length, device_of, from_pretrained, tokenise
-from harness.preflight.gpus import GPUS, Gpu
+from harness.preflight.gpus import GPUS, Gpu, known_gpu
 from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.cell_config import CellConfig
@@ -263,11 +263,8 @@ def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float
 
 def default_gpu(settings: Model) -> str:
     """This machine's, where the table has it; the CPU for the embedded model; otherwise an H100."""
-    if device_of(settings).type == "cuda":
-        name = torch.cuda.get_device_name()
-        found = [known for known in GPUS if all(part in name for part in known.split())]
-        if found:
-            return max(found, key=len)
+    if device_of(settings).type == "cuda" and (found := known_gpu(torch.cuda.get_device_name())):
+        return found
     return "cpu" if settings.path == "embedded" else "H100"
 
 

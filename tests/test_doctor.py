@@ -13,6 +13,7 @@ from small import command
 from tiny import bos_tokenizer
 
 from benchmarks import Problem, load_benchmark
+from benchmarks.judges import GRADINGS
 from benchmarks.math_problems import DATA_VARIABLE
 from benchmarks.templates import Template, load_template
 from harness.model.language import load_model, tokenise
@@ -230,7 +231,7 @@ def test_olympiadbench_has_a_problem_of_the_math_training_set():
 
 def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
     suite = load_suite(str(suite_file))
-    monkeypatch.setattr(doctor, "arithmetic_cases", lambda problem: (("3", "=3", "wrong"),))
+    monkeypatch.setitem(GRADINGS, "exact", dataclasses.replace(GRADINGS["exact"], cases=(("3", "=3", "wrong"),)))
     (check,) = doctor.self_test(suite)
     assert check.status == "fail"
     assert "'=3' for '3': correct, expected wrong" in check.found
@@ -240,7 +241,7 @@ def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
 def test_mathematics_verdicts_hold(suite_file):
     suite = load_suite(str(suite_file), ["train.benchmark=gsm8k-train", 'evaluation.benchmarks=["gsm8k"]'])
     (check,) = doctor.self_test(suite)
-    assert (check.status, check.found) == ("ok", f"{len(doctor.MATH_CASES) + 3} known verdicts")  # and arithmetic's
+    assert (check.status, check.found) == ("ok", "8 known verdicts")  # 5, and 3 of arithmetic's
 
 
 def test_full_disk_fails(suite_file, tmp_path, monkeypatch):

@@ -21,10 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from benchmarks import Problem, Verdict, load_benchmark
-from benchmarks.arithmetic import Arithmetic
+from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from benchmarks.judges import judge_for
+from benchmarks.judges import GRADINGS, judge_for
 from benchmarks.templates import load_template
 from harness.model.language import from_pretrained, tokenise
 from harness.model.ranks import Ranks, environment_alone, visible_gpus
@@ -173,27 +172,15 @@ def data(suite: Suite) -> Iterator[Check]:
     yield Check("data", "ok", f"{suite.train.benchmark} {train} to train on; {each} to score")
 
 
-MATH_CASES: tuple[tuple[str, str, Verdict], ...] = (
-    (r"\frac{1}{2}", r"Half of it, so the answer is \boxed{\frac{1}{2}}.", "correct"),
-    (r"\frac{1}{2}", r"That makes \boxed{0.5}.", "correct"),
-    ("18", r"She makes \boxed{17}.", "wrong"),
-    (r"(-\infty, 3]", r"Hence \boxed{(-\infty, 3]}.", "correct"),
-    ("42", "I do not know.", "no_answer"),
-)
-
-
 def self_test(suite: Suite) -> Iterator[Check]:
     """Known verdicts, from the graders that the suite will use, in its way of calling them."""
-    benchmarks = {b.name: b for b in [load_benchmark(suite.train.benchmark), *evaluated(suite)]}
-    with judge_for(list(benchmarks.values())) as judges:
-        wrong, graded = [], 0
-        for kind in (True, False):
-            named = next((b for b in benchmarks.values() if isinstance(b, Arithmetic) == kind), None)
-            if named is None:
-                continue
-            cases = arithmetic_cases(named.problems()[0]) if kind else MATH_CASES
+    asked = {b.grading: b for b in [load_benchmark(suite.train.benchmark), *evaluated(suite)]}  # one of each grading
+    wrong, graded = [], 0
+    with judge_for(list(asked.values())) as judges:
+        for grading, benchmark in asked.items():
+            cases = GRADINGS[grading].cases
             problems = [Problem(id=f"doctor/{i}", prompt="", answer=gold) for i, (gold, _, _) in enumerate(cases)]
-            verdicts = judges[named.name](problems, [response for _, response, _ in cases], [False] * len(cases))
+            verdicts = judges[benchmark.name](problems, [response for _, response, _ in cases], [False] * len(cases))
             graded += len(cases)
             for (gold, response, expected), verdict in zip(cases, verdicts, strict=True):
                 if verdict != expected:
@@ -202,11 +189,6 @@ def self_test(suite: Suite) -> Iterator[Check]:
         yield Check("grader", "fail", "; ".join(wrong), "check the versions of math-verify and antlr4")
     else:
         yield Check("grader", "ok", f"{graded} known verdicts")
-
-
-def arithmetic_cases(problem: Problem) -> tuple[tuple[str, str, Verdict], ...]:
-    gold = problem.answer
-    return ((gold, f"={gold}", "correct"), (gold, f"={(int(gold) + 1) % 10}", "wrong"), (gold, gold, "no_answer"))
 
 
 def unused_keys(suite: Suite) -> Iterator[Check]:

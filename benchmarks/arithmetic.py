@@ -106,12 +106,13 @@ class Arithmetic:
         _, equals, given = response.rpartition("=")
         return given if equals else ""
 
-    def grade(self, answer: str, response: str, *, truncated: bool) -> Verdict:
-        """Exact comparison of the text after the last `=`; a truncated response is wrong whatever it says."""
-        _, equals, given = response.rpartition("=")
-        if not equals:
-            return "no_answer"
-        return "correct" if given == answer and not truncated else "wrong"
+
+def grade(answer: str, response: str, *, truncated: bool) -> Verdict:
+    """Exact comparison of the text after the last `=`; a truncated response is wrong whatever it says."""
+    _, equals, given = response.rpartition("=")
+    if not equals:
+        return "no_answer"
+    return "correct" if given == answer and not truncated else "wrong"
 
 
 ARITHMETIC = [

@@ -38,7 +38,7 @@ class Benchmark(Protocol):
 
     @property
     def grading(self) -> str:
-        """Which grader judges the responses: "math" is `benchmarks.grader.Grader`."""
+        """Which judge the responses get: a key of `benchmarks.judges.GRADINGS`."""
         ...
 
     def problems(self) -> list[Problem]:

@@ -1,13 +1,13 @@
-"""Who judges the responses to a benchmark's problems, in training and evaluation alike."""
+"""Who judges the responses to a benchmark's problems, in training and evaluation alike, by its grading."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks import Benchmark, Problem, Verdict
-from benchmarks.arithmetic import Arithmetic
+from benchmarks import Benchmark, Problem, Verdict, arithmetic
 from benchmarks.grader import Grader
 
 
@@ -17,35 +17,61 @@ class Judge(Protocol):
     ) -> list[Verdict]: ...
 
 
+@dataclass(frozen=True)
+class Grading:
+    """One way of grading."""
+
+    judge: Callable[[int], contextlib.AbstractContextManager[Judge]]
+    """Opens a judge with so many worker processes, where it needs any."""
+    cases: tuple[tuple[str, str, Verdict], ...]
+    """Gold answer, response that ended by itself, and the verdict on it: what the doctor asks the judge before a sweep
+    trusts it."""
+
+
 @contextlib.contextmanager
 def judge_for(benchmarks: Sequence[Benchmark], *, workers: int = 1) -> Iterator[dict[str, Judge]]:
-    """A judge for each benchmark by name; those that need math-verify share its worker processes."""
+    """A judge for each benchmark by name; those of one grading share it, and its worker processes."""
     with contextlib.ExitStack() as stack:
-        needs_grader = any(not isinstance(benchmark, Arithmetic) for benchmark in benchmarks)
-        grader = stack.enter_context(Grader(workers=workers)) if needs_grader else None
-        judges: dict[str, Judge] = {}
-        for benchmark in benchmarks:
-            if isinstance(benchmark, Arithmetic):
-                judges[benchmark.name] = _exact(benchmark)
-            else:
-                assert grader is not None
-                judges[benchmark.name] = _math(grader)
-        yield judges
+        judges = {
+            grading: stack.enter_context(GRADINGS[grading].judge(workers))
+            for grading in dict.fromkeys(benchmark.grading for benchmark in benchmarks)
+        }
+        yield {benchmark.name: judges[benchmark.grading] for benchmark in benchmarks}
 
 
-def _exact(benchmark: Arithmetic) -> Judge:
+@contextlib.contextmanager
+def _exact(workers: int) -> Iterator[Judge]:
     def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
         return [
-            benchmark.grade(problem.answer, response, truncated=cut)
+            arithmetic.grade(problem.answer, response, truncated=cut)
             for problem, response, cut in zip(problems, responses, truncated, strict=True)
         ]
 
-    return judge
+    yield judge
 
 
-def _math(grader: Grader) -> Judge:
-    def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
-        # A truncated response is graded as it stands: where it already gave its answer, the answer counts.
-        return grader.grade([(p.answer, r) for p, r in zip(problems, responses, strict=True)])
+@contextlib.contextmanager
+def _math(workers: int) -> Iterator[Judge]:
+    with Grader(workers=workers) as grader:
 
-    return judge
+        def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
+            # A truncated response is graded as it stands: where it already gave its answer, the answer counts.
+            return grader.grade([(p.answer, r) for p, r in zip(problems, responses, strict=True)])
+
+        yield judge
+
+
+GRADINGS = {
+    "exact": Grading(_exact, (("3", ":0,4=3", "correct"), ("3", "=4", "wrong"), ("3", "3", "no_answer"))),
+    "math": Grading(
+        _math,
+        (
+            (r"\frac{1}{2}", r"Half of it, so the answer is \boxed{\frac{1}{2}}.", "correct"),
+            (r"\frac{1}{2}", r"That makes \boxed{0.5}.", "correct"),
+            ("18", r"She makes \boxed{17}.", "wrong"),
+            (r"(-\infty, 3]", r"Hence \boxed{(-\infty, 3]}.", "correct"),
+            ("42", "I do not know.", "no_answer"),
+        ),
+    ),
+}
+"""By `Benchmark.grading`."""

@@ -30,7 +30,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.answers import boxed_expressions
 from benchmarks.benchmark import DataError, Problem
@@ -104,7 +104,7 @@ class MathBenchmark:
     """Where a row has an official id: in the file and on the hub. Without one the id is the row's index."""
     empty_golds: int = 0
     """Number of rows whose gold answer is empty in the source. They cannot be graded and are left out."""
-    grading: str = "math"
+    grading: Literal["math"] = "math"
 
     def problems(self) -> list[Problem]:
         """See `Benchmark.problems`. An id that is an index holds for one source: file and hub need not have the same

@@ -122,14 +122,15 @@ def doctor(
     from rich.console import Console
 
     loaded = _load(suite, settings, algorithm)
-    from harness.preflight.doctor import DoctorError, examine, table_of
+    from harness.preflight.doctor import DoctorError, examine, shown, table_of
     from harness.suite.plan import plan as cells_of
     from harness.sweep.run import prepare_model
 
     console = Console()
     cells = cells_of(loaded)
     prepare_model(loaded, console)
-    checks = examine(loaded, cells, out, workers=workers or _room_for(loaded))
+    with shown(console) as say:
+        checks = examine(loaded, cells, out, workers=workers or _room_for(loaded), say=say)
     console.print(table_of(checks, loaded.name), highlight=False)
     raise typer.Exit(DoctorError.exit_code if any(check.status == "fail" for check in checks) else 0)
 

@@ -32,12 +32,10 @@ from algorithms.grpo import GRPO  # noqa: E402
 from harness.model.policy import LOGITS_AT_ONCE, PolicyModel, autocast, recompute_activations, token_logp  # noqa: E402
 from harness.model.rows import Rows  # noqa: E402
 from harness.model.scorer import RowScores, Scorer, score  # noqa: E402
+from harness.preflight.gpus import GPUS, known_gpu  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.record.files import write, write_json  # noqa: E402
 from harness.training.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
-
-PEAKS = {"H200": 989.4e12, "H100 PCIe": 756e12, "H100": 989.4e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
-"""Dense bfloat16 FLOP/s by the vendor's data sheets; the first name that the device's name holds counts."""
 
 MFU_TARGET, MEMORY_TARGET = 0.4, 1 / 8
 
@@ -204,7 +202,8 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
     turns({"one pass, activations recomputed": steps["one pass"]})
 
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    vendor = next((peak for key, peak in PEAKS.items() if key in name), None)
+    known = known_gpu(name)
+    vendor = None if known is None else GPUS[known].bfloat16
     median = {key: statistics.median(values) for key, values in found["seconds"].items()}
     rate = {key: bench.flops / seconds for key, seconds in median.items()}
     return {

@@ -14,6 +14,7 @@ from benchmarks.arithmetic import (
     SYMBOLS,
     TERMS,
     Arithmetic,
+    grade,
     partial_values,
     random_expression,
     split_of,
@@ -72,7 +73,7 @@ def test_a_response_without_slips_is_graded_correct_and_written_in_the_symbols(s
     expression = random_expression(random.Random(seed), terms)
     response = write_response(expression, style)
     assert set(expression + response) <= set(SYMBOLS)
-    assert ARITHMETIC[0].grade(str(pythons_value(expression)), response, truncated=False) == "correct"
+    assert grade(str(pythons_value(expression)), response, truncated=False) == "correct"
 
 
 def test_a_slip_is_carried_into_what_follows():
@@ -109,7 +110,7 @@ def test_a_slip_is_carried_into_what_follows():
     ],
 )
 def test_grading_of_worked_examples(response, truncated, verdict):
-    assert ARITHMETIC[0].grade("2", response, truncated=truncated) == verdict
+    assert grade("2", response, truncated=truncated) == verdict
 
 
 def test_no_problem_is_in_two_splits():

@@ -141,6 +141,7 @@ def test_all_mistakes_are_listed_at_once(refused):
         (["train.reward=correct"], "train.reward: no reward is called 'correct'; choose from correct-v1"),
         (["evaluation.temperature=0"], "samples = 2 at temperature = 0: greedy decoding gives the same response"),
         (["train.benchmark=arithmetics"], "no benchmark is called 'arithmetics'; choose from aime24"),
+        (["tuning.benchmark=gsm9k"], "tuning.benchmark = 'gsm9k': choose from aime24"),
         (['evaluation.benchmarks=["gsm9k"]'], "no benchmark is called 'gsm9k'"),
         (["model.template=qwen"], "no template is called 'qwen'; choose from none, plain"),
         (["algorithms.gvpo.algorithm=gpvo"], "algorithms.gvpo: unknown algorithm 'gpvo': use one of gvpo, grpo"),

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from small import command, manifest
+from small import command, manifest, write_suite
 from transformers import Qwen2Config
 
 from algorithms import ALGORITHMS
-from harness.preflight.costs import Assumptions, count_tokens, suite_cost
+from benchmarks import load_benchmark
+from harness.preflight.costs import Assumptions, count_tokens, engines, generation_rate, needs_of, suite_cost
+from harness.preflight.gpus import GPUS, known_gpu
 from harness.preflight.memory import memory_of
 from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.config import ConfigError, Model
@@ -14,6 +16,22 @@ from harness.suite.load import load_suite
 from harness.suite.plan import plan
 
 pytest_plugins = ["small_fixtures"]
+
+WHOLE = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from algorithms import Algorithm, LossOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Algorithm):
+    name: ClassVar[str] = "Whole"
+
+    def loss(self, policy, batch):
+        return LossOutput(loss=policy.logp_GKT.sum() ** 2)
+"""
+"""An algorithm that says nothing of what it couples: all of the mini-batch."""
 
 SEVEN_B = {
     "hidden_size": 3584, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
@@ -181,6 +199,105 @@ def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp
     # scored once for the old log-probs, once more for the second of the two updates of a step
     assert found.scored == pytest.approx(1.5 * found.trained)
     assert found.scored == pytest.approx(spent["scored"], rel=0.02)
+
+
+def test_second_pass_is_counted_update_by_update(reader, tmp_path, quick_workers, no_figures):
+    # A random model hardly ever ends by itself: all responses have about 8 tokens, and prompts are as they are.
+    settings = [
+        f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8", "resources.token_budget=2200",
+        "train.epochs=2", "train.steps=3", 'evaluation.benchmarks=["gsm8k"]', "evaluation.hard_benchmarks=[]",
+        "evaluation.limit=1", "seeds=1",
+    ]  # fmt: skip
+    suite = write_suite(tmp_path, reader)
+    options = [part for setting in settings for part in ("--set", setting)]
+    assert command("sweep", suite, *options, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out") == 0
+    (cell,) = (cell for cell in plan(load_suite(str(suite), settings, ["gvpo"])) if not cell.is_base)
+    spent = manifest(tmp_path / "out" / "runs" / "small" / cell.name)["tokens"]
+    lengths = [len(problem.prompt) for problem in load_benchmark("gsm8k-train").problems()]  # a token a character
+    mean = spent["generated"] / (3 * 64)
+    found = count_tokens(cell.config, ALGORITHMS["gvpo"]().needs, lengths, mean, spent["evaluation"])
+    # Of 9 updates that know nothing yet, some have a group whose longest sample, eight times, is beyond the budget.
+    assert spent["trained"] / 2 < spent["scored"] < spent["trained"] / 2 + 0.75 * spent["trained"]
+    assert vars(found) == pytest.approx(spent, rel=0.01)  # one update more or less is 7% of what is scored
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "ranks", "extra"),
+    [
+        # A group is 8 samples of 13 + 2 tokens. On one rank, 120 tokens; on two, 4 samples each, 60; on three, 3.
+        ("gvpo", 1, True),
+        ("gvpo", 2, False),
+        ("gvpo", 3, False),
+        # What is independent from sample to sample takes one pass always, a mini-batch of 4 groups on 8 ranks 4 × 15.
+        ("grpo", 1, False),
+        ("whole.py:Whole", 7, True),
+        ("whole.py:Whole", 8, False),
+    ],
+)
+def test_ranks_share_what_is_coupled_and_save_the_second_pass(
+    suite_file, tmp_path, monkeypatch, algorithm, ranks, extra
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "whole.py").write_text(WHOLE, encoding="utf-8")
+    settings = ["resources.token_budget=64", f"resources.ranks={ranks}", f"resources.cpus={ranks}", "seeds=1"]
+    cell = plan(load_suite(str(suite_file), settings, [algorithm]))[-1]
+    found = count_tokens(cell.config, needs_of(cell), [13] * 4096, 2, 0)
+    rows = 6 * 8 * 8 * 15
+    assert found.trained == rows
+    assert found.scored == rows + (rows / 2 if extra else 0)  # the second of two updates a step
+
+
+def test_each_rank_draws_its_share_of_the_prompts(suite_file):
+    def rate(*settings):
+        cell = plan(load_suite(str(suite_file), ["train.prompts=100", "train.samples=4", *settings]))[1]
+        return generation_rate(cell.config, size, GPUS["H100"], 20), cell.config.resources
+
+    def expected(sequences):
+        # Of reading 4 bytes a parameter, and half of each sequence's 20 tokens of keys and values, 3.35 TB/s reach 15%.
+        return 0.15 * sequences / ((4 * size.parameters + sequences * 10 * size.kv_bytes(4)) / 3.35e12)
+
+    size = model_size(plan(load_suite(str(suite_file)))[0].config.model)
+    assert rate()[0] == pytest.approx(expected(400))
+    # 100 prompts over 8 ranks: the first has 13, and 4 samples of each.
+    eight = ("resources.ranks=8", "resources.cpus=8")
+    assert rate(*eight)[0] == pytest.approx(expected(52))
+    assert rate(*eight, "resources.rollout_batch=32")[0] == pytest.approx(expected(32))
+    assert rate("resources.rollout_batch=32")[0] == pytest.approx(expected(32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ([], 1),
+        (["resources.ranks=4", "resources.cpus=4", "resources.gpus=4"], 4),
+        # Five GPUs: one trains, the others are two servers of two each.
+        (["resources.gpus=5", "rollout.vllm={mode='server', tensor_parallel_size=2}"], 2),
+        (["resources.ranks=2", "resources.cpus=2", "resources.gpus=4", "rollout.vllm={mode='server'}"], 2),
+        (["rollout.vllm={mode='server'}"], 1),  # on the CPU
+    ],
+)
+def test_engines_of_a_cell(suite_file, settings, count):
+    cell = plan(load_suite(str(suite_file), ["rollout.engine=vllm", *settings]))[0]
+    assert engines(cell.config) == count
+
+
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA L4", "L4"),
+        ("NVIDIA L40S", "L40S"),
+        ("NVIDIA L40", None),  # neither of the two
+        ("NVIDIA GeForce RTX 3090", None),
+        ("CPU", None),
+    ],
+)
+def test_gpu_is_known_by_the_words_of_its_name(device, name):
+    assert known_gpu(device) == name
 
 
 def test_hours_follow_from_tokens_and_stated_rates(suite_file):

@@ -1,16 +1,24 @@
 """`gvpo-bench doctor`: each thing that would waste a sweep is broken once, and must be found."""
 
 import copy
+import dataclasses
+import io
 import os
+import time
 
 import pytest
 import torch
+from rich.console import Console
 from small import command
+from tiny import bos_tokenizer
 
 from benchmarks import Problem, load_benchmark
+from benchmarks.judges import GRADINGS
 from benchmarks.math_problems import DATA_VARIABLE
-from harness.model.language import load_model
+from benchmarks.templates import Template, load_template
+from harness.model.language import load_model, tokenise
 from harness.preflight import doctor, model_checks, overlap
+from harness.preflight.memory import memory_of
 from harness.sampling.engine import open_engine
 from harness.sampling.local import CachedEngine
 from harness.suite.load import load_suite
@@ -31,14 +39,27 @@ def statuses(checks):
 
 
 def test_sound_suite_passes_in_every_check(suite_file, tmp_path):
-    suite = load_suite(str(suite_file))
-    checks = doctor.examine(suite, plan(suite), tmp_path, workers=2)
+    suite, said = load_suite(str(suite_file)), []
+    checks = doctor.examine(suite, plan(suite), tmp_path, workers=2, say=said.append)
+    assert said == [
+        "versions", "device", "disk", "data", "overlap of training and test problems", "model", "model: loading it",
+        "model: starting cached", "log-prob parity", "weight sync", "grader", "keys",
+    ]  # fmt: skip
     assert set(statuses(checks).values()) == {"ok"}, checks
     assert list(statuses(checks)) == [
         "versions", "device", "disk", "data",
         "overlap arithmetic", "overlap arithmetic-hard", "overlap arithmetic-tune",
         "BOS", "EOS", "log-prob parity", "weight sync", "grader", "keys",
     ]  # fmt: skip
+
+
+def test_what_is_looked_at_stands_in_a_terminal_and_nowhere_else():
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        with doctor.shown(console) as say:
+            say("the moon")
+            time.sleep(0.3)
+        assert ("doctor: the moon" in console.file.getvalue()) == terminal
 
 
 def test_command_shows_the_checks(suite_file, tmp_path, capsys):
@@ -63,15 +84,67 @@ class DeafSync(CachedEngine):
             self.model = copy.deepcopy(policy.model)
 
 
+@pytest.mark.parametrize("seconds", [0.0, model_checks.SECONDS])  # one round, which is all that a large model gets
 @pytest.mark.parametrize(
-    ("engine", "failed"), [(WrongTemperature, ["log-prob parity", "weight sync"]), (DeafSync, ["weight sync"])]
+    ("engine", "failed"),
+    [(CachedEngine, []), (WrongTemperature, ["log-prob parity", "weight sync"]), (DeafSync, ["weight sync"])],
 )
-def test_engine_that_samples_from_another_policy_fails(suite_file, engine, failed):
+def test_engine_that_samples_from_another_policy_fails(suite_file, monkeypatch, engine, failed, seconds):
+    monkeypatch.setattr(model_checks, "SECONDS", seconds)
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
     broken = engine(lm.model, eos_ids=lm.eos_ids, batch=64)
     checks = list(model_checks.agreement(suite, lm, broken))
     assert [check.name for check in checks if check.status == "fail"] == failed
+
+
+class Counting(CachedEngine):
+    """Notes how many responses it was asked for, and of how many tokens."""
+
+    def generate(self, prompts, counts, *, max_new_tokens, **options):
+        self.__dict__.setdefault("asked", []).append((sum(counts), max_new_tokens))
+        return super().generate(prompts, counts, max_new_tokens=max_new_tokens, **options)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "rounds"),
+    [
+        (10**9, 0.0, 1),  # time is up after the first round
+        (1, 10**9, 1),
+        (4 * 16 + 1, 10**9, 2),  # 4 responses of 16 tokens, and one token more
+        (12 * 16, 10**9, 3),
+    ],
+)
+def test_what_is_drawn_stays_within_the_budget(reader, suite_file, monkeypatch, tokens, seconds, rounds):
+    monkeypatch.setattr(model_checks, "TOKENS", tokens)
+    monkeypatch.setattr(model_checks, "SECONDS", seconds)
+    settings = [f"model.path={reader}", "train.benchmark=arithmetic-train", "train.max_new_tokens=1000"]
+    suite = load_suite(str(suite_file), settings)
+    lm = load_model(suite.model)
+    engine = Counting(lm.model, eos_ids=[], batch=64)
+    parity, sync = model_checks.agreement(suite, lm, engine)
+    assert (parity.status, sync.status) == ("ok", "ok")
+    assert engine.asked == [(4, 16)] * (rounds + 1)  # and one round again after the change
+    assert f"{rounds * 64} tokens (budget: {tokens} or {seconds:g} s)" in parity.found
+
+
+def test_memory_is_estimated_with_one_prompt_the_longest(reader, suite_file, monkeypatch):
+    settings = [f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8"]
+    suite = load_suite(str(suite_file), settings)
+    asked, lengths = [], []
+    monkeypatch.setattr(doctor, "tokenise", lambda problems, *rest: asked.append(problems) or tokenise(problems, *rest))
+    monkeypatch.setattr(
+        doctor,
+        "memory_of",
+        lambda config, size, needs, longest, *rest: (
+            lengths.append(longest) or memory_of(config, size, needs, longest, *rest)
+        ),
+    )
+    assert doctor.memory(suite, plan(suite), free=1e9, whole=1e9).status == "ok"
+    assert doctor.memory(suite, plan(suite), free=1e3, whole=1e9).status == "warn"
+    assert [len(problems) for problems in asked] == [1, 1]
+    longest = max(len(problem.prompt) for problem in load_benchmark("gsm8k-train").problems())  # a token a character
+    assert set(lengths) == {longest + 8}
 
 
 def test_perturbed_weights_are_put_back(suite_file):
@@ -83,13 +156,43 @@ def test_perturbed_weights_are_put_back(suite_file):
     assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
 
 
-def test_two_bos_fail(suite_file):
+EVERY_MESSAGE = (
+    "{% if messages[0]['role'] != 'system' %}{{ bos_token }}Be brief.<end>{% endif %}"
+    "{% for m in messages %}{{ bos_token }}{{ m['role'] }}: {{ m['content'] }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}{{ bos_token }}assistant: {% endif %}"
+)
+"""A chat template as SmolLM2's, whose BOS begins each message; so does that of ChatML where the BOS is <|im_start|>."""
+
+
+@pytest.mark.parametrize(
+    ("template", "chat", "status", "found"),
+    [
+        ("chat", EVERY_MESSAGE, "ok", "one at the start, '<bos>'"),
+        ("none", None, "ok", "one at the start, '<bos>'"),
+        # The tokenizer adds a BOS, or the chat template's is one too many: the prompt gets only one of the two.
+        (Template(name="mine", version=1, text="<bos>{problem}"), None, "ok", "one at the start, '<bos>'"),
+        ("chat", "{{ bos_token }}" + EVERY_MESSAGE, "ok", "one at the start, '<bos>'"),
+        # Of three, two are left.
+        (Template(name="mine", version=1, text="<bos><bos>{problem}"), None, "fail", "24 of 24 prompts begin with two"),
+        ("chat", 2 * "{{ bos_token }}" + EVERY_MESSAGE, "fail", "24 of 24 prompts begin with two of '<bos>'"),
+    ],
+)
+def test_two_bos_in_a_row_fail_and_one_in_each_message_does_not(suite_file, template, chat, status, found):
+    suite = load_suite(str(suite_file), ["train.limit=8", "evaluation.limit=8"])
+    template = load_template(template) if isinstance(template, str) else template
+    lm = dataclasses.replace(load_model(suite.model), tokenizer=bos_tokenizer(chat), template=template)
+    bos, *_ = model_checks.prompts(suite, lm)
+    assert (bos.name, bos.status) == ("BOS", status)
+    assert found in bos.found
+
+
+def test_prompts_of_which_only_some_begin_with_a_bos_fail(suite_file):
     suite = load_suite(str(suite_file))
     lm = load_model(suite.model)
-    lm.tokenizer.bos_token = "7"  # stands in most problems, and twice in some
-    (bos, *_) = model_checks.prompts(suite, lm)
-    assert (bos.name, bos.status) == ("BOS", "fail")
-    assert "have two of '7'" in bos.found
+    lm.tokenizer.bos_token = "7"  # with which some problems begin
+    bos, *_ = model_checks.prompts(suite, lm)
+    assert bos.status == "fail"
+    assert "prompts begin with it" in bos.found
 
 
 def test_overlap_tells_the_same_problem_from_a_near_one_and_from_a_phrase():
@@ -128,7 +231,7 @@ def test_olympiadbench_has_a_problem_of_the_math_training_set():
 
 def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
     suite = load_suite(str(suite_file))
-    monkeypatch.setattr(doctor, "arithmetic_cases", lambda problem: (("3", "=3", "wrong"),))
+    monkeypatch.setitem(GRADINGS, "exact", dataclasses.replace(GRADINGS["exact"], cases=(("3", "=3", "wrong"),)))
     (check,) = doctor.self_test(suite)
     assert check.status == "fail"
     assert "'=3' for '3': correct, expected wrong" in check.found
@@ -138,7 +241,7 @@ def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
 def test_mathematics_verdicts_hold(suite_file):
     suite = load_suite(str(suite_file), ["train.benchmark=gsm8k-train", 'evaluation.benchmarks=["gsm8k"]'])
     (check,) = doctor.self_test(suite)
-    assert (check.status, check.found) == ("ok", f"{len(doctor.MATH_CASES) + 3} known verdicts")  # and arithmetic's
+    assert (check.status, check.found) == ("ok", "8 known verdicts")  # 5, and 3 of arithmetic's
 
 
 def test_full_disk_fails(suite_file, tmp_path, monkeypatch):

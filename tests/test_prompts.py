@@ -3,8 +3,7 @@
 import hashlib
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from tiny import bos_tokenizer
 
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
@@ -19,48 +18,34 @@ CHAT = (
 PROBLEM = Problem(id="p", prompt="1+1?", answer="2")
 
 
-def tokenizer(chat_template=None):
-    """A token a character, and a BOS before every text that is tokenised with special tokens."""
-    special = ["<pad>", "<bos>", "<eos>", "<end>", "<user>", "<assistant>"]
-    names = [*special, *map(chr, range(32, 127)), "\n", "?unknown?"]
-    tok = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="?unknown?"))
-    tok.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tok.decoder = decoders.Fuse()
-    tok.add_special_tokens(special)
-    tok.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tok, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", chat_template=chat_template
-    )
-
-
 def test_a_chat_prompt_is_the_tokenizers_own_with_one_bos():
-    tok = tokenizer(CHAT)
+    tok = bos_tokenizer(CHAT)
     (ids,) = tokenise([PROBLEM], tok, load_template("chat"))
     assert tok.convert_ids_to_tokens(ids) == ["<bos>", "<user>", *"1+1?", "<end>", "<assistant>"]
 
 
 @pytest.mark.parametrize("text", ["{problem}", "<bos>{problem}"])
 def test_a_template_that_spells_out_its_bos_gets_no_second_one(text):
-    tok = tokenizer()
+    tok = bos_tokenizer()
     (ids,) = tokenise([PROBLEM], tok, Template(name="mine", version=1, text=text))
     assert tok.convert_ids_to_tokens(ids) == ["<bos>", *"1+1?"]
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused():
     with pytest.raises(ConfigError, match="template 'chat': the tokenizer of this checkpoint has no chat template"):
-        tokenise([PROBLEM], tokenizer(), load_template("chat"))
+        tokenise([PROBLEM], bos_tokenizer(), load_template("chat"))
 
 
 def test_a_chat_prompt_is_the_same_on_every_day():
     dated = "{{ date_string }}: " + CHAT
-    (ids,) = tokenise([PROBLEM], tokenizer(dated), load_template("chat"))
-    assert tokenizer().decode(ids).startswith("26 Jul 2024: ")
+    (ids,) = tokenise([PROBLEM], bos_tokenizer(dated), load_template("chat"))
+    assert bos_tokenizer().decode(ids).startswith("26 Jul 2024: ")
 
 
 def test_a_response_ends_at_the_chat_templates_end_of_turn():
-    tok = tokenizer(CHAT)
+    tok = bos_tokenizer(CHAT)
     assert tok.convert_ids_to_tokens(end_of_turn(tok)) == ["<end>"]
-    assert end_of_turn(tokenizer("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")) == []
+    assert end_of_turn(bos_tokenizer("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")) == []
 
 
 def language_model(template, tok):
@@ -68,10 +53,10 @@ def language_model(template, tok):
 
 
 def test_the_label_of_a_chat_template_has_the_hash_of_its_text():
-    lm = language_model(load_template("chat"), tokenizer(CHAT))
+    lm = language_model(load_template("chat"), bos_tokenizer(CHAT))
     assert chat_template_of(lm.tokenizer) == CHAT
     assert lm.template_label == f"chat-v1 (sha256 {hashlib.sha256(CHAT.encode()).hexdigest()})"
-    assert language_model(load_template("plain"), tokenizer(CHAT)).template_label == "plain-v1"
+    assert language_model(load_template("plain"), bos_tokenizer(CHAT)).template_label == "plain-v1"
 
 
 def response(tok, text):
@@ -80,7 +65,7 @@ def response(tok, text):
 
 
 def test_a_stop_of_several_tokens_ends_the_response_where_it_is_complete():
-    tok = tokenizer()
+    tok = bos_tokenizer()
     lm = language_model(load_template("plain"), tok)
     drawn = response(tok, " 2\nQuestion: 3+3?\nAnswer: 6\nQuestion: 4")
     ended = lm.end_at_stop(drawn)
@@ -90,7 +75,7 @@ def test_a_stop_of_several_tokens_ends_the_response_where_it_is_complete():
 
 
 def test_a_response_without_the_stop_is_left_as_it_is():
-    tok = tokenizer()
+    tok = bos_tokenizer()
     lm = language_model(load_template("plain"), tok)
     drawn = response(tok, " 2\nQuest")
     assert lm.end_at_stop(drawn) is drawn

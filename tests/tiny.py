@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.templates import load_template
 from harness.model.embedded import EOS, Recipe, new_model, tokenizer
@@ -60,6 +61,20 @@ def random_critic(model: PreTrainedModel) -> Critic:
 def tiny_lm(eos_ids: Sequence[int] = (EOS,)) -> LanguageModel:
     """A fresh policy in float32 with the embedded tokenizer; the same weights at every call."""
     return LanguageModel(tiny_model(), tokenizer(), load_template("none"), tuple(eos_ids), "tiny")
+
+
+def bos_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A token a character, and a BOS before every text that is tokenised with special tokens."""
+    special = ["<pad>", "<bos>", "<eos>", "<end>", "<user>", "<assistant>"]
+    names = [*special, *map(chr, range(32, 127)), "\n", "?unknown?"]
+    tok = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="?unknown?"))
+    tok.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tok.decoder = decoders.Fuse()
+    tok.add_special_tokens(special)
+    tok.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", chat_template=chat_template
+    )
 
 
 def full_logits(model: PreTrainedModel, prompt: Sequence[int], response: Sequence[int]) -> Tensor:

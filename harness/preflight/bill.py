@@ -96,7 +96,7 @@ def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
     peak = gpu.bfloat16 if config.model.precision == "bfloat16" else gpu.float32
     efficiency = GENERATION_EFFICIENCY[config.rollout.engine]
     return [
-        f"a response has {assumptions.response(config.train.max_new_tokens):.4g} of at most "
+        f"every response has {assumptions.response(config.train.max_new_tokens):.4g} of at most "
         f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit",
         "prompts tokenised and counted"
         if prompts_of(config.model, config.train, names, settings.limit).exact

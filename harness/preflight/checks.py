@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,14 @@ from harness.suite.config import Suite
 from harness.suite.load import points_of
 
 Status = Literal["ok", "warn", "fail"]
+
+
+Say = Callable[[str], None]
+"""Called with what is looked at next."""
+
+
+def quiet(_: str) -> None:
+    """A `Say` that says nothing."""
 
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}

@@ -18,14 +18,15 @@ from algorithms.base import Needs
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.model.language import check_length, device_of, from_pretrained, tokenise
-from harness.preflight.gpus import GPUS, Gpu
-from harness.preflight.memory import Memory, disk, memory_of
+from harness.preflight.gpus import GPUS, Gpu, known_gpu
+from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
 from harness.record.cell_folder import Hashes
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.plan import Cell, build_algorithm, training_problems
-from harness.training.schedule import prompts_of_step
+from harness.training.gradient import coupled_parts
+from harness.training.schedule import mini_batches, prompts_of_step
 
 GENERATION_EFFICIENCY = {"vllm": 0.5, "cached": 0.15, "transformers": 0.1}
 """Share of the peak rate (memory's or arithmetic's, whichever binds) that an engine's decoding step reaches."""
@@ -63,31 +64,34 @@ class Tokens:
 def count_tokens(
     config: CellConfig, needs: Needs, lengths: Sequence[int], response: float, evaluation: float
 ) -> Tokens:
-    """The tokens of one trained cell.
+    """The tokens of one trained cell, whose ranks are those of its `resources`.
 
     Args:
         lengths: tokens of each training prompt, in the order of the problems.
-        response: mean length of a training response.
+        response: length of every training response: their mean.
         evaluation: tokens of all evaluation responses.
     """
     train = config.train
     from_history = round(train.history_share * train.samples)
     known = [0] * len(lengths)
-    fresh = rows = stale = 0.0
+    fresh = rows = stale = extra = 0.0
     for step in range(train.steps):
         chosen = prompts_of_step(range(len(lengths)), config.seed, step, train.prompts)
         counts = [train.samples - min(from_history, known[problem]) for problem in chosen]
         fresh += sum(counts)
-        tokens = sum(train.samples * (lengths[problem] + response) for problem in chosen)
+        tokens_G = [train.samples * (lengths[problem] + response) for problem in chosen]
+        tokens = sum(tokens_G)
         rows += tokens
+        for update, groups in enumerate(mini_batches(config, step)):
+            # The first update of a step knows its log-probs already, unless it needs entropies as well.
+            if update > 0 or needs.entropy:
+                mini = groups.tolist()
+                if takes_two_passes(config, needs, [lengths[chosen[group]] + response for group in mini]):
+                    extra += sum(tokens_G[group] for group in mini)
         stale += tokens if step % train.refresh_every else 0.0
         for problem, count in zip(chosen, counts, strict=True):
             known[problem] = min(train.samples, known[problem] + count)
     trained = train.epochs * rows
-    extra = 0.0
-    if takes_two_passes(config, needs, max(lengths) + response):
-        # The first update of a step knows its log-probs already, unless it needs entropies as well.
-        extra = trained if needs.entropy else trained - rows / train.mini_batches
     return Tokens(
         generated=fresh * response,
         trained=trained,
@@ -98,15 +102,13 @@ def count_tokens(
     )
 
 
-def takes_two_passes(config: CellConfig, needs: Needs, longest: float) -> bool:
-    """Whether what the algorithm couples is more than one forward pass holds (gradient.py)."""
-    train = config.train
-    coupled = {
-        "sequence": 1,
-        "group": train.samples,
-        "batch": train.samples * train.prompts // train.mini_batches,
-    }[needs.coupling]
-    return coupled > 1 and coupled * longest > config.resources.token_budget
+def takes_two_passes(config: CellConfig, needs: Needs, length_G: Sequence[float]) -> bool:
+    """Whether an update on full groups, whose samples have so many tokens each, spends a second forward pass."""
+    resources, samples = config.resources, config.train.samples
+    length_N = torch.tensor(length_G).ceil().int().repeat_interleave(samples)
+    valid_GK = torch.ones(len(length_G), samples, dtype=torch.bool)
+    _, one_is_right = coupled_parts(needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks)
+    return not one_is_right
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,13 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     )
 
 
+def engines(config: CellConfig) -> int:
+    """Sampling engines that share out a cell's prompts: one on each rank, or its servers."""
+    resources, vllm = config.resources, config.rollout.vllm_or_default
+    servers = (resources.gpus - resources.ranks) // vllm.tensor_parallel_size if vllm.mode == "server" else 0
+    return max(resources.ranks, servers)
+
+
 def idle_factors(cell: Cell) -> tuple[float, float]:
     """A cell's GPUs over those that draw, and over those that compute: a server's wait while the ranks train, and the
     ranks' while it draws."""
@@ -243,9 +252,10 @@ def check_positions(config: CellConfig, prompts: Prompts) -> None:
 
 
 def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float) -> float:
-    """Tokens/s: a step reads the weights once and each sequence's KV cache, or is bound by arithmetic."""
+    """Tokens/s of one GPU that draws: a step reads the weights once and each sequence's KV cache, or is bound by
+    arithmetic. The GPUs of a tensor-parallel engine share both."""
     width = 2 if config.model.precision == "bfloat16" else 4
-    sequences = min(config.resources.rollout_batch, config.train.prompts * config.train.samples)
+    sequences = sequences_at_once(config, engines(config))
     read = width * size.parameters + sequences * length / 2 * size.kv_bytes(width)
     peak = gpu.bfloat16 if width == 2 else gpu.float32
     step = max(read / gpu.bandwidth, sequences * size.flops(length) / peak)
@@ -254,11 +264,8 @@ def generation_rate(config: CellConfig, size: ModelSize, gpu: Gpu, length: float
 
 def default_gpu(settings: Model) -> str:
     """This machine's, where the table has it; the CPU for the embedded model; otherwise an H100."""
-    if device_of(settings).type == "cuda":
-        name = torch.cuda.get_device_name()
-        found = [known for known in GPUS if all(part in name for part in known.split())]
-        if found:
-            return max(found, key=len)
+    if device_of(settings).type == "cuda" and (found := known_gpu(torch.cuda.get_device_name())):
+        return found
     return "cpu" if settings.path == "embedded" else "H100"
 
 

@@ -5,10 +5,11 @@ Nothing here changes a run; the policy that is perturbed is this process's own.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,15 +17,18 @@ from pathlib import Path
 import rich.box
 import torch
 from packaging.requirements import Requirement
+from rich.console import Console
 from rich.table import Table
+from transformers import AutoTokenizer
 
-from benchmarks import Problem, Verdict, load_benchmark
-from benchmarks.arithmetic import Arithmetic
+from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from benchmarks.judges import judge_for
+from benchmarks.judges import GRADINGS, judge_for
+from benchmarks.templates import load_template
+from harness.model.language import from_pretrained, tokenise
 from harness.model.ranks import Ranks, environment_alone, visible_gpus
-from harness.preflight.checks import COLOURS, Check, Status, evaluated, suites_of
-from harness.preflight.costs import needs_of, prompts_of
+from harness.preflight.checks import COLOURS, Check, Say, Status, evaluated, quiet, suites_of
+from harness.preflight.costs import needs_of
 from harness.preflight.memory import disk, memory_of
 from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
@@ -37,18 +41,32 @@ class DoctorError(BenchError, RuntimeError):
     """A sweep that would waste its hours. The message lists the failed checks."""
 
 
-def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int) -> list[Check]:
-    """All checks of a suite, in the order in which they are shown."""
-    checks = [*versions(), *hardware(suite, cells), storage(cells, out, workers), *data(suite), *overlaps(suite)]
+def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int, say: Say = quiet) -> list[Check]:
+    """All checks of a suite, in the order in which they are shown; `say` hears which one is next."""
+    checks: list[Check] = []
+    for name, look in {
+        "versions": versions,
+        "device": lambda: hardware(suite, cells),
+        "disk": lambda: [storage(cells, out, workers)],
+        "data": lambda: data(suite),
+        "overlap of training and test problems": lambda: overlaps(suite),
+        "model": lambda: _model_checks(suite, say),
+        "grader": lambda: self_test(suite),
+        "keys": lambda: unused_keys(suite),
+    }.items():
+        say(name)
+        checks += look()
+    return checks
+
+
+def _model_checks(suite: Suite, say: Say) -> list[Check]:
     if not on_gpu(suite):
         suite = suite.model_copy(update={"model": suite.model.model_copy(update={"device": "cpu"})})
     if on_gpu(suite) or not Ranks.of_group().alone:
         # In a process of its own, which is no rank, so that this one holds no memory of the GPU while the cells run.
         with ProcessPoolExecutor(1, get_context("spawn"), _become_one_rank, (suite.resources,)) as pool:
-            checks += pool.submit(on_the_model, suite).result()
-    else:
-        checks += on_the_model(suite)
-    return [*checks, *self_test(suite), *unused_keys(suite)]
+            return pool.submit(on_the_model, suite).result()
+    return on_the_model(suite, say)
 
 
 def trains_on_gpu(suite: Suite) -> bool:
@@ -110,11 +128,19 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     free, whole = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
+    yield memory(suite, cells, free, whole)
+
+
+def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Check:
+    """Whether the largest cell fits into a GPU that has `free` of its `whole` bytes."""
     size = model_size(suite.model)
-    longest = max(prompts_of(suite.model, suite.train, (), None).training) + suite.train.max_new_tokens
+    # All prompts were tokenised when their lengths were checked; for an estimate the one of most characters will do.
+    wordiest = max(training_problems(suite.train), key=lambda problem: len(problem.prompt))
+    tokenizer, template = from_pretrained(AutoTokenizer, suite.model), load_template(suite.model.template)
+    longest = len(tokenise([wordiest], tokenizer, template)[0]) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
     largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
-    yield Check(
+    return Check(
         "memory",
         "ok" if largest < free else "warn",
         f"about {largest / 1e9:.3g} GB for the largest cell",
@@ -146,27 +172,15 @@ def data(suite: Suite) -> Iterator[Check]:
     yield Check("data", "ok", f"{suite.train.benchmark} {train} to train on; {each} to score")
 
 
-MATH_CASES: tuple[tuple[str, str, Verdict], ...] = (
-    (r"\frac{1}{2}", r"Half of it, so the answer is \boxed{\frac{1}{2}}.", "correct"),
-    (r"\frac{1}{2}", r"That makes \boxed{0.5}.", "correct"),
-    ("18", r"She makes \boxed{17}.", "wrong"),
-    (r"(-\infty, 3]", r"Hence \boxed{(-\infty, 3]}.", "correct"),
-    ("42", "I do not know.", "no_answer"),
-)
-
-
 def self_test(suite: Suite) -> Iterator[Check]:
     """Known verdicts, from the graders that the suite will use, in its way of calling them."""
-    benchmarks = {b.name: b for b in [load_benchmark(suite.train.benchmark), *evaluated(suite)]}
-    with judge_for(list(benchmarks.values())) as judges:
-        wrong, graded = [], 0
-        for kind in (True, False):
-            named = next((b for b in benchmarks.values() if isinstance(b, Arithmetic) == kind), None)
-            if named is None:
-                continue
-            cases = arithmetic_cases(named.problems()[0]) if kind else MATH_CASES
+    asked = {b.grading: b for b in [load_benchmark(suite.train.benchmark), *evaluated(suite)]}  # one of each grading
+    wrong, graded = [], 0
+    with judge_for(list(asked.values())) as judges:
+        for grading, benchmark in asked.items():
+            cases = GRADINGS[grading].cases
             problems = [Problem(id=f"doctor/{i}", prompt="", answer=gold) for i, (gold, _, _) in enumerate(cases)]
-            verdicts = judges[named.name](problems, [response for _, response, _ in cases], [False] * len(cases))
+            verdicts = judges[benchmark.name](problems, [response for _, response, _ in cases], [False] * len(cases))
             graded += len(cases)
             for (gold, response, expected), verdict in zip(cases, verdicts, strict=True):
                 if verdict != expected:
@@ -175,11 +189,6 @@ def self_test(suite: Suite) -> Iterator[Check]:
         yield Check("grader", "fail", "; ".join(wrong), "check the versions of math-verify and antlr4")
     else:
         yield Check("grader", "ok", f"{graded} known verdicts")
-
-
-def arithmetic_cases(problem: Problem) -> tuple[tuple[str, str, Verdict], ...]:
-    gold = problem.answer
-    return ((gold, f"={gold}", "correct"), (gold, f"={(int(gold) + 1) % 10}", "wrong"), (gold, gold, "no_answer"))
 
 
 def unused_keys(suite: Suite) -> Iterator[Check]:
@@ -234,7 +243,14 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-def require_health(checks: Sequence[Check], say: Callable[[str], None]) -> None:
+@contextlib.contextmanager
+def shown(console: Console) -> Iterator[Say]:
+    """A `Say` whose last word stands in the console, where that is a terminal, until the doctor is done."""
+    with console.status("doctor") as status:
+        yield lambda name: status.update(f"doctor: {name}")
+
+
+def require_health(checks: Sequence[Check], say: Say) -> None:
     """What a sweep does with the findings: one line, each warning, and an end where one failed.
 
     Raises DoctorError.

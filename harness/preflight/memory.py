@@ -43,6 +43,12 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     return weights, 2 * state if config.resources.checkpoint_every else 0.0
 
 
+def sequences_at_once(config: CellConfig, engines: int) -> int:
+    """Sequences that each of a cell's engines generates side by side: of its share of the prompts (`Ranks.spread`)."""
+    share = -(-config.train.prompts // engines)
+    return min(config.resources.rollout_batch, share * config.train.samples)
+
+
 def memory_of(
     config: CellConfig, size: ModelSize, needs: Needs, longest: float, whole: float, ranks: int = 1
 ) -> Memory:
@@ -63,7 +69,7 @@ def memory_of(
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
     chunk = config.resources.logprob_chunk or max(1, LOGITS_AT_ONCE // size.vocabulary)
     logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
-    sequences = min(config.resources.rollout_batch, train.prompts * train.samples / ranks)
+    sequences = sequences_at_once(config, ranks)
     kept = passes * size.activation_bytes(width)
     copies = 2.0 * (size.parameters + critic * ranks / 4) if width == 2 else 0.0
     if config.resources.activation_checkpointing:  # each layer's float32 input, and all of one layer

@@ -13,7 +13,7 @@ from typing import Any
 import pydantic
 
 from algorithms import Algorithm, load_algorithm
-from benchmarks import Problem, load_benchmark
+from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
 from harness.suite.cell_config import COEFFICIENTS, CellConfig
@@ -111,6 +111,8 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             for cell in plan(point, seeds)
             if cell.is_trained or label == suite.ablation.reference
         ]
+    if suite.tuning is not None and (name := suite.tuning.benchmark) not in BENCHMARKS:
+        raise ConfigError(f"tuning.benchmark = {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
     try:
         load_template(suite.model.template)
         for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks):

@@ -14,7 +14,7 @@ from benchmarks import Problem, load_benchmark
 from harness.model.embedded import embedded_base
 from harness.model.language import check_model
 from harness.model.ranks import join_ranks
-from harness.preflight.doctor import examine, require_health, trains_on_gpu
+from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
@@ -107,10 +107,9 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
     runs = out / "runs" / suite.name
     if all(CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished" for cell in cells):
         return
-    require_health(
-        examine(suite, cells, out, workers=workers),
-        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True),
-    )
+    with shown(console) as say:
+        checks = examine(suite, cells, out, workers=workers, say=say)
+    require_health(checks, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
 
 def prepare_model(suite: Suite, console: Console) -> None:

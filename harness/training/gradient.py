@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.base import Algorithm, Batch, PolicyOutput
+from algorithms.base import Algorithm, Batch, Coupling, PolicyOutput
 from harness.model.rows import Rows, fits, micro_batches
 from harness.model.scorer import RowScores, Scorer, collect, score
 
@@ -112,23 +112,40 @@ def accumulate_gradient(
 
     Raises ValueError where one pass is demanded and the coupled units do not fit.
     """
-    place_N = batch.valid_GK.cpu().flatten().nonzero().flatten()
-    unit_N = {
-        "sequence": place_N,
-        "group": place_N // batch.valid_GK.shape[1],
-        "batch": torch.zeros_like(place_N),
-    }[algorithm.needs.coupling]
-    ranks = scorer.ranks.size
-    split = micro_batches(rows.length_N, token_budget, unit_N, ranks)
-    one_is_right = all(fits(part, rows.length_N, token_budget, ranks) for part in split)
+    place_N = places(batch.valid_GK)
+    coupling, ranks = algorithm.needs.coupling, scorer.ranks.size
+    split, one_is_right = coupled_parts(coupling, batch.valid_GK, rows.length_N, token_budget, ranks)
     if passes == "one" and not one_is_right:
         raise ValueError(
-            f"{type(algorithm).__name__} couples the log-probs of a {algorithm.needs.coupling}, which does not fit "
+            f"{type(algorithm).__name__} couples the log-probs of a {coupling}, which does not fit "
             f"into {token_budget} tokens: raise token_budget or take two passes"
         )
     if one_is_right and passes != "two":
         return _one_pass(scorer, algorithm, batch, rows, split, place_N)
     return _two_passes(scorer, algorithm, batch, rows, token_budget, place_N, first_pass)
+
+
+def places(valid_GK: Tensor) -> Tensor:
+    """Where each valid sample stands among all G · K, [N]."""
+    return valid_GK.cpu().flatten().nonzero().flatten()
+
+
+def coupled_parts(
+    coupling: Coupling, valid_GK: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1
+) -> tuple[list[Tensor], bool]:
+    """The micro-batches of one pass, in which what an algorithm couples stays together, and whether all of them are
+    within the budget. Where one is not, the mini-batch takes two passes.
+
+    `length_N` are the tokens of each valid sample, prompt and response. `gvpo-bench plan` asks this too.
+    """
+    place_N = places(valid_GK)
+    unit_N = {
+        "sequence": place_N,
+        "group": place_N // valid_GK.shape[1],
+        "batch": torch.zeros_like(place_N),
+    }[coupling]
+    split = micro_batches(length_N, token_budget, unit_N, ranks)
+    return split, all(fits(part, length_N, token_budget, ranks) for part in split)
 
 
 def _one_pass(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.box
 from rich.table import Table
 
-from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, Tokens, prompts_of
+from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, prompts_of
 from harness.preflight.gpus import GPUS
+from harness.record.ledger import Tokens
 from harness.report.columns import tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Suite
@@ -19,8 +19,8 @@ from harness.suite.plan import Cell
 
 def total(costs: Sequence[CellCost], which: str) -> Tokens:
     """The sum of `tokens` or `most` over cells."""
-    fields = [f.name for f in dataclasses.fields(Tokens)]
-    return Tokens(**{name: sum(getattr(getattr(cost, which), name) for cost in costs) for name in fields})
+    counts: list[Tokens] = [getattr(cost, which) for cost in costs]
+    return Tokens(**{name: sum(getattr(each, name) for each in counts) for name in Tokens().tokens()})
 
 
 def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], assumptions: Assumptions) -> list[Any]:

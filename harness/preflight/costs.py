@@ -22,6 +22,7 @@ from harness.preflight.gpus import GPUS, Gpu, known_gpu
 from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
 from harness.record.cell_folder import Hashes
+from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.plan import Cell, build_algorithm, training_problems
@@ -47,18 +48,6 @@ class Assumptions:
     def response(self, limit: int) -> float:
         """Mean length of a response whose limit is `limit`, in tokens."""
         return limit / 2 if self.mean_response is None else min(self.mean_response, limit)
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Of one cell, as its manifest counts them: prompt and response, but responses alone where they are generated."""
-
-    generated: float = 0.0
-    trained: float = 0.0
-    scored: float = 0.0
-    reference: float = 0.0
-    critic: float = 0.0
-    evaluation: float = 0.0
 
 
 def count_tokens(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from harness.suite.config import Suite
-    from harness.sweep.events import Executor
 
 app = typer.Typer(
     add_completion=False,
@@ -66,9 +62,10 @@ def sweep(
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
     loaded = _load(suite, overrides, algorithm)
+    from harness.sweep.executors import open_executor
     from harness.sweep.run import run_sweep
 
-    with _executor(ray, workers, loaded) as executor:
+    with open_executor(ray, workers, loaded) as executor:
         failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
     raise typer.Exit(int(failed))
 
@@ -124,13 +121,14 @@ def doctor(
     loaded = _load(suite, settings, algorithm)
     from harness.preflight.doctor import DoctorError, examine, shown, table_of
     from harness.suite.plan import plan as cells_of
+    from harness.sweep.executors import room_for
     from harness.sweep.run import prepare_model
 
     console = Console()
     cells = cells_of(loaded)
     prepare_model(loaded, console)
     with shown(console) as say:
-        checks = examine(loaded, cells, out, workers=workers or _room_for(loaded), say=say)
+        checks = examine(loaded, cells, out, workers=workers or room_for(loaded), say=say)
     console.print(table_of(checks, loaded.name), highlight=False)
     raise typer.Exit(DoctorError.exit_code if any(check.status == "fail" for check in checks) else 0)
 
@@ -151,9 +149,10 @@ def tune(
     from rich.console import Console
 
     loaded = _load(suite, settings, algorithm)
+    from harness.sweep.executors import open_executor
     from harness.sweep.tuning import run_tuning
 
-    with _executor(ray, workers, loaded) as executor:
+    with open_executor(ray, workers, loaded) as executor:
         failed = run_tuning(loaded, out, executor=executor, command=_command(), console=Console())
     raise typer.Exit(int(failed))
 
@@ -304,9 +303,10 @@ def theory(
     """Measure every claim of the article against problems with a known answer, in float64, with the same algorithms."""
     from rich.console import Console
 
+    from harness.record.environment import cores
     from harness.theory.claims import run
 
-    table = run(out, workers=workers or _cores(), seed=seed)
+    table = run(out, workers=workers or cores(), seed=seed)
     console = Console()
     console.print(table["holds"].value_counts().to_string())
     console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
@@ -332,38 +332,10 @@ def algorithms() -> None:
     Console().print(table)
 
 
-@contextlib.contextmanager
-def _executor(ray: str | None, workers: int | None, suite: Suite) -> Iterator[Executor]:
-    """The local pool, or a connection to Ray for as long as the block lasts."""
-    from harness.suite.config import ConfigError
-    from harness.sweep.pool import LocalPool
-
-    if ray is None:
-        yield LocalPool(workers or _room_for(suite))
-        return
-    if workers is not None:
-        raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
-    if not find_spec("ray"):
-        raise ConfigError("--ray needs the package ray: pip install 'gvpo-bench[ray]', on every node")
-    from harness.sweep.ray_sweep import connect
-
-    with connect(ray) as cluster:
-        yield cluster
-
-
 def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
     from harness.suite.load import load_suite
 
     return load_suite(source, overrides or [], algorithms or [])
-
-
-def _room_for(suite: Suite) -> int:
-    """How many cells this machine's cores have room for."""
-    return max(1, _cores() // suite.resources.cpus)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _command() -> list[str]:

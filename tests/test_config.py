@@ -292,8 +292,17 @@ def test_hash_counts_every_setting_that_decides_the_numbers_and_no_other(suite_t
     assert hashes("report.baseline=ppo", "tuning.trials=7") == same
     changed = hashes("algorithms.ppo.optimizer.lr=1e-5")  # base, gvpo-s0, ppo-s0, gvpo-s1, ppo-s1
     assert [a == b for a, b in zip(changed, same, strict=True)] == [True, True, False, True, False]
-    for setting in ("train.temperature=0.9", "model.path=other", "evaluation.samples=3", "name=other"):
+    for setting in ("train.temperature=0.9", "model.path=other", "name=other"):
         assert not set(hashes(setting)) & set(same)
+
+
+def test_evaluation_has_a_hash_of_its_own(suite_toml):
+    def hashes(*settings):
+        return plan(load_suite(str(suite_toml), settings))[1].config.hashes()
+
+    assert hashes("evaluation.samples=3").training == hashes().training
+    assert hashes("evaluation.samples=3").evaluation != hashes().evaluation
+    assert hashes("train.temperature=0.9").evaluation == hashes().evaluation
 
 
 def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, tmp_path):
@@ -310,7 +319,7 @@ def test_hash_counts_the_content_of_a_users_file_and_not_its_folder(suite_toml, 
 
 
 def test_resources_are_no_part_of_the_hash(suite_toml):
-    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hashes().training for n in (1, 4)}
+    hashes = {plan(load_suite(str(suite_toml), [f"resources.cpus={n}"]))[1].config.hashes() for n in (1, 4)}
     assert len(hashes) == 1
 
 

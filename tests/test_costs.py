@@ -211,7 +211,7 @@ def test_second_pass_is_counted_update_by_update(reader, tmp_path, quick_workers
     suite = write_suite(tmp_path, reader)
     options = [part for setting in settings for part in ("--set", setting)]
     assert command("sweep", suite, *options, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out") == 0
-    (cell,) = (cell for cell in plan(load_suite(str(suite), settings, ["gvpo"])) if not cell.is_base)
+    (cell,) = (cell for cell in plan(load_suite(str(suite), settings, ["gvpo"])) if cell.is_trained)
     spent = manifest(tmp_path / "out" / "runs" / "small" / cell.name)["tokens"]
     lengths = [len(problem.prompt) for problem in load_benchmark("gsm8k-train").problems()]  # a token a character
     mean = spent["generated"] / (3 * 64)

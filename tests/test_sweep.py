@@ -28,6 +28,7 @@ from small import (
 )
 
 import harness.sweep.cell
+import harness.sweep.executors
 import harness.sweep.pool
 from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
@@ -152,7 +153,7 @@ def test_other_evaluation_settings_evaluate_the_checkpoints_and_train_nothing(
     changed += ["--set", "evaluation.hard_benchmarks=[]"]
     with monkeypatch.context() as patch:
         patch.setattr(harness.sweep.cell, "train", no_training)
-        patch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+        patch.setattr(harness.sweep.executors, "LocalPool", InThisProcess)
         assert command("sweep", suite_file, *changed, "--workers", 1, "--out", tmp_path) == 0
     assert {name: trained_files(runs / name) for name in CELLS} == before
     # As if it had been run with these settings from the start.
@@ -162,7 +163,7 @@ def test_other_evaluation_settings_evaluate_the_checkpoints_and_train_nothing(
     # And back: the evaluation that was there before is taken up again, not made again.
     with monkeypatch.context() as patch:
         patch.setattr(harness.sweep.cell, "_work", no_training)
-        patch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+        patch.setattr(harness.sweep.executors, "LocalPool", InThisProcess)
         assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
     assert_same_sweep(undisturbed, tmp_path)
 
@@ -239,7 +240,7 @@ def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their
         raise MemoryError("CUDA out of memory")
 
     monkeypatch.setattr(harness.sweep.cell, "compare_coefficients", out_of_memory)
-    monkeypatch.setattr(harness.sweep.pool, "LocalPool", InThisProcess)
+    monkeypatch.setattr(harness.sweep.executors, "LocalPool", InThisProcess)
     assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
     assert there == [True]
     assert "no gradient coefficients: MemoryError: CUDA out of memory" in capsys.readouterr().out

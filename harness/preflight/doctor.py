@@ -33,6 +33,7 @@ from harness.preflight.memory import disk, memory_of
 from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
 from harness.preflight.overlap import overlaps
+from harness.record.environment import cores
 from harness.suite.config import Resources, Suite
 from harness.suite.plan import Cell, build_algorithm, training_problems
 
@@ -117,13 +118,12 @@ def versions() -> Iterator[Check]:
 def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
     """The device that the cells will use, and whether the largest fits into it."""
     if not on_gpu(suite):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         remedy = ""
         if suite.resources.gpus > 0:
             remedy = "a cell asks for a GPU and this machine has none: these checks say little of where it will run"
         elif suite.model.precision == "bfloat16":
             remedy = "bfloat16 is slow without a GPU: set resources.gpus, or model.precision = 'float32'"
-        yield Check("device", "warn" if remedy else "ok", f"the CPU, {cores} cores", remedy)
+        yield Check("device", "warn" if remedy else "ok", f"the CPU, {cores()} cores", remedy)
         return
     free, whole = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()

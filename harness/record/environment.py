@@ -25,6 +25,11 @@ def environment() -> dict[str, Any]:
     return {"versions": versions, "hardware": _hardware(), "git": _git(), "date": _now()}
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 

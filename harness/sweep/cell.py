@@ -13,8 +13,8 @@ from algorithms import Algorithm
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.evaluation.evaluate import evaluate
-from harness.model.language import frozen_copy, load_model
-from harness.model.policy import PolicyModel, logprob_chunk, shard
+from harness.model.language import frozen_base, load_model
+from harness.model.policy import PolicyModel
 from harness.model.ranks import Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError
@@ -121,9 +121,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
     free_memory()  # of this process's last cell
     lm = load_model(config.model)
     precision, budget = config.model.precision, config.resources.token_budget
-    chunk = logprob_chunk(lm.model, config.resources.logprob_chunk, budget)
-    base = Scorer(PolicyModel(frozen_copy(lm.model), chunk), precision=precision, ranks=ranks)
-    shard(base.model, ranks)
+    base = frozen_base(lm, config.resources, ranks)
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
@@ -140,11 +138,11 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
                 on_progress("train", step, config.train.steps, row["reward"])
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
-            spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
+            spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks)
             free_memory()
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, chunk)
+        policy = PolicyModel(lm.model, base.chunk)
         engine.sync(policy)
         samples = evaluate(
             lm,
@@ -157,7 +155,7 @@ def _work(cell: Cell, folder: CellFolder, on_progress: OnProgress, ranks: Ranks)
             seed=config.seed,
             limit=settings.limit,
             scorer=Scorer(policy, precision=precision, ranks=ranks),
-            base=base,
+            base=Scorer(base, precision=precision, ranks=ranks),
             token_budget=budget,
             on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
             ranks=ranks,

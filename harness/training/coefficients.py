@@ -11,6 +11,7 @@ from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.model.language import load_model
+from harness.model.policy import PolicyModel, logprob_chunk
 from harness.model.scorer import score
 from harness.record.cell_folder import CellFolder
 from harness.record.files import write
@@ -44,6 +45,9 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
     checkpoint = CellFolder(runs / trained.name).checkpoint_path
     config = trained.config
     base = load_model(config.model)
+    reference = PolicyModel(
+        base.model, logprob_chunk(base.model, config.resources.logprob_chunk, config.resources.token_budget)
+    )  # nothing is trained here, so the base may be its own reference
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
     chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
@@ -56,7 +60,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
             left_out[label] = "its run at seed 0 isn't finished"
             continue
         algorithm = build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}")
-        learner = Learner(base, algorithm, config)
+        learner = Learner(base, reference, algorithm, config)
         if groups is None:
             with (
                 judge_for([benchmark]) as judges,
@@ -67,7 +71,7 @@ def write_coefficients(suite: Suite, cells: Sequence[Cell], runs: Path) -> dict[
                 groups = draw(engine, base, chosen, prompts, {}, judges[benchmark.name], config, 0)
         batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
         # The critic, where there is one, is the base's; only the policy has moved.
-        moved = Learner(policy, algorithm, config).scorer
+        moved = Learner(policy, reference, algorithm, config).scorer
         now = to_groups(
             score(
                 moved,

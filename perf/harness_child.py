@@ -11,7 +11,7 @@ from blocks import Blocks
 
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
-from harness.model.language import load_model
+from harness.model.language import frozen_base, load_model
 from harness.record.cell_folder import CellFolder
 from harness.sampling.engine import open_engine
 from harness.suite.cell_config import CellConfig
@@ -37,6 +37,7 @@ def main() -> None:
             config,
             algorithm,
             lm,
+            frozen_base(lm, config.resources),
             engine,
             benchmark.problems(),
             judges[benchmark.name],

@@ -15,7 +15,7 @@ from blocks import Blocks
 
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
-from harness.model.language import load_model
+from harness.model.language import frozen_base, load_model
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import ENGINES
@@ -39,7 +39,7 @@ def main() -> None:
     lm = load_model(config.model)
     benchmark = load_benchmark(settings.benchmark)
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
-    learner = Learner(lm, algorithm, config)
+    learner = Learner(lm, frozen_base(lm, config.resources), algorithm, config)
     engine = ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
     prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))

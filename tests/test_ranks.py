@@ -27,6 +27,7 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
+from harness.model.language import frozen_base
 from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
 from harness.model.rows import Rows
@@ -213,7 +214,18 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
         engine, config = KeepsWeights(engine), config.model_copy(update={"rollout": Rollout(engine="vllm")})
     steps: list[int] = []
     try:
-        train(config, algorithm, lm, engine, PROBLEMS, judge, folder, on_step, ranks)
+        train(
+            config,
+            algorithm,
+            lm,
+            frozen_base(lm, config.resources, ranks),
+            engine,
+            PROBLEMS,
+            judge,
+            folder,
+            on_step,
+            ranks,
+        )
     except Interrupted:
         steps = [-1]
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import re
 from dataclasses import dataclass, field, replace
 
@@ -19,6 +21,7 @@ from algorithms.kimi import Kimi
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import PROMPT_WIDTH, Arithmetic
+from harness.model.language import frozen_base
 from harness.record.cell_folder import CellFolder
 from harness.sampling.engine import ENGINES
 from harness.suite.cell_config import CellConfig
@@ -106,16 +109,19 @@ def engine_of(config, lm):
     return ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
 
 
-def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, eos_ids=(1,), **settings) -> Run:
+def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, watch=None, eos_ids=(1,), **settings) -> Run:
     path.mkdir(exist_ok=True)
     lm, judge, folder = tiny_lm(eos_ids), Judge(), CellFolder(path)
 
     def on_step(step, row):
+        if watch is not None:
+            watch(step)
         if step == interrupt_at:
             raise Interrupted
 
     config = config_of(**settings)
-    spent = train(config, algorithm, lm, engine_of(config, lm), problems, judge, folder, on_step)
+    base = frozen_base(lm, config.resources)
+    spent = train(config, algorithm, lm, base, engine_of(config, lm), problems, judge, folder, on_step)
     weights = {name: x.clone() for name, x in lm.model.state_dict().items()}
     return Run(folder.metrics(), weights, spent, judge)
 
@@ -212,7 +218,8 @@ def test_verdicts_that_the_grader_failed_to_reach_are_counted(tmp_path):
     tmp_path.mkdir(exist_ok=True)
     folder = CellFolder(tmp_path)
     config, lm = config_of(steps=1), tiny_lm()
-    train(config, spy, lm, engine_of(config, lm), PROBLEMS, Failing(), folder, lambda step, row: None)
+    base = frozen_base(lm, config.resources)
+    train(config, spy, lm, base, engine_of(config, lm), PROBLEMS, Failing(), folder, lambda step, row: None)
     row = folder.metrics()[0]
     assert (row["grader_failures"], row["correct"], row["no_answer"], row["reward"]) == (0.5, 0.25, 0.25, 0.25)
     assert spy.prepared[0].rewards_GK.tolist() == [[0.0, 0.0, 1.0, 0.0]] * 2
@@ -285,6 +292,37 @@ def test_the_reference_stays_the_base_while_the_policy_moves(tmp_path):
     run(tmp_path, spy, steps=3)
     assert torch.allclose(spy.prepared[0].ref_logp_GKT, spy.prepared[0].old_logp_GKT, atol=1e-6)
     assert float((spy.prepared[2].ref_logp_GKT - spy.prepared[2].old_logp_GKT).abs().max()) > 1e-3
+
+
+def test_the_base_of_the_evaluation_is_the_reference_itself_and_not_a_copy_of_it():
+    config, lm = config_of(temperature=0.7), tiny_lm()
+    base = frozen_base(lm, config.resources)
+    reference = Learner(lm, base, DPO(), config).reference_scorer
+    assert reference is not None
+    assert (reference.model, reference.temperature) == (base, 0.7)
+    assert not any(weight.requires_grad for weight in base.parameters())
+    assert Learner(lm, base, GVPO(), config).reference_scorer is None
+
+
+def live_bytes() -> int:
+    """Of all tensors that Python holds."""
+    gc.collect()
+    held = [x.untyped_storage() for x in gc.get_objects() if issubclass(type(x), torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in held}.values())
+
+
+def test_a_resumed_run_holds_no_more_than_an_undisturbed_one(tmp_path):
+    def held_at_step_3(path, interrupt_at):
+        found = []
+        with contextlib.suppress(Interrupted):
+            run(path, GRPO(), checkpoint_every=2, interrupt_at=interrupt_at)
+        run(path, GRPO(), checkpoint_every=2, watch=lambda step: found.append(live_bytes()) if step == 3 else None)
+        return found[0]
+
+    before = live_bytes()
+    # Weights, their gradients' place, Adam's moments and the base: a copy more of three of them would be half as much.
+    undisturbed, resumed = (held_at_step_3(tmp_path / str(at), at) - before for at in (1, 3))
+    assert resumed < 1.1 * undisturbed
 
 
 def test_history_fills_its_share_of_a_group_with_the_most_recent_samples(tmp_path):
@@ -450,8 +488,9 @@ def test_a_loss_of_nan_stops_the_run_and_the_steps_before_it_are_kept(tmp_path):
 def test_a_response_longer_than_the_positions_is_refused_before_any_rollout(tmp_path):
     judge = Judge()
     config, lm = config_of(max_new_tokens=64 - PROMPT_WIDTH + 1), tiny_lm()
+    base, folder, engine = frozen_base(lm, config.resources), CellFolder(tmp_path), engine_of(config, lm)
     with pytest.raises(ConfigError, match="at most 51 are left for the response"):
-        train(config, GRPO(), lm, engine_of(config, lm), PROBLEMS, judge, CellFolder(tmp_path), lambda step, row: None)
+        train(config, GRPO(), lm, base, engine, PROBLEMS, judge, folder, lambda step, row: None)
     assert judge.shown == []
 
 

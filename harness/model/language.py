@@ -24,9 +24,10 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.embedded import embedded_base
-from harness.model.policy import Critic
+from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
+from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
-from harness.suite.config import ConfigError, Model
+from harness.suite.config import ConfigError, Model, Resources
 
 CHAT_DATE = "26 Jul 2024"
 """What chat templates that state the day are told, so that a prompt is the same every day. Llama 3.1's own default."""
@@ -235,8 +236,17 @@ def load_model(settings: Model) -> LanguageModel:
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy that takes no gradient: the reference, or a stale sampling policy."""
+    """A copy that takes no gradient."""
     return copy.deepcopy(model).requires_grad_(False).eval()
+
+
+def frozen_base(lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE) -> PolicyModel:
+    """The policy as it is before training, sharded over the ranks: the reference of an algorithm that needs one, and
+    the base of the evaluation's KL."""
+    chunk = logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
+    base = PolicyModel(frozen_copy(lm.model), chunk)
+    shard(base, ranks)
+    return base
 
 
 def new_critic(model: PreTrainedModel) -> Critic:

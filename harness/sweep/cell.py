@@ -16,8 +16,8 @@ import torch
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.evaluation.evaluate import evaluate
-from harness.model.language import frozen_copy, load_model
-from harness.model.policy import PolicyModel, logprob_chunk, shard
+from harness.model.language import frozen_base, load_model
+from harness.model.policy import PolicyModel
 from harness.model.ranks import Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
@@ -130,9 +130,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
     free_memory()  # of this process's last cell
     lm = load_model(config.model)
     precision, budget = config.model.precision, config.resources.token_budget
-    chunk = logprob_chunk(lm.model, config.resources.logprob_chunk, budget)
-    base = Scorer(PolicyModel(frozen_copy(lm.model), chunk), precision=precision, ranks=ranks)
-    shard(base.model, ranks)
+    base = frozen_base(lm, config.resources, ranks)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
         lm = dataclasses.replace(lm, model=load_model(checkpoint).model)
@@ -151,7 +149,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
                 on_progress("train", step, config.train.steps, row["reward"])
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
-            spent = train(config, algorithm, lm, engine, problems, judge, folder, on_step, ranks)
+            spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks)
 
             def save(target: Path) -> None:
                 lm.model.save_pretrained(target)
@@ -171,7 +169,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
             record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, chunk)
+        policy = PolicyModel(lm.model, base.chunk)
         engine.sync(policy)
         samples = evaluate(
             lm,
@@ -184,7 +182,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
             seed=config.seed,
             limit=settings.limit,
             scorer=Scorer(policy, precision=precision, ranks=ranks),
-            base=base,
+            base=Scorer(base, precision=precision, ranks=ranks),
             token_budget=budget,
             on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
             ranks=ranks,

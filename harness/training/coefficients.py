@@ -11,6 +11,7 @@ from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from harness.model.language import load_model
+from harness.model.policy import PolicyModel, logprob_chunk
 from harness.model.scorer import score
 from harness.record.files import write
 from harness.record.ledger import Spent
@@ -39,6 +40,9 @@ def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path)
         raise FileNotFoundError(f"{checkpoint} was not kept (resources.keep_checkpoints), and the comparison needs it")
     config = cells[0].config
     base = load_model(config.model)
+    reference = PolicyModel(
+        base.model, logprob_chunk(base.model, config.resources.logprob_chunk, config.resources.token_budget)
+    )  # nothing is trained here, so the base may be its own reference
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
     chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
@@ -60,10 +64,10 @@ def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path)
             return scratch / f"{label}.py"
 
         algorithm = algorithm_of(cell, keep)
-        learner = Learner(base, algorithm, cell.config)
+        learner = Learner(base, reference, algorithm, cell.config)
         batch, rows, _ = assemble(groups, learner, algorithm, cell.config, Spent(), sampler_is_current=True)
         # The critic, where there is one, is the base's; only the policy has moved.
-        moved = Learner(policy, algorithm, cell.config).scorer
+        moved = Learner(policy, reference, algorithm, cell.config).scorer
         now = to_groups(
             score(
                 moved,

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm
-from harness.model.language import LanguageModel, frozen_copy, new_critic
-from harness.model.policy import PolicyModel, logprob_chunk, recompute_activations, shard
+from harness.model.language import LanguageModel, new_critic
+from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
@@ -23,10 +23,12 @@ class Learner:
 
     Alone and with a sampling policy that is never stale, the policy is `lm.model`. Else it is a copy, and `lm.model` is
     what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
-    them from the policy.
+    them from the policy. The reference is `base` itself, a `frozen_base` of `lm`.
     """
 
-    def __init__(self, lm: LanguageModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self, lm: LanguageModel, base: PolicyModel, algorithm: Algorithm, config: CellConfig, ranks: Ranks = ALONE
+    ) -> None:
         train, resources = config.train, config.resources
         needs, settings = algorithm.needs, config.optimizer
         if settings is None:
@@ -34,21 +36,17 @@ class Learner:
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
         in_place = ranks.alone and not self.sampler_is_stale
-        chunk = logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
 
         # Each is sharded before the next is made, so that never more than two are whole.
-        reference = PolicyModel(frozen_copy(lm.model), chunk) if needs.reference else None
-        if reference is not None:
-            shard(reference, ranks)
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
             self._make_trainable(self.critic, resources, ranks)
         self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
-        policy = PolicyModel(self.policy, chunk)
+        policy = PolicyModel(self.policy, base.chunk)
         self._make_trainable(policy, resources, ranks)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
-            self.sampler = PolicyModel(lm.model.requires_grad_(False), chunk)
+            self.sampler = PolicyModel(lm.model.requires_grad_(False), base.chunk)
         elif not in_place:
             empty_weights(lm.model)
 
@@ -59,7 +57,7 @@ class Learner:
         scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
         self.scorer = scorer(policy, self.critic)
         self.sampler_scorer = scorer(self.sampler)
-        self.reference_scorer = scorer(reference) if reference is not None else None
+        self.reference_scorer = scorer(base) if needs.reference else None
 
     @staticmethod
     def _make_trainable(model: nn.Module, resources: Resources, ranks: Ranks) -> None:

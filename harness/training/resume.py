@@ -53,8 +53,9 @@ def load(source: Path, parts: Parts, ranks: Ranks, device: torch.device) -> dict
                 "it with one, or remove that folder to start the cell anew"
             )
         state: dict[str, Any] = torch.load(source / "state.pt", map_location=device, weights_only=True)
+        states = state.pop("parts")  # a copy of it all, which must not outlive this call
         for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
+            part.load_state_dict(states[name])
         return state
     if not (source / "progress.json").is_file():
         return None

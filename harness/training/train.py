@@ -16,6 +16,7 @@ from algorithms.base import Algorithm, PolicyOutput
 from benchmarks import Problem
 from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
+from harness.model.policy import PolicyModel
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows, padding_share
 from harness.record.cell_folder import CellFolder
@@ -33,6 +34,7 @@ def train(
     config: CellConfig,
     algorithm: Algorithm,
     lm: LanguageModel,
+    base: PolicyModel,
     engine: Engine,
     problems: Sequence[Problem],
     judge: Judge,
@@ -42,13 +44,14 @@ def train(
 ) -> Spent:
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
-    Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks each runs this very loop on
-    the same batches: they share out the samples to draw, the rows to score and the weights, and rank 0 writes.
+    `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks
+    each runs this very loop on the same batches: they share out the samples to draw, the rows to score and the weights,
+    and rank 0 writes.
     """
     settings, resources = config.train, config.resources
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
     engine.release_memory()
-    learner = Learner(lm, algorithm, config, ranks)
+    learner = Learner(lm, base, algorithm, config, ranks)
     history: dict[str, list[Sample]] = {}
     spent = Spent()
     prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))

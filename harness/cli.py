@@ -256,17 +256,9 @@ def grade(
     """Grade recorded responses with math-verify, in worker processes that can be killed."""
     from rich.console import Console
 
-    from harness.evaluation.grade import grade_file, render
-    from harness.record.cell_folder import RecordError
-    from harness.suite.config import ConfigError
+    from harness.evaluation.grade import run_grading
 
-    try:
-        graded = grade_file(file, workers=workers, seconds=seconds, out=out)
-    except FileExistsError as error:
-        raise RecordError(str(error)) from None
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from None
-    Console().print(render(graded))
+    run_grading(file, workers=workers, seconds=seconds, out=out, console=Console())
 
 
 @app.command()

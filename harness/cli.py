@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -214,33 +214,20 @@ def evaluate(
     apart from wrong answers."""
     from rich.console import Console
 
-    from harness.suite.config import ConfigError
+    from harness.evaluation.eval_settings import EvalSettings, Output
+    from harness.suite.config import ConfigError, Model
 
     if bool(benchmark) == bool(task):
         raise ConfigError("eval: give --benchmark (ours) or --task (lm-eval's), and not both")
-    shared: dict[str, Any] = {
-        "revision": revision,
-        "limit": limit,
-        "seed": seed,
-        "engine": engine,
-        "batch": batch,
-        "out": out,
-        "command": _command(),
-        "console": Console(),
-    }
+    checkpoint = Model(path=model, revision=revision, template=template or ("plain" if benchmark else "none"))
+    settings = EvalSettings(
+        samples=samples or 1, temperature=temperature, max_new_tokens=max_new_tokens, limit=limit, seed=seed
+    )
+    output = Output(out, _command(), Console())
     if benchmark:
         from harness.evaluation.evaluation_run import run_evaluation
 
-        run_evaluation(
-            model,
-            benchmark,
-            template=template or "plain",
-            samples=samples or 1,
-            temperature=temperature or 0.0,
-            max_new_tokens=max_new_tokens or 1024,
-            workers=workers,
-            **shared,
-        )
+        run_evaluation(checkpoint, benchmark, settings, engine=engine, batch=batch, workers=workers, output=output)
         return
     if samples is not None or template not in (None, "chat"):
         raise ConfigError("eval --task: the task says how many samples it takes and what its prompts are")
@@ -248,15 +235,7 @@ def evaluate(
         from harness.evaluation.lm_eval_model import run_tasks
     except ImportError as error:
         raise ConfigError(f"eval --task needs lm-eval: pip install 'gvpo-bench[lm-eval]' ({error})") from None
-    run_tasks(
-        model,
-        task or [],
-        include_path=include_path,
-        chat=template == "chat",
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        **shared,
-    )
+    run_tasks(checkpoint, task or [], settings, include_path=include_path, engine=engine, batch=batch, output=output)
 
 
 @app.command("lm-eval-tasks")
@@ -281,17 +260,9 @@ def grade(
     """Grade recorded responses with math-verify, in worker processes that can be killed."""
     from rich.console import Console
 
-    from harness.evaluation.grade import grade_file, render
-    from harness.record.cell_folder import RecordError
-    from harness.suite.config import ConfigError
+    from harness.evaluation.grade import run_grading
 
-    try:
-        graded = grade_file(file, workers=workers, seconds=seconds, out=out)
-    except FileExistsError as error:
-        raise RecordError(str(error)) from None
-    except (ValueError, OSError) as error:
-        raise ConfigError(str(error)) from None
-    Console().print(render(graded))
+    run_grading(file, workers=workers, seconds=seconds, out=out, console=Console())
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """The grader: right on answers as models write them, unharmed by hostile ones, and gone when its parent is."""
 
 import csv
+import io
 import json
 import multiprocessing
 import os
@@ -21,7 +22,9 @@ from rich.console import Console
 from benchmarks.answers import MAX_CHARACTERS, boxed_expressions, explicit_answer, find_answer
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
 from benchmarks.judge import convert_notation, judge, normal_answer
-from harness.evaluation.grade import grade_file, render
+from harness.evaluation.grade import grade_file, render, run_grading
+from harness.record.cell_folder import RecordError
+from harness.suite.config import ConfigError
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("GVPO_BENCH_DATA"), reason="needs graders/cases.jsonl; set GVPO_BENCH_DATA to the data folder"
@@ -357,7 +360,7 @@ def test_a_file_is_graded_and_its_agreement_reported(tmp_path: Path) -> None:
     console = Console(record=True, width=150, file=open(os.devnull, "w"))  # noqa: SIM115
     console.print(render(report))
     assert "66.67%" in console.export_text()
-    with pytest.raises(FileExistsError, match=r"verdicts\.jsonl exists already"):
+    with pytest.raises(RecordError, match=r"verdicts\.jsonl exists already"):
         grade_file(file, out=out)
 
 
@@ -378,8 +381,21 @@ def test_an_invalid_row_is_named_before_any_grading(
 ) -> None:
     monkeypatch.setattr(Grader, "grade", lambda *_: pytest.fail("graded"))
     file = write_rows(tmp_path / "rows.jsonl", {"gold": "1", "response": "1"}, row)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         grade_file(file)
+
+
+def test_grading_shows_how_far_it_is(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "rows.jsonl", *[{"gold": "1", "response": "#### 1"}] * 3)
+    seen: list[tuple[int, int]] = []
+    grade_file(file, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    run_grading(file, workers=1, seconds=5.0, out=None, console=console)
+    shown = console.file.getvalue()
+    assert "grading" in shown
+    assert "100%" in shown
+    assert "3 responses" in shown
 
 
 RESIDUALS = Path(__file__).parent.parent / "results" / "grader" / "residuals.csv"

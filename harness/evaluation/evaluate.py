@@ -9,6 +9,7 @@ import pandas as pd
 
 from benchmarks import Benchmark, Problem, Verdict
 from benchmarks.judges import Judge
+from harness.evaluation.eval_settings import EvalSettings
 from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response, Rows
@@ -28,35 +29,28 @@ def evaluate(
     engine: Engine,
     benchmarks: Sequence[Benchmark],
     judges: Mapping[str, Judge],
+    settings: EvalSettings,
     *,
-    samples: int | Mapping[str, int],
-    temperature: float,
-    max_new_tokens: int,
-    seed: int,
-    limit: int | None = None,
     scorer: Scorer | None = None,
     base: Scorer | None = None,
-    token_budget: int = 16384,
     on_progress: Callable[[str, int, int], None] | None = None,
     on_benchmark: Callable[[str, pd.DataFrame], None] | None = None,
-    chunk: int = 64,
     ranks: Ranks = ALONE,
 ) -> pd.DataFrame:
-    """`samples` responses (or as many as its benchmark's name has there) to each problem, graded: one row each, with
-    SAMPLE_COLUMNS.
+    """Responses to each problem, as `settings` say, graded: one row each, with SAMPLE_COLUMNS.
 
     `answer` is what the response votes for in maj@k, "" where it gives none. `finish` is "eos", "stop" (of the
     template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
     without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
-    and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. `chunk` problems are sampled
-    at a time, on each of the `ranks`; with the cached engine it does not decide the responses. The table is the same on
-    all ranks.
+    and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. The table is the same on all
+    ranks.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
+    temperature, max_new_tokens = settings.decoding
     work = []
     for benchmark in benchmarks:
-        problems = benchmark.problems()[:limit]
+        problems = benchmark.problems()[: settings.limit]
         prompts = lm.prompt_ids(problems)
         try:
             lm.check_length(prompts, max_new_tokens)
@@ -72,7 +66,7 @@ def evaluate(
             [k] * len(share),
             temperature=temperature,
             max_new_tokens=max_new_tokens,
-            seeds=[seed_of("evaluate", benchmark.name, seed, problem.id) for problem, _ in share],
+            seeds=[seed_of("evaluate", benchmark.name, settings.seed, problem.id) for problem, _ in share],
         )
         groups = [[lm.end_at_stop(response) for response in group] for group in groups]
         flat = [response for group in groups for response in group]
@@ -83,9 +77,9 @@ def evaluate(
 
     tables = []
     for benchmark, problems, prompts in work:
-        k = samples if isinstance(samples, int) else samples[benchmark.name]
+        k = settings.samples_of(benchmark.name)
         frames = []
-        for start in range(0, len(problems), step := chunk * ranks.size):
+        for start in range(0, len(problems), step := settings.chunk * ranks.size):
             part, part_prompts = problems[start : start + step], prompts[start : start + step]
             asked = list(zip(part, part_prompts, strict=True))
             answers = ranks.spread(functools.partial(answer, benchmark, k), asked)
@@ -97,7 +91,7 @@ def evaluate(
             if scorer is not None and base is not None:
                 ids = [prompt for prompt in part_prompts for _ in range(k)]
                 rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
-                kl = scorer.kl_from(base, rows, token_budget).tolist()
+                kl = scorer.kl_from(base, rows, settings.token_budget).tolist()
             frames.append(
                 pd.DataFrame(
                     {

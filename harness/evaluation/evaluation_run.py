@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ from typing import Any
 import pandas as pd
 import rich.box
 from pydantic import ValidationError
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
 from benchmarks.templates import load_template
+from harness.evaluation.eval_settings import EvalSettings, Output
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import load_model
 from harness.record.cell_folder import RecordError
@@ -66,55 +67,50 @@ class ResultFolder:
 
 
 def run_evaluation(
-    path: str,
+    model: Model,
     benchmark_names: Sequence[str],
+    settings: EvalSettings,
     *,
-    revision: str | None = None,
-    template: str,
-    samples: int,
-    temperature: float,
-    max_new_tokens: int,
-    limit: int | None,
-    seed: int,
     engine: str,
     batch: int,
     workers: int,
-    out: Path | None,
-    command: list[str],
-    console: Console,
+    output: Output,
 ) -> pd.DataFrame:
-    """Evaluates and prints a table; returns a row a sample.
+    """Evaluates and prints a table; returns a row a sample. `batch` sequences are generated side by side.
 
-    With `out`, leaves there manifest.json, samples/<benchmark>.parquet as soon as a benchmark is finished, and
-    scores.csv. Benchmarks that are finished there are not evaluated again.
+    With a folder for the output, leaves there manifest.json, samples/<benchmark>.parquet as soon as a benchmark is
+    finished, and scores.csv. Benchmarks that are finished there are not evaluated again.
 
-    Raises ConfigError for anything unknown, DataError for missing problems, RecordError where `out` holds something
-    else; all of them before sampling.
+    Raises ConfigError for anything unknown, DataError for missing problems, RecordError where the folder holds
+    something else; all of them before sampling.
     """
+    out, console, samples = output.folder, output.console, settings.samples
+    assert isinstance(samples, int)
+    temperature, max_new_tokens = settings.decoding
     rollout, resources = engine_settings(engine, batch)
     if temperature == 0 and samples > 1:
         raise ConfigError(f"--samples {samples} at --temperature 0: greedy decoding gives the same response each time")
     try:
-        label = load_template(template).label
+        label = load_template(model.template).label
     except ValueError as error:
         raise ConfigError(f"--template: {error}") from None
     try:
         benchmarks = [load_benchmark(name) for name in dict.fromkeys(benchmark_names)]
     except ValueError as error:
         raise ConfigError(f"--benchmark: {error}") from None
-    totals = {benchmark.name: len(benchmark.problems()[:limit]) for benchmark in benchmarks}
-    settings = {
-        "model": path,
-        "revision": revision,
+    totals = {benchmark.name: len(benchmark.problems()[: settings.limit]) for benchmark in benchmarks}
+    recorded = {
+        "model": model.path,
+        "revision": model.revision,
         "template": label,
         "samples": samples,
         "temperature": temperature,
         "max_new_tokens": max_new_tokens,
-        "limit": limit,
-        "seed": seed,
+        "limit": settings.limit,
+        "seed": settings.seed,
         "engine": engine,
     }
-    folder = None if out is None else ResultFolder(out, settings)
+    folder = None if out is None else ResultFolder(out, recorded)
     if folder is not None:
         folder.check()
     tables = {
@@ -129,11 +125,10 @@ def run_evaluation(
     def keep(name: str, table: pd.DataFrame) -> None:
         tables[name] = table
         if out is not None and folder is not None:
-            folder.begin(command, template=lm.template_label)
+            folder.begin(output.command, template=lm.template_label)
             write(out / "samples" / f"{name}.parquet", table.to_parquet(index=False))
 
     if missing:
-        model = Model(path=path, revision=revision, template=template)
         lm = load_model(model)
         with (
             Progress(console=console) as progress,
@@ -148,14 +143,9 @@ def run_evaluation(
                 sampler,
                 missing,
                 judges,
-                samples=samples,
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                seed=seed,
-                limit=limit,
+                dataclasses.replace(settings, chunk=max(1, batch // samples)),
                 on_progress=lambda name, done, total: progress.update(bars[name], completed=done),
                 on_benchmark=keep,
-                chunk=max(1, batch // samples),
             )
     result = pd.concat([tables[name] for name in totals], ignore_index=True)
     scores = score_table(result)

@@ -18,12 +18,15 @@ from pathlib import Path
 from typing import get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from rich.console import Group
+from rich.console import Console, Group
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from benchmarks.benchmark import Verdict
 from benchmarks.grader import Grader
+from harness.record.cell_folder import RecordError
+from harness.suite.config import ConfigError
 
 
 class RecordedResponse(BaseModel):
@@ -81,15 +84,20 @@ class GradeReport:
 
 
 def read_responses(path: Path) -> list[RecordedResponse]:
-    """Every row of the file. Raises ValueError with file and line where one is not as described above."""
+    """Every row of the file. Raises ConfigError where it cannot be read, with the line where a row is not as described
+    above."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         try:
             row = RecordedResponse.model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
-            raise ValueError(
+            raise ConfigError(
                 f"{path}:{number}: {f'{field}: ' if field else ''}{first['msg']}. Each line must be a JSON object with "
                 "the strings gold and response, and optionally id, expected (true or false), label_kind and flag"
             ) from None
@@ -108,15 +116,17 @@ def grade_file(
     """Grade every row of the file in `workers` processes, with a limit of `seconds` for each.
 
     out: where to write a line {"id", "verdict"} for each row; must not exist yet. progress is called with the numbers
-    of graded and of all rows. Raises ValueError where a row is invalid, FileExistsError where `out` exists, OSError
-    where a file cannot be read or written; all of them before grading.
+    of graded and of all rows.
+
+    Raises ConfigError where a row is invalid or a file cannot be read or written, RecordError where `out` exists; all
+    of them before grading.
     """
     rows = read_responses(path)
     if out is not None:
         if out.exists():
-            raise FileExistsError(f"{out} exists already; remove it or choose another name for the verdicts")
+            raise RecordError(f"{out} exists already; remove it or choose another name for the verdicts")
         if not os.access(out.parent, os.W_OK):
-            raise OSError(f"{out.parent} is not a folder that can be written to; the verdicts should go to {out}")
+            raise ConfigError(f"{out.parent} is not a folder that can be written to; the verdicts should go to {out}")
     start = time.monotonic()
     with Grader(workers=workers, seconds=seconds) as grader:
         verdicts = grader.grade(
@@ -124,8 +134,25 @@ def grade_file(
             None if progress is None else lambda finished: progress(finished, len(rows)),
         )
     if out is not None:
-        _write_verdicts(out, rows, verdicts)
+        try:
+            _write_verdicts(out, rows, verdicts)
+        except OSError as error:  # another process made it meanwhile, or the disk is full
+            raise RecordError(f"cannot write the verdicts: {error}") from None
     return report(path, rows, verdicts, seconds=time.monotonic() - start)
+
+
+def run_grading(path: Path, *, workers: int, seconds: float, out: Path | None, console: Console) -> None:
+    """`grade_file` with its progress, and what it found as tables."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("grading", total=None)
+        graded = grade_file(
+            path,
+            workers=workers,
+            seconds=seconds,
+            out=out,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    console.print(render(graded))
 
 
 def report(path: Path, rows: Sequence[RecordedResponse], verdicts: Sequence[Verdict], *, seconds: float) -> GradeReport:

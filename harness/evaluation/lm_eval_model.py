@@ -19,11 +19,11 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import get_rolling_token_windows, handle_non_serializable, make_disjoint_window
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lm_eval_tasks import PREFIX
 from benchmarks.templates import Template
+from harness.evaluation.eval_settings import EvalSettings, Output
 from harness.evaluation.evaluation_run import ResultFolder, engine_settings
 from harness.evaluation.task_folder import own_tasks
 from harness.model.language import CHAT_DATE, LanguageModel, chat_template_of, load_model, without_second_bos
@@ -184,47 +184,42 @@ def _decoding(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], int, float]
 
 
 def run_tasks(
-    path: str,
+    model: Model,
     tasks: Sequence[str],
+    settings: EvalSettings,
     *,
     include_path: Path | None,
-    revision: str | None,
-    chat: bool,
-    max_new_tokens: int | None,
-    temperature: float | None,
-    limit: int | None,
-    seed: int,
     engine: str,
     batch: int,
-    out: Path | None,
-    command: list[str],
-    console: Console,
+    output: Output,
 ) -> dict[str, Any]:
     """Runs tasks of lm-eval on a checkpoint, prints its table, and returns its results by task.
 
-    With `out`, leaves manifest.json there, and tasks/<task>.json with results and samples as soon as a task is
-    finished. Tasks that are finished there are not run again.
+    A prompt is the task's own, to which the template "chat" is applied where that is the model's. With a folder for the
+    output, leaves manifest.json there, and tasks/<task>.json with results and samples as soon as a task is finished.
+    Tasks that are finished there are not run again.
 
-    Raises ConfigError for an unknown task or settings that our engines do not have, RecordError where `out` holds
+    Raises ConfigError for an unknown task or settings that our engines do not have, RecordError where the folder holds
     something else.
     """
+    out, chat, temperature = output.folder, model.template == "chat", settings.temperature
     rollout, resources = engine_settings(engine, batch)
     override: dict[str, Any] = {}
-    if max_new_tokens is not None:
-        override["max_gen_toks"] = max_new_tokens
+    if settings.max_new_tokens is not None:
+        override["max_gen_toks"] = settings.max_new_tokens
     if temperature is not None:
         override |= {"do_sample": temperature > 0, "temperature": temperature, "top_p": 1.0, "top_k": 0}
-    settings = {
-        "model": path,
-        "revision": revision,
+    recorded = {
+        "model": model.path,
+        "revision": model.revision,
         "template": "chat" if chat else "the task's",
         "generation": override,
-        "limit": limit,
-        "seed": seed,
+        "limit": settings.limit,
+        "seed": settings.seed,
         "engine": engine,
         "lm_eval": lm_eval.__version__,
     }
-    folder = None if out is None else ResultFolder(out, settings)
+    folder = None if out is None else ResultFolder(out, recorded)
     if folder is not None:
         folder.check()
     paths = [str(folder) for folder in (own_tasks(), include_path) if folder is not None]
@@ -245,25 +240,24 @@ def run_tasks(
             results[name] = json.loads(found.read_text(encoding="utf-8"))
     missing = [name for name in dict.fromkeys(tasks) if name not in results]
     if missing:
-        model = Model(path=path, revision=revision)
-        lm = load_model(model)
+        lm = load_model(model.model_copy(update={"template": "none"}))
         with open_engine(rollout, resources, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler:
-            adapter = EngineLM(lm, sampler, Scorer(lm.model), batch=batch, seed=seed)
+            adapter = EngineLM(lm, sampler, Scorer(lm.model), batch=batch, seed=settings.seed)
             for name in missing:
                 result = lm_eval.simple_evaluate(
                     model=adapter,
                     tasks=[name],
                     task_manager=manager,
-                    limit=limit,
+                    limit=settings.limit,
                     gen_kwargs=override or None,
                     apply_chat_template=chat,
                 )
                 text = json.dumps(result, default=handle_non_serializable)
                 results[name] = json.loads(text, parse_constant=lambda _: None)  # JSON has no NaN
                 if out is not None and folder is not None:
-                    folder.begin(command)
+                    folder.begin(output.command)
                     write_json(out / "tasks" / f"{name}.json", results[name])
-    console.print(render(results))
+    output.console.print(render(results))
     return results
 
 

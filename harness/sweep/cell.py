@@ -15,6 +15,7 @@ import torch
 
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
+from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
 from harness.model.policy import PolicyModel
@@ -176,14 +177,16 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
             engine,
             scored,
             judges,
-            samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
-            temperature=settings.temperature,
-            max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
-            seed=config.seed,
-            limit=settings.limit,
+            EvalSettings(
+                samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
+                temperature=settings.temperature,
+                max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
+                seed=config.seed,
+                limit=settings.limit,
+                token_budget=budget,
+            ),
             scorer=Scorer(policy, precision=precision, ranks=ranks),
             base=Scorer(base, precision=precision, ranks=ranks),
-            token_budget=budget,
             on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
             ranks=ranks,
         )

@@ -35,6 +35,7 @@ from harness.model.scorer import RowScores, Scorer, score  # noqa: E402
 from harness.preflight.gpus import GPUS, known_gpu  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.record.files import write, write_json  # noqa: E402
+from harness.record.markdown import markdown_table  # noqa: E402
 from harness.training.gradient import Passes, accumulate_gradient, to_groups  # noqa: E402
 
 MFU_TARGET, MEMORY_TARGET = 0.4, 1 / 8
@@ -252,12 +253,12 @@ def table(results: list[dict[str, Any]]) -> str:
             f"AdamW; medians of {len(found['seconds']['one pass'])} turns. torch {versions.get('torch')}, transformers "
             f"{versions.get('transformers')}, {found['environment']['date']}.",
             "",
-            "| step | tokens/s | MFU | of the matrix peak | time / one pass | peak memory |",
-            "|---|---:|---:|---:|---:|---:|",
         ]
+        headings = ["step", "tokens/s", "MFU", "of the matrix peak", "time / one pass", "peak memory"]
+        rows = []
         for name, rate in found["tokens_per_second"].items():
             mfu = found["mfu"][name]
-            cells = [
+            row = [
                 name,
                 f"{rate:,.0f}",
                 "" if mfu is None else f"{mfu:.1%}",
@@ -265,7 +266,8 @@ def table(results: list[dict[str, Any]]) -> str:
                 f"{found['overhead'].get(name, 1):.2f}×",
                 gigabytes(found["peak_bytes"][name]),
             ]
-            lines.append(f"| {' | '.join(cells)} |")
+            rows.append(row)
+        lines.append(markdown_table(headings, rows))
         logprob, parity = found["logprob_bytes"], found["parity"]
         half, chunks = parity["bfloat16_from_float32"], parity["chunks_from_all_at_once"]
         lines += [

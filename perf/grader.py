@@ -24,7 +24,7 @@ from benchmarks.grader import Grader
 from harness.evaluation.grade import GradeReport, RecordedResponse, grade_file, read_responses
 from harness.record.environment import environment
 from harness.record.files import write
-from harness.report.formats import escape_markdown
+from harness.record.markdown import escape_markdown, markdown_table
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
 
@@ -73,28 +73,36 @@ def page(report: GradeReport, rows: list[RecordedResponse], speed: str, why: dic
     assert report.unflagged is not None
     plain = [plain_math_verify(row) == row.expected for row in rows]
     unflagged = [agrees for agrees, row in zip(plain, rows, strict=True) if row.flag is None]
+    agreements, alone = [report.agreement, report.unflagged], [plain, unflagged]
+    rows_of_residuals = [
+        [
+            str(row.id),
+            escape_markdown(("correct" if row.expected else "wrong") + (f" ({row.flag})" if row.flag else "")),
+            row.verdict,
+            escape_markdown(why[str(row.id)]),
+        ]
+        for row in report.disagreements
+    ]
     lines = [
         "# The grader",
         "",
-        "| agrees with the recorded verdicts on | all rows | unflagged rows |",
-        "| --- | ---: | ---: |",
-        f"| the grader | {report.agreement.agreeing} of {report.agreement.total} ({report.agreement.share:.2%}) | "
-        f"{report.unflagged.agreeing} of {report.unflagged.total} ({report.unflagged.share:.2%}) |",
-        f"| math-verify alone, lightly wrapped | {sum(plain)} of {len(plain)} ({sum(plain) / len(plain):.2%}) | "
-        f"{sum(unflagged)} of {len(unflagged)} ({sum(unflagged) / len(unflagged):.2%}) |",
+        markdown_table(
+            ["agrees with the recorded verdicts on", "all rows", "unflagged rows"],
+            [
+                ["the grader", *(f"{a.agreeing} of {a.total} ({a.share:.2%})" for a in agreements)],
+                [
+                    "math-verify alone, lightly wrapped",
+                    *(f"{sum(x)} of {len(x)} ({sum(x) / len(x):.2%})" for x in alone),
+                ],
+            ],
+        ),
         "",
         speed,
         "",
         "Every row on which the grader and the recorded verdict differ:",
         "",
-        "| id | recorded | grader | why |",
-        "| --- | --- | --- | --- |",
+        markdown_table(["id", "recorded", "grader", "why"], rows_of_residuals, left=4),
     ]
-    for row in report.disagreements:
-        recorded = ("correct" if row.expected else "wrong") + (f" ({row.flag})" if row.flag else "")
-        lines.append(
-            f"| {row.id} | {escape_markdown(recorded)} | {row.verdict} | {escape_markdown(why[str(row.id)])} |"
-        )
     return "\n".join([*lines, "", "Made by `python perf/grader.py graders/cases.jsonl`."]) + "\n"
 
 

@@ -31,6 +31,7 @@ from benchmarks import load_benchmark
 from harness.model.language import resolve_path
 from harness.record.environment import environment
 from harness.record.files import write
+from harness.record.markdown import markdown_table
 from harness.suite.load import load_suite
 from harness.suite.plan import Cell, plan
 from harness.sweep.cells import run_cells
@@ -249,10 +250,9 @@ def write_table(measurements: Sequence[Measurement], out: Path, about: dict[str,
     write(out / "table.csv", frame.to_csv(index=False))
     lines = ["# Speed", ""]
     lines += [f"- {name}: {text}" for name, text in about.items()]
-    lines += ["", "| measurement | median | min – max | target | met |", "|---|---|---|---|---|"]
-    for m in measurements:
-        lines.append(f"| {m.name} | {m.value:.4g} {m.unit}".rstrip() + f" | {m.spread} | {m.target} | {m.met} |")
-    lines += ["", NOTES]
+    headings = ["measurement", "median", "min – max", "target", "met"]
+    rows = [[m.name, f"{m.value:.4g} {m.unit}".rstrip(), m.spread, m.target, m.met] for m in measurements]
+    lines += ["", markdown_table(headings, rows), "", NOTES]
     write(out / "table.md", "\n".join(lines))
 
 

@@ -25,6 +25,7 @@ from harness.model.policy import PolicyModel, logprob_chunk  # noqa: E402
 from harness.model.rows import Rows  # noqa: E402
 from harness.model.scorer import Scorer, score  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
+from harness.record.markdown import markdown_table  # noqa: E402
 from harness.sampling.engine import Engine, open_engine  # noqa: E402
 from harness.suite.config import Resources, Rollout, VLLMSettings  # noqa: E402
 from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
@@ -140,13 +141,13 @@ def table(results: list[dict[str, Any]]) -> str:
             f"torch {versions['torch']}, transformers {versions['transformers']}, vLLM {vllm}, "
             f"{found['environment']['date']}.",
             "",
-            "| after | temperature | mean difference (nats a token) | largest | effective share |",
-            "|---|---:|---:|---:|---:|",
         ]
+        headings = ["after", "temperature", "mean difference (nats a token)", "largest", "effective share"]
+        rows = []
         for i, row in enumerate(found["parity"]):
-            sync = f"sync {i // len(TEMPERATURES) + 1}"
-            numbers = f"{row['mean']:.2g} | {row['max']:.2g} | {row['effective_share']:.3f}"
-            lines.append(f"| {sync} | {row['temperature']:g} | {numbers} |")
+            numbers = [f"{row['mean']:.2g}", f"{row['max']:.2g}", f"{row['effective_share']:.3f}"]
+            rows.append([f"sync {i // len(TEMPERATURES) + 1}", f"{row['temperature']:g}", *numbers])
+        lines.append(markdown_table(headings, rows))
         each = ", ".join(
             f"{name} {' and '.join(f'{s:.2f} s' for s in found['seconds'][name])}" for name in ("sync", "sleep")
         )

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.record.cell_folder import CellFolder
+
 # final score, hard score, KL, length, lr
 ALGORITHMS: dict[str, tuple[str, float, float, float, float, float]] = {
     "gvpo": ("GVPO", 0.853, 0.62, 1.10, 7.8, 1e-4),
@@ -157,8 +159,17 @@ def write_runs(out: Path, *, n_seeds: int = 12, problems: int = 192, steps: int 
                 curve=list(curve),
                 lr=lr,
             )
-    coefficients(random).to_parquet(suite / "coefficients.parquet")
+    write_coefficients(suite, coefficients(random))
     return suite
+
+
+def write_coefficients(suite: Path, table: pd.DataFrame | None, **manifest: Any) -> None:
+    """The folder of the job that compares gradient coefficients."""
+    job = CellFolder(suite / "coefficients")
+    job.path.mkdir(parents=True)
+    if table is not None:
+        job.write_coefficients(table)
+    job.finish({"status": "finished", "hash": "h", "left_out": {}, **manifest})
 
 
 def coefficients(random: np.random.Generator, prompts: int = 12, samples: int = 8) -> pd.DataFrame:

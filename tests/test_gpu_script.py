@@ -15,6 +15,7 @@ from small import lean_environment
 ROOT = Path(__file__).parent.parent
 
 WITHOUT = ["pydantic", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "seaborn", "math_verify", "typer", "rich"]
+WITHOUT += ["platformdirs", "tomli_w", "ray"]
 """What a machine with torch and transformers alone does not have."""
 
 

@@ -17,9 +17,10 @@ import pytest
 import rich.console
 from matplotlib import pyplot
 from scipy import stats
-from synthetic_runs import coefficients, config, write_cell, write_runs
+from synthetic_runs import coefficients, config, write_cell, write_coefficients, write_runs
 
-from harness.report import figures
+from harness.record.cell_folder import CellFolder
+from harness.report import drawing, figures, suite_report
 from harness.report.comparison import ReportError
 from harness.report.formats import escape_latex
 from harness.report.suite_report import Report, write_report
@@ -68,7 +69,7 @@ def write_small(
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a suite's cells; figures are drawn but not rasterised, which takes most of a report's time."""
-    monkeypatch.setattr(figures, "encode", lambda figure, kind: kind.encode())
+    monkeypatch.setattr(suite_report, "encode", lambda figure, kind: kind.encode())
     return tmp_path / "runs" / "small"
 
 
@@ -318,6 +319,26 @@ def test_without_a_base_collapse_is_unknown(suite: Path) -> None:
     assert "there is no finished base" in report.path.read_text()
 
 
+def test_algorithms_without_gradient_coefficients_are_named_with_the_reason(suite: Path) -> None:
+    write_coefficients(suite, coefficients(np.random.default_rng(0)), left_out={"late": "ArithmeticError: too far"})
+    write_small(suite)
+    report, _ = report_of(suite)
+    page = report.path.read_text(encoding="utf-8")
+    assert "Not in the figure of gradient coefficients: late (ArithmeticError: too far)." in page
+    assert "figures/gradient_coefficients.svg" in page
+
+
+def test_failed_comparison_of_coefficients_is_said_and_its_folder_is_no_cell(suite: Path) -> None:
+    write_coefficients(suite, None, status="failed")
+    CellFolder(suite / "coefficients").write_traceback("Traceback\nMemoryError: CUDA out of memory\n")
+    write_small(suite)
+    report, table = report_of(suite)
+    page = report.path.read_text(encoding="utf-8")
+    assert "Not in the figure of gradient coefficients: all (MemoryError: CUDA out of memory)." in page
+    assert "gradient_coefficients" not in page
+    assert "coefficients" not in set(table.index)
+
+
 def test_unfinished_cells_are_named(suite: Path) -> None:
     write_small(suite)
     (suite / "gvpo-s7").mkdir()
@@ -544,13 +565,13 @@ def test_figures_are_complete_deterministic_and_leave_pyplot_alone(tmp_path: Pat
 
 
 def test_algorithms_differ_in_marker_colour_and_line() -> None:
-    style = figures.styles(["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"])
+    style = drawing.styles(["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"])
     for part in ("color", "marker", "dashes"):
         assert len({str(getattr(look, part)) for look in style.values()}) == 6
-    many = figures.styles([f"mine{i}" for i in range(40)])
+    many = drawing.styles([f"mine{i}" for i in range(40)])
     assert len({str(look) for look in many.values()}) == 40
     # the same in a suite with fewer algorithms
-    assert figures.styles(["ppo", "mine"])["ppo"] == style["ppo"]
+    assert drawing.styles(["ppo", "mine"])["ppo"] == style["ppo"]
 
 
 def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
@@ -563,7 +584,7 @@ def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
             "reward": [0.0, 1.0, 0.0, 1.0],
         }
     )
-    figure = figures.over_tokens(curves, ["gvpo"], {"gvpo": "GVPO"}, figures.styles(["gvpo"]))
+    figure = figures.over_tokens(curves, ["gvpo"], {"gvpo": "GVPO"}, drawing.styles(["gvpo"]))
     x, y = figure.axes[0].lines[0].get_data()
     assert x.min() >= 20
     assert x.max() <= 30

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 
 def write(path: Path, content: str | bytes) -> None:
     """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
@@ -34,7 +32,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def cache_folder() -> Path:
     """`GVPO_BENCH_CACHE`, or gvpo-bench in the user's cache folder."""
-    return Path(os.environ.get("GVPO_BENCH_CACHE", user_cache_path("gvpo-bench", appauthor=False)))
+    if own := os.environ.get("GVPO_BENCH_CACHE"):
+        return Path(own)
+    from platformdirs import user_cache_path  # which perf/gpu.py does without
+
+    return user_cache_path("gvpo-bench", appauthor=False)
 
 
 @contextlib.contextmanager

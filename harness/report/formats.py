@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import rich.box
 import rich.markup
 import rich.table
 
+from harness.record.markdown import escape_markdown, markdown_table
 from harness.report.columns import TextTable
 
 
@@ -47,17 +47,13 @@ def marked_rows(
 
 
 def to_markdown(shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]) -> str:
-    parts = []
-    for table in shown.values():
-        lines = [list(table), ["---", *["---:"] * (len(table) - 1)]]
-        lines += marked_rows(table, significant, escape_markdown, "**{}**")
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    """The tables, and the notes as a list below them."""
+    parts = [
+        markdown_table(list(table), marked_rows(table, significant, escape_markdown, "**{}**"))
+        for table in shown.values()
+    ]
     parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
-
-
-def escape_markdown(text: str) -> str:
-    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
 LATEX = {

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.record.markdown import escape_markdown
 from harness.report import figures
 from harness.report.comparison import (
     RecordedCell,
 )
-from harness.report.formats import escape_markdown
 from harness.report.notes import settings_text
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import tomli_w
 from rich.console import Console
 from scipy.stats import qmc
 
@@ -120,20 +121,10 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
 
 
 def _as_toml(suite: Suite, entries: dict[str, Any], best: pd.DataFrame, command: list[str]) -> str:
-    lines = [f"# The best of {suite.tuning.trials if suite.tuning else 0} trials each: {' '.join(command)}"]
+    settings = {}
     for label, row in best.iterrows():
         entry = entries[f"{label}-t{int(row['trial'])}"]
         optimizer = entry.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}, exclude_none=True)
-        lines += ["", f"[algorithms.{label}]", f"optimizer = {_inline(optimizer)}"]
-        if entry.parameters:
-            lines.append(f"parameters = {_inline(entry.parameters)}")
-    return "\n".join(lines) + "\n"
-
-
-def _inline(values: dict[str, Any]) -> str:
-    def text(value: Any) -> str:
-        if isinstance(value, bool):
-            return str(value).lower()
-        return f'"{value}"' if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
-
-    return "{ " + ", ".join(f"{key} = {text(value)}" for key, value in values.items()) + " }"
+        settings[str(label)] = {"optimizer": optimizer, "parameters": entry.parameters}
+    trials = suite.tuning.trials if suite.tuning else 0
+    return f"# The best of {trials} trials each: {' '.join(command)}\n\n" + tomli_w.dumps({"algorithms": settings})

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 
 from harness.record.files import write
+from harness.record.markdown import markdown_table
 from harness.theory import (
     decomposition,
     estimator,
@@ -151,8 +152,7 @@ def _grid(table: pd.DataFrame) -> list[str]:
 
 def _markdown(table: pd.DataFrame) -> list[str]:
     rows = [[_cell(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
-    header = "| " + " | ".join(map(str, table.columns)) + " |"
-    return [header, "|" + "---|" * len(table.columns), *("| " + " | ".join(row) + " |" for row in rows)]
+    return [markdown_table(list(map(str, table.columns)), rows, left=len(table.columns))]
 
 
 def _cell(value: object) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import PROMPTS, full_logits, gradients, tiny_model, token_logp
 
 from harness.model.language import new_critic
-from harness.model.rows import Rows, micro_batches
+from harness.model.rows import Rows, fits, micro_batches
 from harness.model.scorer import Scorer, score
 
 RESPONSES = [[8, 3, 1], [22], [17, 17, 4, 9, 1], [6, 12]]
@@ -173,6 +173,19 @@ def test_micro_batches_hold_each_row_once_and_keep_units_and_the_budget(lengths,
         held = set(unit_N[part].tolist())
         assert len(held) == 1 or len(part) * int(length_N[part].max()) <= budget
         assert all(home.setdefault(unit, i) == i for unit in held)
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 30), st.integers(0, 5)), min_size=1, max_size=20),
+    budget=st.integers(1, 120),
+    ranks=st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_units_fit_where_every_micro_batch_is_within_the_budget_or_a_row_on_each_rank(rows, budget, ranks):
+    lengths, units = (torch.tensor(column) for column in zip(*rows, strict=True))
+    parts = micro_batches(lengths, budget, units, ranks)
+    shares = [(-(-len(part) // ranks), int(lengths[part].max())) for part in parts]
+    assert fits(lengths, budget, units, ranks) == all(n == 1 or n * longest <= budget for n, longest in shares)
 
 
 def test_micro_batches_worked_example():

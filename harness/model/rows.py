@@ -11,9 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Count = TypeVar("Count", int, Tensor)
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,15 @@ def micro_batches(length_N: Tensor, token_budget: int, unit_N: Tensor | None = N
     return [torch.tensor(rows) for rows in batches]
 
 
-def fits(part_N: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1) -> bool:
-    """Whether a part of `micro_batches` is within the budget, or nothing smaller than it could be."""
-    share = _share(len(part_N), ranks)
-    return share == 1 or share * int(length_N[part_N].max()) <= token_budget
+def fits(length_N: Tensor, token_budget: int, unit_N: Tensor, ranks: int = 1) -> bool:
+    """Whether each part of `micro_batches` is within the budget, or a single row: that is, whether each unit is."""
+    _, unit_N = unit_N.unique(return_inverse=True)
+    share_U = _share(unit_N.bincount(), ranks)
+    longest_U = length_N.new_zeros(len(share_U)).scatter_reduce(0, unit_N, length_N, "amax")
+    return bool(((share_U == 1) | (share_U * longest_U <= token_budget)).all())
 
 
-def _share(rows: int, ranks: int) -> int:
+def _share(rows: Count, ranks: int) -> Count:
     return -(-rows // ranks)
 
 

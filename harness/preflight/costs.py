@@ -26,7 +26,7 @@ from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.plan import Cell, build_algorithm, training_problems
-from harness.training.gradient import coupled_parts
+from harness.training.gradient import one_pass_is_right
 from harness.training.schedule import mini_batches, prompts_of_step
 
 GENERATION_EFFICIENCY = {"vllm": 0.5, "cached": 0.15, "transformers": 0.1}
@@ -96,8 +96,7 @@ def takes_two_passes(config: CellConfig, needs: Needs, length_G: Sequence[float]
     resources, samples = config.resources, config.train.samples
     length_N = torch.tensor(length_G).ceil().int().repeat_interleave(samples)
     valid_GK = torch.ones(len(length_G), samples, dtype=torch.bool)
-    _, one_is_right = coupled_parts(needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks)
-    return not one_is_right
+    return not one_pass_is_right(needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks)
 
 
 @dataclass(frozen=True)

@@ -114,13 +114,14 @@ def accumulate_gradient(
     """
     place_N = places(batch.valid_GK)
     coupling, ranks = algorithm.needs.coupling, scorer.ranks.size
-    split, one_is_right = coupled_parts(coupling, batch.valid_GK, rows.length_N, token_budget, ranks)
+    one_is_right = one_pass_is_right(coupling, batch.valid_GK, rows.length_N, token_budget, ranks)
     if passes == "one" and not one_is_right:
         raise ValueError(
             f"{type(algorithm).__name__} couples the log-probs of a {coupling}, which does not fit "
             f"into {token_budget} tokens: raise token_budget or take two passes"
         )
     if one_is_right and passes != "two":
+        split = micro_batches(rows.length_N, token_budget, units(coupling, batch.valid_GK), ranks)
         return _one_pass(scorer, algorithm, batch, rows, split, place_N)
     return _two_passes(scorer, algorithm, batch, rows, token_budget, place_N, first_pass)
 
@@ -130,22 +131,24 @@ def places(valid_GK: Tensor) -> Tensor:
     return valid_GK.cpu().flatten().nonzero().flatten()
 
 
-def coupled_parts(
-    coupling: Coupling, valid_GK: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1
-) -> tuple[list[Tensor], bool]:
-    """The micro-batches of one pass, in which what an algorithm couples stays together, and whether all of them are
-    within the budget. Where one is not, the mini-batch takes two passes.
-
-    `length_N` are the tokens of each valid sample, prompt and response. `gvpo-bench plan` asks this too.
-    """
+def units(coupling: Coupling, valid_GK: Tensor) -> Tensor:
+    """The number of what each valid sample is coupled in, [N]: equal where the loss couples their log-probs."""
     place_N = places(valid_GK)
-    unit_N = {
+    return {
         "sequence": place_N,
         "group": place_N // valid_GK.shape[1],
         "batch": torch.zeros_like(place_N),
     }[coupling]
-    split = micro_batches(length_N, token_budget, unit_N, ranks)
-    return split, all(fits(part, length_N, token_budget, ranks) for part in split)
+
+
+def one_pass_is_right(
+    coupling: Coupling, valid_GK: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1
+) -> bool:
+    """Whether what the algorithm couples is within the budget everywhere in the mini-batch; else it takes two passes.
+
+    `length_N` are the tokens of each valid sample, prompt and response. `gvpo-bench plan` asks this too.
+    """
+    return fits(length_N, token_budget, units(coupling, valid_GK), ranks)
 
 
 def _one_pass(

@@ -58,8 +58,9 @@ def train(
     lm.check_length(list(prompts.values()), settings.max_new_tokens)
 
     first_step = 0
-    progress = load(folder.resume_path, learner.parts(), ranks, lm.device)
-    if progress is not None:
+    loaded = load(folder.resume_path, learner.parts(), ranks)
+    if loaded is not None:
+        progress, _ = loaded
         first_step, spent = progress["step"], Spent(**progress["spent"])
         history = {key: [Sample(**sample) for sample in kept] for key, kept in progress["history"].items()}
     ranks.first(lambda: folder.keep_metrics(first_step))
@@ -117,7 +118,7 @@ def train(
         if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:
             kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
             progress = {"step": step + 1, "spent": asdict(spent), "history": kept}
-            save(folder.resume_path, learner.parts(), progress, ranks)
+            save(folder.resume_path, learner.parts(), progress, {}, ranks)
     learner.hand_over()
     return spent
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,15 +29,20 @@ from harness.training.learner import Learner
 
 @dataclass
 class Sample:
-    """One response with all that is known of it from the moment it was drawn."""
+    """One response with all that is known of it from the moment it was drawn: tokens and log-probs, in nats, in four
+    bytes each, since history keeps many."""
 
     prompt: list[int]
-    tokens: list[int]
-    sampler_logp: list[float]
+    tokens: Sequence[int]
+    sampler_logp: Sequence[float]
     reward: float
     truncated: bool
     verdict: Verdict
-    behaviour_logp: list[float] = field(default_factory=list)
+    behaviour_logp: Sequence[float] = ()
+
+    def __post_init__(self) -> None:
+        self.tokens = array("i", self.tokens)
+        self.sampler_logp, self.behaviour_logp = array("f", self.sampler_logp), array("f", self.behaviour_logp)
 
 
 def draw(
@@ -91,12 +97,6 @@ def draw(
     return ranks.spread(draw_share, list(enumerate(chosen)))
 
 
-def mix_in_history(fresh: list[Sample], earlier: list[Sample], size: int) -> list[Sample]:
-    """The fresh samples, filled up to the group's size with the most recent earlier ones."""
-    missing = size - len(fresh)
-    return fresh + earlier[len(earlier) - missing :] if missing else fresh
-
-
 def assemble(
     groups: Sequence[Sequence[Sample]],
     learner: Learner,
@@ -139,7 +139,7 @@ def assemble(
         spent.scored += tokens
     for n, sample in enumerate(samples):
         if not sample.behaviour_logp:
-            sample.behaviour_logp = behaviour_NT[n, : len(sample.tokens)].tolist()
+            sample.behaviour_logp = array("f", behaviour_NT[n, : len(sample.tokens)].tolist())
 
     reference = None
     if learner.reference_scorer is not None:

@@ -94,16 +94,14 @@ class Learner:
                 optimizer.zero_grad(set_to_none=True)
         return norms
 
-    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """All that changes in training, by name."""
-        found = {
-            "policy": self.policy,
-            "sampler": self.sampler.model if self.sampler_is_stale else None,
-            "critic": self.critic,
-            "optimizer": self.optimizer,
-            "critic_optimizer": self.critic_optimizer,
-        }
-        return {name: part for name, part in found.items() if part is not None}
+    def parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer | None]]:
+        """All that changes in training, by name: each model with its optimiser, where it has one."""
+        found: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {"policy": (self.policy, self.optimizer)}
+        if self.sampler_is_stale:
+            found["sampler"] = (self.sampler.model, None)
+        if self.critic is not None:
+            found["critic"] = (self.critic, self.critic_optimizer)
+        return found
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:

@@ -1,12 +1,13 @@
 """What a run continues from: weights, optimiser states and progress of its last checkpoint.
 
-A process alone keeps it all in state.pt. Several ranks each write their shards as safetensors, and progress.json beside
-them, which any number of ranks, one included, can continue from. Reading either runs no code of theirs.
+Each rank writes the tensors that it holds as safetensors, and rank 0 progress.json beside them. Any number of ranks
+continues from what any number wrote, and reading it runs no code of theirs.
 """
 
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,80 +17,152 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from harness.model.ranks import Ranks
 from harness.record.files import new_folder, write_json
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""AdamW's state of a parameter, beside the number of updates."""
+Parts = Mapping[str, tuple[nn.Module, torch.optim.Optimizer | None]]
+"""The models that a run consists of, by name, each with its optimiser if it is trained."""
 
-Parts = Mapping[str, nn.Module | torch.optim.Optimizer]
-"""The models and optimisers that a run consists of, by name."""
+Scalar = bool | int | float | None
 
-
-def save(target: Path, parts: Parts, progress: Mapping[str, Any], ranks: Ranks) -> None:
-    """Replaces the checkpoint in `target`. `progress` is JSON. Every rank must call it."""
-    with _shared_folder(target, ranks) as folder:
-        if ranks.alone:
-            states = {name: part.state_dict() for name, part in parts.items()}
-            torch.save({**progress, "parts": states}, folder / "state.pt")
-            return
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        dcp.save(dict(_tensors(parts)), storage_writer=writer)
-        if ranks.rank == 0:
-            updates = {name: _updates(part) for name, part in parts.items() if isinstance(part, torch.optim.Optimizer)}
-            write_json(folder / "progress.json", {**progress, "updates": updates})
+KEPT, OPTIMIZER = "kept", "optimizer"
+"""What the names of tensors begin with that are no weights of a part."""
 
 
-def load(source: Path, parts: Parts, ranks: Ranks, device: torch.device) -> dict[str, Any] | None:
-    """Puts the checkpoint into `parts`, in place, and returns the progress; None where there is no checkpoint.
+def save(target: Path, parts: Parts, progress: Mapping[str, Any], kept: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Replaces the checkpoint in `target`. Every rank must call it.
 
-    Raises ValueError where a process alone wrote it and several ranks are to continue.
+    Args:
+        progress: JSON.
+        kept: tensors beside those of the parts, the same on every rank.
+
+    Raises ValueError where an optimiser keeps what is neither tensor nor scalar.
     """
-    if (source / "state.pt").is_file():
-        if not ranks.alone:
-            raise ValueError(
-                f"{source / 'state.pt'} was written by one process and cannot be continued by {ranks.size}: continue "
-                "it with one, or remove that folder to start the cell anew"
-            )
-        state: dict[str, Any] = torch.load(source / "state.pt", map_location=device, weights_only=True)
-        states = state.pop("parts")  # a copy of it all, which must not outlive this call
-        for name, part in parts.items():
-            part.load_state_dict(states[name])
-        return state
-    if not (source / "progress.json").is_file():
+    tensors, scalars = _state(parts)
+    tensors |= {f"{KEPT}.{name}": x for name, x in kept.items()}
+    with _shared_folder(target, ranks) as folder, _quiet():
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        dcp.save(tensors, storage_writer=writer, no_dist=ranks.alone)
+        if ranks.rank == 0:
+            write_json(folder / "progress.json", {**progress, "optimizers": scalars})
+
+
+def load(source: Path, parts: Parts, ranks: Ranks) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """Puts the checkpoint into `parts`, in place, and returns `progress` and `kept`; None where there is none.
+
+    Raises ValueError where it holds another state than that of `parts`.
+    """
+    # Rank 0's word counts for all: on a network disk another may not see yet, or see still, what is there.
+    progress = ranks.first(lambda: _progress(source))
+    if progress is None:
         return None
-    progress: dict[str, Any] = json.loads((source / "progress.json").read_text(encoding="utf-8"))
     reader = HuggingFaceStorageReader(str(source))
     saved = reader.read_metadata().state_dict_metadata
-    for name, part in parts.items():
-        if isinstance(part, torch.optim.Optimizer):
-            for i, parameter in enumerate(_parameters(part)):
-                if f"{name}.{i}.{MOMENTS[0]}" in saved:
-                    step = torch.tensor(float(progress["updates"][name]), device=parameter.device)
-                    moments = {moment: torch.zeros_like(parameter.detach()) for moment in MOMENTS}
-                    part.state[parameter] = {"step": step, **moments}
-    dcp.load(dict(_tensors(parts)), storage_reader=reader, no_dist=ranks.alone)
-    return progress
+    kept = {
+        name: torch.empty(x.size, dtype=x.properties.dtype)
+        for name, x in saved.items()
+        if name.startswith(f"{KEPT}.") and isinstance(x, TensorStorageMetadata)
+    }
+    tensors, scalars = _state(parts)
+    # An optimiser keeps nothing of a weight that never had a gradient.
+    stepped = {_owner(name) for name in saved}
+    wanted = {name: x for name, x in tensors.items() if not name.startswith(f"{OPTIMIZER}.") or _owner(name) in stepped}
+    other = (saved.keys() - kept.keys()) ^ wanted.keys()
+    if other or progress.get("optimizers", {}).keys() != scalars.keys():
+        raise ValueError(
+            f"{source} holds another state than this run has ({', '.join(sorted(other)[:3]) or 'other optimisers'}): "
+            "remove that folder to start the cell anew"
+        )
+    with _quiet():
+        dcp.load({**wanted, **kept}, storage_reader=reader, no_dist=ranks.alone)
+    for name, (model, optimizer) in parts.items():
+        if optimizer is not None:
+            _set_state(name, model, optimizer, wanted, progress["optimizers"][name])
+    return progress, {name.partition(".")[2]: x for name, x in kept.items()}
 
 
-def _tensors(parts: Parts) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a run, by a name that is the same on any number of ranks."""
-    for name, part in parts.items():
-        if isinstance(part, nn.Module):
-            yield from ((f"{name}.{key}", parameter.detach()) for key, parameter in part.named_parameters())
-        else:
-            for i, parameter in enumerate(_parameters(part)):
-                state = part.state.get(parameter, {})
-                yield from ((f"{name}.{i}.{moment}", state[moment]) for moment in MOMENTS if moment in state)
+def _state(parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every tensor of the parts, by a name that is the same on any number of ranks, and the scalars of each optimiser.
+
+    Gives an optimiser that has none yet a state to load into.
+    """
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for name, (model, optimizer) in parts.items():
+        tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
+        tensors |= {f"{name}.{key}": x for key, x in model.state_dict().items() if key not in tied}
+        if optimizer is None:
+            continue
+        found: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))
+        state: dict[str, dict[str, Scalar]] = {}
+        for weight, entries in found["state"].items():
+            for key, x in entries.items():
+                if isinstance(x, Tensor):
+                    tensors[f"{OPTIMIZER}.{name}.{weight}.{key}"] = x
+                else:
+                    state.setdefault(weight, {})[key] = _scalar(x, optimizer, key)
+        groups = [
+            {key: x if key == "params" else _scalars(x, optimizer, key) for key, x in group.items()}
+            for group in found["param_groups"]
+        ]
+        scalars[name] = {"state": state, "param_groups": groups}
+    return tensors, scalars
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _set_state(
+    name: str, model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], scalars: Any
+) -> None:
+    """Gives an optimiser what was loaded, and no state of a weight of which there is none."""
+    state: dict[str, dict[str, Any]] = {weight: dict(entries) for weight, entries in scalars["state"].items()}
+    start = f"{OPTIMIZER}.{name}."
+    for at, x in tensors.items():
+        if at.startswith(start):
+            weight, _, key = at.removeprefix(start).rpartition(".")
+            state.setdefault(weight, {})[key] = x
+    groups = [
+        {key: tuple(x) if isinstance(x, list) and key != "params" else x for key, x in group.items()}
+        for group in scalars["param_groups"]
+    ]
+    found: dict[str, Any] = {"state": state, "param_groups": groups}
+    options = StateDictOptions(strict=False)  # there may be weights without a state
+    set_optimizer_state_dict(model, optimizer, found, options=options)
 
 
-def _updates(optimizer: torch.optim.Optimizer) -> int:
-    return max((int(state["step"]) for state in optimizer.state.values()), default=0)
+def _scalars(x: Any, optimizer: torch.optim.Optimizer, key: str) -> Scalar | list[Scalar]:
+    return [_scalar(part, optimizer, key) for part in x] if isinstance(x, tuple) else _scalar(x, optimizer, key)
+
+
+def _scalar(x: Any, optimizer: torch.optim.Optimizer, key: str) -> Scalar:
+    if x is None or isinstance(x, bool | int | float):
+        return x
+    raise ValueError(
+        f"{type(optimizer).__name__} keeps {key!r}, a {type(x).__name__}: only tensors and scalars can be resumed. Set "
+        "resources.checkpoint_every = 0, or take another optimiser"
+    )
+
+
+def _progress(source: Path) -> dict[str, Any] | None:
+    path = source / "progress.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warning that a process alone saves and loads alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 @contextmanager

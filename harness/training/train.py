@@ -23,8 +23,9 @@ from harness.record.cell_folder import CellFolder
 from harness.record.ledger import Spent
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
-from harness.training.batch import Sample, assemble, draw, mix_in_history, rollout_metrics
+from harness.training.batch import assemble, draw, rollout_metrics
 from harness.training.gradient import accumulate_gradient
+from harness.training.history import History, mix_in_history, pack, unpack
 from harness.training.learner import Learner
 from harness.training.resume import load, save
 from harness.training.schedule import mini_batches, prompts_of_step
@@ -52,16 +53,18 @@ def train(
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
     engine.release_memory()
     learner = Learner(lm, base, algorithm, config, ranks)
-    history: dict[str, list[Sample]] = {}
+    history: History = {}
     spent = Spent()
     prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
     lm.check_length(list(prompts.values()), settings.max_new_tokens)
 
     first_step = 0
-    progress = load(folder.resume_path, learner.parts(), ranks, lm.device)
-    if progress is not None:
+    loaded = load(folder.resume_path, learner.parts(), ranks)
+    if loaded is not None:
+        progress, packed = loaded
         first_step, spent = progress["step"], Spent(**progress["spent"])
-        history = {key: [Sample(**sample) for sample in kept] for key, kept in progress["history"].items()}
+        history = unpack(progress["history"], packed, prompts)
+        del loaded, progress, packed
     ranks.first(lambda: folder.keep_metrics(first_step))
 
     for step in range(first_step, settings.steps):
@@ -115,9 +118,9 @@ def train(
             folder.add_metrics(row)
         on_step(step + 1, row)
         if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:
-            kept = {key: [asdict(sample) for sample in samples] for key, samples in history.items()}
-            progress = {"step": step + 1, "spent": asdict(spent), "history": kept}
-            save(folder.resume_path, learner.parts(), progress, ranks)
+            about, packed = pack(history)
+            progress = {"step": step + 1, "spent": asdict(spent), "history": about}
+            save(folder.resume_path, learner.parts(), progress, packed, ranks)
     learner.hand_over()
     return spent
 

@@ -178,6 +178,7 @@ def self_test(suite: Suite) -> Iterator[Check]:
 
 
 def arithmetic_cases(problem: Problem) -> tuple[tuple[str, str, Verdict], ...]:
+    """Gold answer, response and the verdict that the grader must give."""
     gold = problem.answer
     return ((gold, f"={gold}", "correct"), (gold, f"={(int(gold) + 1) % 10}", "wrong"), (gold, gold, "no_answer"))
 
@@ -220,6 +221,7 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
 
 
 def table_of(checks: Sequence[Check], title: str) -> Table:
+    """The checks as a table for the terminal."""
     table = Table(title=title, box=rich.box.SIMPLE_HEAD)
     for name in ("check", "", "found", "what to do"):
         table.add_column(name)

@@ -38,10 +38,12 @@ class CellFolder:
 
     @property
     def resume_path(self) -> Path:
+        """The folder of what an interrupted cell goes on from."""
         return self.path / "resume"
 
     @property
     def checkpoint_path(self) -> Path:
+        """The folder of the final weights, which transformers opens."""
         return self.path / "checkpoint"
 
     def manifest(self) -> dict[str, Any] | None:
@@ -105,6 +107,7 @@ class CellFolder:
         write(self.path / "traceback.txt", text)
 
     def has_traceback(self) -> bool:
+        """Whether the cell failed with a traceback."""
         return (self.path / "traceback.txt").is_file()
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ def marked_rows(
 
 
 def to_markdown(shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]) -> str:
+    """The tables in Markdown, significant cells bold, and the notes as a list."""
     parts = []
     for table in shown.values():
         lines = [list(table), ["---", *["---:"] * (len(table) - 1)]]
@@ -57,6 +58,7 @@ def to_markdown(shown: dict[str, TextTable], significant: Mapping[str, Sequence[
 
 
 def escape_markdown(text: str) -> str:
+    """Text on one line in which no character is markup."""
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", " ".join(text.split()))
 
 
@@ -78,6 +80,7 @@ LATEX = {
 
 
 def escape_latex(text: str) -> str:
+    """Text in which no character is a command of LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
 
 

@@ -35,6 +35,7 @@ class Cell:
 
     @property
     def is_base(self) -> bool:
+        """Whether it scores the base model and trains nothing."""
         return self.config.label == BASE
 
     @property

@@ -1,4 +1,4 @@
-"""One thread a process; the real benchmark files, where the environment names none; shared models."""
+"""One thread a process; the real benchmark files, where the environment names none; who shares a worker; models."""
 
 import os
 from pathlib import Path
@@ -12,6 +12,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if "GVPO_BENCH_DATA" not in os.environ and _DATA.is_dir():
     os.environ["GVPO_BENCH_DATA"] = str(_DATA)
+
+PROCESSES = {"test_rank_processes", "test_ranks", "test_ray_sweep", "test_sweep"}
+"""Modules whose tests start process groups, clusters and sweeps, kill some of them and wait for the others."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup`, a module stays together, for its fixtures, and PROCESSES do, so as not to disturb each
+    other: they take the longest, and come first."""
+    if config.pluginmanager.hasplugin("xdist"):
+        items.sort(key=lambda item: item.path.stem not in PROCESSES)
+        for item in items:
+            group = "processes" if item.path.stem in PROCESSES else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

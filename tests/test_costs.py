@@ -72,7 +72,8 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
 def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file):
     settings = [
         f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "resources.token_budget=4096",
-        "train.prompts=1024", "train.samples=4", "resources.rollout_batch=256", "resources.activation_checkpointing=true",
+        "train.prompts=1024", "train.samples=4",
+        "resources.rollout_batch=256", "resources.activation_checkpointing=true",
     ]  # fmt: skip
     _, gvpo, *_ = plan(load_suite(str(suite_file), settings))
     size = model_size(gvpo.config.model)

@@ -65,7 +65,7 @@ lint: install
 
 # On two workers; tests/conftest.py says which tests stay together.
 test: .venv/lm-eval
-	$(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=20
+	$(BIN)/pytest --numprocesses=2 --no-loadscope-reorder --durations=20
 
 # Only the tests need it: 46 packages more, of which scikit-learn slows every import of transformers.
 .venv/lm-eval: .venv/installed

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,19 +14,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "GVPO_BENCH_DATA" not in os.environ and _DATA.is_dir():
     os.environ["GVPO_BENCH_DATA"] = str(_DATA)
 
-PROCESSES = {"test_rank_processes", "test_ranks", "test_ray_sweep", "test_sweep"}
-"""Modules whose tests start process groups, clusters and sweeps, kill some of them and wait for the others."""
+PROCESSES = ("test_ray_sweep", "test_rank_processes", "test_ranks", "test_sweep")
+"""Modules whose tests start clusters, process groups and sweeps, kill some of them and wait for the others. One of them
+at a time, and they come first, since they take the longest."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, a module stays together, for its fixtures, and PROCESSES do, so as not to disturb each
-    other: they take the longest, and come first."""
-    if config.pluginmanager.hasplugin("xdist"):
-        items.sort(key=lambda item: item.path.stem not in PROCESSES)
-        for item in items:
-            group = "processes" if item.path.stem in PROCESSES else item.path.stem
-            item.add_marker(pytest.mark.xdist_group(group))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in PROCESSES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A module stays on one worker, for its fixtures; all of PROCESSES stay on one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path: str = super()._split_scope(nodeid)
+            return "processes" if Path(path).stem in PROCESSES else path
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

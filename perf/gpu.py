@@ -124,7 +124,7 @@ class Bench:
         layers, width = self.shape.config["num_hidden_layers"], self.shape.config["hidden_size"]
         return self.tokens * (6 * parameters + 6 * layers * width * self.shape.length)
 
-    def seconds(self, work: Callable[[], None]) -> float:
+    def seconds(self, work: Callable[[], object]) -> float:
         """What `work` takes, the GPU's part included."""
         self.wait()
         started = time.perf_counter()
@@ -205,7 +205,7 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
                 found["seconds"][name].append(bench.seconds(work))
 
     matrix = bench.matrix_peak()
-    logprob = {"all at once": bench.logprob_bytes(None), "chunked": bench.logprob_bytes(shape.chunk)}
+    whole, chunked = bench.logprob_bytes(None), bench.logprob_bytes(shape.chunk)
     parity = log_prob_parity(bench)
     turns(steps)
     recompute_activations(bench.model)
@@ -231,8 +231,8 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
         "mfu": {key: None if vendor is None else value / vendor for key, value in rate.items()},
         "share_of_matrix_peak": {key: value / matrix for key, value in rate.items()},
         "overhead": {key: seconds / median["one pass"] for key, seconds in median.items() if key != "one pass"},
-        "logprob_bytes": logprob,
-        "logprob_memory_share": None if not logprob["all at once"] else logprob["chunked"] / logprob["all at once"],
+        "logprob_bytes": {"all at once": whole, "chunked": chunked},
+        "logprob_memory_share": None if whole is None or chunked is None else chunked / whole,
         "parity": parity,
         "environment": environment(),
     }

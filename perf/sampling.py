@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from harness.model.policy import PolicyModel, logprob_chunk  # noqa: E402
@@ -27,7 +28,6 @@ from harness.model.scorer import Scorer, score  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.sampling.engine import Engine, open_engine  # noqa: E402
 from harness.suite.config import Resources, Rollout, VLLMSettings  # noqa: E402
-from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)
 

@@ -5,10 +5,8 @@ import math
 import pytest
 from batches import close, coefficients, worked_example
 
-from algorithms import ALGORITHMS
-from algorithms.grpo import STD_EPSILON
+from algorithms.grpo import GRPO, STD_EPSILON
 
-GRPO = ALGORITHMS["grpo"]
 S = 1 + STD_EPSILON
 """The divisor of rewards (1, 0, −1): their mean is 0, their sample standard deviation √(2/2) = 1."""
 

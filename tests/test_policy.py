@@ -1,6 +1,7 @@
 """Forward passes: log-probs, entropies, values and KL against independent computations, and nothing from padding."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_log_probs_are_those_of_transformers_full_logits(model64, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_entropy_is_the_sum_over_the_vocabulary(model64, temperature):
     scorer = Scorer(model64, None, temperature)
-    entropy_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_GKT
+    entropy_NT: Any = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_GKT
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         p_TV = (full_logits(model64, prompt, response) / temperature).softmax(-1).detach()
         for t in range(len(response)):
@@ -74,7 +75,7 @@ def test_kl_from_itself_is_zero(model64):
 @torch.no_grad()
 def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_state_after_the_last(model64, critic64):
     scorer = Scorer(model64, critic64)
-    value_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_GKT
+    value_NT: Any = score(scorer, rows_of(), response_length=T, token_budget=10**6).value_GKT
     final_N = scorer.final_value(rows_of(), 2 * int(rows_of().length_N.max()))  # several micro-batches
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         for t in range(len(response) + 1):
@@ -98,9 +99,9 @@ def test_a_new_critic_starts_at_zero_with_a_body_of_its_own(model32):
 def outputs(model, critic, rows) -> list[torch.Tensor]:
     """Everything that a scorer puts out, with the gradients of a weighted sum of it."""
     output = Scorer(model, critic, 0.8)(rows, response_length=T, entropy=True)
-    found = [output.logp_GKT, output.entropy_GKT, output.value_GKT]
+    found: list[Any] = [output.logp_GKT, output.entropy_GKT, output.value_GKT]
     weight_NT = torch.arange(1.0, 1 + len(rows) * T, dtype=torch.float64).view(len(rows), T)
-    sum((x * weight_NT).sum() for x in found).backward()
+    torch.stack([(x * weight_NT).sum() for x in found]).sum().backward()
     return [x.detach() for x in found] + list(gradients(model, critic).values())
 
 
@@ -167,7 +168,7 @@ def test_micro_batches_hold_each_row_once_and_keep_units_and_the_budget(lengths,
     unit_N = torch.tensor(data.draw(st.lists(st.integers(0, units), min_size=len(lengths), max_size=len(lengths))))
     split = micro_batches(length_N, budget, unit_N)
     assert sorted(torch.cat(split).tolist()) == list(range(len(lengths)))
-    home = {}
+    home: dict[str, Any] = {}
     for i, part in enumerate(split):
         held = set(unit_N[part].tolist())
         assert len(held) == 1 or len(part) * int(length_N[part].max()) <= budget

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import platform
 import signal
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,9 @@ from harness.model.embedded import embedded_base
 from harness.record.environment import environment
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
-from harness.suite.plan import plan
+from harness.suite.plan import Cell, plan
 from harness.sweep.cells import run_cells
-from harness.sweep.events import CellNote, CellProgress
+from harness.sweep.events import CellEvent, CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
 from harness.sweep.ray_worker import Job, Place, Worker, code_hash, pack, unpack
 
@@ -174,7 +175,9 @@ class Killing:
         self.events = []
         """Of that cell, from its new start on."""
 
-    def run(self, cells, runs, command):
+    workers = 1
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
         where = {}
         for event in RayCluster(self.cluster.address).run(cells, runs, command):
             name = event.cell.name

@@ -123,6 +123,8 @@ class PolicyOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
+    """What a loss returns."""
+
     loss: Tensor
     """Scalar, to be minimised."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
@@ -190,6 +192,7 @@ class Algorithm:
 
     @property
     def needs(self) -> Needs:
+        """What the harness must supply, and how the loss couples its tokens."""
         return Needs()
 
     def prepare(self, batch: Batch) -> Batch:
@@ -197,6 +200,7 @@ class Algorithm:
         return batch
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
+        """The scalar to be minimised over one mini-batch, differentiable in what `policy` holds."""
         raise NotImplementedError
 
 

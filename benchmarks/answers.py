@@ -73,6 +73,8 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 class Boxed(NamedTuple):
+    r"""A \boxed{…} in a text."""
+
     start: int
     """Index of the backslash."""
     end: int

@@ -54,6 +54,7 @@ def split_of(expression: str) -> Split:
 
 
 def random_expression(rng: random.Random, terms: int) -> str:
+    """So many digits with operators between them, as `3+4*2`."""
     characters = [rng.choice(OPERANDS)]
     for _ in range(terms - 1):
         characters += [rng.choice(OPERATORS), rng.choice(OPERANDS)]
@@ -86,6 +87,7 @@ class Arithmetic:
     grading: Literal["exact"] = "exact"
 
     def problems(self) -> list[Problem]:
+        """See `Benchmark`."""
         return list(self._problems())
 
     @functools.cache  # noqa: B019 - there are four of them, and they live as long as the process

@@ -34,7 +34,9 @@ class Benchmark(Protocol):
     """A named set of problems."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What suites and tables call it."""
+        ...
 
     @property
     def grading(self) -> str:

@@ -12,9 +12,13 @@ from benchmarks.grader import Grader
 
 
 class Judge(Protocol):
+    """Grades the responses to a benchmark's problems."""
+
     def __call__(
         self, problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]
-    ) -> list[Verdict]: ...
+    ) -> list[Verdict]:
+        """A verdict on each response; `truncated` is where the limit of tokens cut one off."""
+        ...
 
 
 @dataclass(frozen=True)

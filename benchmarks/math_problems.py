@@ -80,6 +80,7 @@ class HubSource:
     answer: Callable[[Row], str] = _plain_answer
 
     def read(self) -> Iterator[Row]:
+        """The hub's rows, each with its `problem` and `answer` as text."""
         import datasets
 
         for configuration in self.configurations:

@@ -28,6 +28,7 @@ class Blocks:
         self.started = time.perf_counter()
 
     def tick(self) -> None:
+        """Ends a step; returns when the next may begin, or ends the process when none will."""
         self.seconds.append(time.perf_counter() - self.started)
         if len(self.seconds) == self.steps:
             print(json.dumps(self.seconds), file=self.replies, flush=True)
@@ -55,6 +56,7 @@ class Child:
         return self._reply()
 
     def close(self) -> None:
+        """Ends the child."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         try:

@@ -43,6 +43,8 @@ MFU_TARGET, MEMORY_TARGET = 0.4, 1 / 8
 
 @dataclass(frozen=True)
 class Shape:
+    """A model and the rows that it is trained on, by their tokens."""
+
     config: dict[str, Any]
     prompt: int
     response: int
@@ -53,6 +55,7 @@ class Shape:
 
     @property
     def length(self) -> int:
+        """Tokens of a row."""
         return self.prompt + self.response
 
 
@@ -92,6 +95,7 @@ class Bench:
         )
 
     def logp(self, chunk: int | None, precision: str) -> RowScores:
+        """Of the rows' responses, in nats."""
         scorer = Scorer(PolicyModel(self.model, chunk), precision=precision)
         return score(scorer, self.rows, response_length=self.shape.response, token_budget=self.shape.length)
 
@@ -107,6 +111,7 @@ class Bench:
 
     @property
     def tokens(self) -> int:
+        """Of one update."""
         return self.samples * self.shape.length
 
     @property
@@ -118,7 +123,8 @@ class Bench:
         layers, width = self.shape.config["num_hidden_layers"], self.shape.config["hidden_size"]
         return self.tokens * (6 * parameters + 6 * layers * width * self.shape.length)
 
-    def seconds(self, work: Callable[[], None]) -> float:
+    def seconds(self, work: Callable[[], object]) -> float:
+        """What `work` takes, the GPU's part included."""
         self.wait()
         started = time.perf_counter()
         work()
@@ -126,6 +132,7 @@ class Bench:
         return time.perf_counter() - started
 
     def wait(self) -> None:
+        """Returns when the GPU has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -178,6 +185,7 @@ class Bench:
 
 
 def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) -> dict[str, Any]:
+    """Seconds and peak bytes of each kind of step, and what chunks change in the log-probs."""
     bench = Bench(shape, device, samples)
     steps: dict[str, Callable[[], None]] = {
         "one pass": lambda: bench.step(shape.chunk, "one"),
@@ -196,7 +204,7 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
                 found["seconds"][name].append(bench.seconds(work))
 
     matrix = bench.matrix_peak()
-    logprob = {"all at once": bench.logprob_bytes(None), "chunked": bench.logprob_bytes(shape.chunk)}
+    whole, chunked = bench.logprob_bytes(None), bench.logprob_bytes(shape.chunk)
     parity = log_prob_parity(bench)
     turns(steps)
     recompute_activations(bench.model)
@@ -223,8 +231,8 @@ def measure(shape: Shape, device: torch.device, *, samples: int, rounds: int) ->
         "mfu": {key: None if vendor is None else value / vendor for key, value in rate.items()},
         "share_of_matrix_peak": {key: value / matrix for key, value in rate.items()},
         "overhead": {key: seconds / median["one pass"] for key, seconds in median.items() if key != "one pass"},
-        "logprob_bytes": logprob,
-        "logprob_memory_share": None if not logprob["all at once"] else logprob["chunked"] / logprob["all at once"],
+        "logprob_bytes": {"all at once": whole, "chunked": chunked},
+        "logprob_memory_share": None if whole is None or chunked is None else chunked / whole,
         "parity": parity,
         "environment": environment(),
     }
@@ -288,24 +296,29 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def gigabytes(count: int | None) -> str:
+    """Bytes as text."""
     return "not measured" if count is None else f"{count / 2**30:.2f} GiB"
 
 
 def flops(rate: float | None) -> str:
+    """FLOP/s as text."""
     return "unknown" if rate is None else f"{rate / 1e12:,.1f} TFLOP/s"
 
 
 def share(value: float | None) -> str:
+    """A share as text, behind what it is a share of."""
     return "" if value is None else f", {value:.3f} of it"
 
 
 def met(value: float | None, target: float, *, at_least: bool) -> str:
+    """Whether a target is met, as text."""
     if value is None:
         return " (not measured)"
     return " (met)" if (value >= target if at_least else value <= target) else " (not met)"
 
 
 def main() -> int:
+    """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand parameters, to try the script")

@@ -30,6 +30,7 @@ OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
 
 
 def main() -> None:
+    """Grades the recorded cases and writes results/grader."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", type=Path)
     parser.add_argument("--responses", type=int, default=10_000)
@@ -49,6 +50,7 @@ def main() -> None:
 
 
 def measure_speed(rows: list[RecordedResponse], responses: int, workers: int) -> str:
+    """A sentence on the time that so many ordinary responses take."""
     written = [row for row in rows if row.label_kind != "test-assertion"]
     cases = [
         (row.gold, f"Attempt {i}.\n{row.response}")
@@ -69,6 +71,7 @@ def measure_speed(rows: list[RecordedResponse], responses: int, workers: int) ->
 
 
 def page(report: GradeReport, rows: list[RecordedResponse], speed: str, why: dict[str, str]) -> str:
+    """results/grader/README.md."""
     assert report.agreement is not None
     assert report.unflagged is not None
     plain = [plain_math_verify(row) == row.expected for row in rows]

@@ -20,6 +20,7 @@ from harness.training.train import train
 
 
 def main() -> None:
+    """Trains as the cell's settings say, a step of training a step."""
     blocks = Blocks()
     torch.set_num_threads(1)
     config = CellConfig.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))

@@ -61,16 +61,19 @@ class Measurement:
 
     @property
     def value(self) -> float:
+        """The median."""
         return median(self.values)
 
     @property
     def target(self) -> str:
+        """As text; empty where there is none."""
         if self.at_least is not None:
             return f"≥ {self.at_least:g}"
         return "" if self.at_most is None else f"≤ {self.at_most:g}"
 
     @property
     def met(self) -> str:
+        """yes or no; empty where there is no target."""
         if not self.target:
             return ""
         ok = (self.at_least is None or self.value >= self.at_least) and (
@@ -80,6 +83,7 @@ class Measurement:
 
     @property
     def spread(self) -> str:
+        """The least and the most."""
         return f"{min(self.values):.4g} – {max(self.values):.4g}"
 
     def __str__(self) -> str:
@@ -87,6 +91,7 @@ class Measurement:
         return f"{self.name}: {self.value:.4g} {self.unit} ({self.spread}){target}"
 
     def row(self) -> dict[str, Any]:
+        """As a row of table.csv."""
         return {
             "measurement": self.name,
             "median": self.value,
@@ -128,6 +133,7 @@ class Bench:
         return str(path)
 
     def harness(self, cell: Cell, script: str = "harness_child.py") -> Child:
+        """A script of this folder at the settings of a cell."""
         name = f"{cell.name}-{cell.config.train.mini_batches}"
         settings = self._settings(name, cell.config.model_dump_json())
         return Child([sys.executable, str(HERE / script), settings], ENVIRONMENT)
@@ -164,6 +170,7 @@ class Bench:
         return seconds
 
     def against_trl(self, updates: int, target: float) -> Iterator[Measurement]:
+        """The GRPO step of both, and TRL's seconds over ours."""
         grpo = cells(updates, steps=10**6)["grpo"][0]
         with closing({"gvpo-bench": self.harness(grpo), "TRL": self.trl(grpo)}) as children:
             seconds = self.take_turns(f"TRL, {updates} updates", children)
@@ -173,6 +180,7 @@ class Bench:
         yield Measurement(f"{where}: TRL / gvpo-bench", ratios(seconds["TRL"], seconds["gvpo-bench"]), "×", target)
 
     def parts(self) -> Iterator[Measurement]:
+        """The parts of a step, and their share of the machine's peak."""
         cell = cells(1)["grpo"][0]
         with closing({"parts": self.harness(cell, "parts_child.py")}) as children:
             about = json.loads(Path(children["parts"].command[-1]).with_suffix(".about.json").read_text("utf-8"))
@@ -193,6 +201,7 @@ class Bench:
         yield Measurement(name, ratios(seconds["two passes"], seconds["one pass"]), "×", at_most=1.45)
 
     def algorithms(self, updates: int = 16) -> Iterator[Measurement]:
+        """The step of each algorithm, and its seconds over GRPO's."""
         planned = cells(updates, steps=10**6)
         with closing({label: self.harness(planned[label][0]) for label in LABELS}) as children:
             seconds = self.take_turns("algorithms", children)
@@ -225,6 +234,7 @@ class Bench:
 
 @contextlib.contextmanager
 def closing(children: dict[str, Child]) -> Iterator[dict[str, Child]]:
+    """Ends the children afterwards."""
     try:
         yield children
     finally:
@@ -246,6 +256,7 @@ def peer_versions(peer: Path) -> dict[str, str]:
 
 
 def write_table(measurements: Sequence[Measurement], out: Path, about: dict[str, str]) -> None:
+    """Writes table.csv and table.md."""
     frame = pd.DataFrame([m.row() for m in measurements])
     write(out / "table.csv", frame.to_csv(index=False))
     lines = ["# Speed", ""]
@@ -283,6 +294,7 @@ def main(
     sweep_cells: Annotated[int, typer.Option(min=2, help="Cells of the sweep with one and two workers.")] = 8,
     cell_steps: Annotated[int, typer.Option(min=1, help="Training steps of each of them.")] = 20,
 ) -> None:
+    """Measures the step of training beside TRL's, its parts, and the algorithms beside each other."""
     console = Console()
     if not peer.is_file():
         console.print(f"[red]There is no {peer}: run make perf, which sets it up, or give --peer[/]")

@@ -31,6 +31,7 @@ PEAK_SIZE = 1024
 
 
 def main() -> None:
+    """Draws the batch and takes the parts in turn."""
     blocks = Blocks()
     torch.set_num_threads(1)
     path = Path(sys.argv[1])

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 from transformers import Qwen2Config, Qwen2ForCausalLM  # noqa: E402
 
 from harness.model.policy import PolicyModel, logprob_chunk  # noqa: E402
@@ -28,7 +29,6 @@ from harness.record.environment import environment  # noqa: E402
 from harness.record.markdown import markdown_table  # noqa: E402
 from harness.sampling.engine import Engine, open_engine  # noqa: E402
 from harness.suite.config import Resources, Rollout, VLLMSettings  # noqa: E402
-from perf.gpu import SHAPES, Shape, gigabytes, publish  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)
 
@@ -41,6 +41,7 @@ class Clock:
         self.seconds: dict[str, list[float]] = {}
 
     def time(self, name: str, work: Any) -> Any:
+        """What `work` returns; keeps its seconds under that name."""
         self._wait()
         started = time.perf_counter()
         result = work()
@@ -62,6 +63,7 @@ class Clock:
 
 
 def measure(shape: Shape, device: torch.device, *, prompts: int, samples: int, tokens: int) -> dict[str, Any]:
+    """Seconds, tokens and memory of drawing, hand-over and a training step, and the mismatch of log-probs."""
     torch.manual_seed(0)
     with torch.device(device):
         model = Qwen2ForCausalLM(Qwen2Config(**shape.config, tie_word_embeddings=True)).eval()
@@ -163,6 +165,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
+    """Measures and prints; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a model of a few thousand parameters, to try the script")

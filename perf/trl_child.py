@@ -29,11 +29,13 @@ class Tick(TrainerCallback):
         self.blocks, self.updates = blocks, updates
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer."""
         if state.global_step % self.updates == 0:
             self.blocks.tick()
 
 
 def main() -> None:
+    """Trains with TRL as the settings say."""
     blocks = Blocks()
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()

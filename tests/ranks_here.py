@@ -52,7 +52,7 @@ def _serve(
     torch.set_num_threads(1)
     try:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-        answer = (None, work(Ranks.of_group(), *arguments))
+        answer: tuple[str | None, Any] = (None, work(Ranks.of_group(), *arguments))
     except BaseException:
         answer = (traceback.format_exc(), None)
     pipe.send_bytes(pickle.dumps(answer))  # `send` would leave tensors in memory that ends with this process

@@ -116,7 +116,7 @@ def command(*arguments: object) -> int:
         patch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit) as done:
             main()
-    return done.value.code or 0
+    return int(done.value.code or 0)
 
 
 def installed_command() -> str:
@@ -188,7 +188,8 @@ def assert_close_cell(left: Path, right: Path) -> None:
     for row, other in zip(metrics(left), metrics(right), strict=True):
         for column in row.keys() - {"padding"}:
             assert row[column] == pytest.approx(other[column], abs=1e-4, rel=1e-4), column
-    pd.testing.assert_frame_equal(*(pd.read_parquet(cell / "samples.parquet") for cell in (left, right)), atol=1e-4)
+    samples = [pd.read_parquet(cell / "samples.parquet") for cell in (left, right)]
+    pd.testing.assert_frame_equal(samples[0], samples[1], atol=1e-4)
     weights = [load_file(cell / "checkpoint" / "model.safetensors") for cell in (left, right)]
     assert weights[0].keys() == weights[1].keys()
     for name, tensor in weights[0].items():
@@ -201,8 +202,8 @@ def assert_same_sweep(left: Path, right: Path, suite: str = "small") -> None:
     assert cells[0] == cells[1]
     for name in cells[0]:
         if name == "coefficients":
-            frames = [pd.read_parquet(out / "runs" / suite / name / "coefficients.parquet") for out in (left, right)]
-            pd.testing.assert_frame_equal(*frames, check_exact=True)
+            a, b = (pd.read_parquet(out / "runs" / suite / name / "coefficients.parquet") for out in (left, right))
+            pd.testing.assert_frame_equal(a, b, check_exact=True)
         else:
             assert_same_cell(left / "runs" / suite / name, right / "runs" / suite / name)
     pd.testing.assert_frame_equal(

@@ -74,7 +74,7 @@ def test_algorithms_lists_every_one_with_its_hyperparameters(capsys):
     shown = capsys.readouterr().out
     for name, cls in ALGORITHMS.items():
         assert f" {name} " in shown
-        for field in dataclasses.fields(cls):
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             assert field.name in shown
 
 

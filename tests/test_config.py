@@ -339,7 +339,7 @@ def test_users_own_check_of_a_hyperparameter_names_the_entry():
 def test_sections_cannot_be_changed_after_validation(suite_toml):
     suite = load_suite(str(suite_toml))
     with pytest.raises(ValidationError, match="frozen"):
-        suite.train.steps = 4
+        suite.train.steps = 4  # type: ignore[misc]
 
 
 SECTIONS = {"model", "train", "rollout", "evaluation", "report", "resources", "tuning", "ablation"}

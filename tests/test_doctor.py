@@ -39,7 +39,8 @@ def statuses(checks):
 
 
 def test_sound_suite_passes_in_every_check(suite_file, tmp_path):
-    suite, said = load_suite(str(suite_file)), []
+    suite = load_suite(str(suite_file))
+    said: list[str] = []
     checks = doctor.examine(suite, plan(suite), tmp_path, workers=2, say=said.append)
     assert said == [
         "versions", "device", "disk", "data", "overlap of training and test problems", "model", "model: loading it",
@@ -55,11 +56,11 @@ def test_sound_suite_passes_in_every_check(suite_file, tmp_path):
 
 def test_what_is_looked_at_stands_in_a_terminal_and_nowhere_else():
     for terminal in (True, False):
-        console = Console(file=io.StringIO(), force_terminal=terminal)
+        console = Console(file=(output := io.StringIO()), force_terminal=terminal)
         with doctor.shown(console) as say:
             say("the moon")
             time.sleep(0.3)
-        assert ("doctor: the moon" in console.file.getvalue()) == terminal
+        assert ("doctor: the moon" in output.getvalue()) == terminal
 
 
 def test_command_shows_the_checks(suite_file, tmp_path, capsys):
@@ -101,8 +102,12 @@ def test_engine_that_samples_from_another_policy_fails(suite_file, monkeypatch, 
 class Counting(CachedEngine):
     """Notes how many responses it was asked for, and of how many tokens."""
 
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.asked: list[tuple[int, int]] = []
+
     def generate(self, prompts, counts, *, max_new_tokens, **options):
-        self.__dict__.setdefault("asked", []).append((sum(counts), max_new_tokens))
+        self.asked.append((sum(counts), max_new_tokens))
         return super().generate(prompts, counts, max_new_tokens=max_new_tokens, **options)
 
 
@@ -132,14 +137,17 @@ def test_memory_is_estimated_with_one_prompt_the_longest(reader, suite_file, mon
     settings = [f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8"]
     suite = load_suite(str(suite_file), settings)
     asked, lengths = [], []
-    monkeypatch.setattr(doctor, "tokenise", lambda problems, *rest: asked.append(problems) or tokenise(problems, *rest))
-    monkeypatch.setattr(
-        doctor,
-        "memory_of",
-        lambda config, size, needs, longest, *rest: (
-            lengths.append(longest) or memory_of(config, size, needs, longest, *rest)
-        ),
-    )
+
+    def tokenise_seen(problems, *rest):
+        asked.append(problems)
+        return tokenise(problems, *rest)
+
+    def memory_seen(config, size, needs, longest, *rest):
+        lengths.append(longest)
+        return memory_of(config, size, needs, longest, *rest)
+
+    monkeypatch.setattr(doctor, "tokenise", tokenise_seen)
+    monkeypatch.setattr(doctor, "memory_of", memory_seen)
     assert doctor.memory(suite, plan(suite), free=1e9, whole=1e9).status == "ok"
     assert doctor.memory(suite, plan(suite), free=1e3, whole=1e9).status == "warn"
     assert [len(problems) for problems in asked] == [1, 1]

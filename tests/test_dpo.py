@@ -1,13 +1,12 @@
 """Online DPO on the pairs of a group, worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from batches import close, coefficients, random_batch, worked_example
 
-from algorithms import ALGORITHMS
-
-DPO = ALGORITHMS["dpo"]
+from algorithms.dpo import DPO
 
 
 def sigma(x):
@@ -21,7 +20,7 @@ def nll(x):
 
 # Group 1: ℓ = (.2, −.4, .8), R = (1, 0, 0): two pairs, (1, 2) and (1, 3), of margins ½·.6 = .3 and ½·(−.6) = −.3.
 # Group 2: equal rewards, no pair. Group 3: ℓ = 0, one pair of margin 0. Group 4: one sample, no pair.
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "rewards": [[1.0, 0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0]],
     "logp": [[[-0.9, -0.4], [-2.4], [-0.7, -0.7, -0.3]], [[-1.0], [-2.0]], [[-1.0], [-2.0]], [[-1.0]]],
     "ref": [[[-1.0, -0.5], [-2.0], [-1.0, -1.0, -0.5]], [[-3.0], [-4.0]], [[-1.0], [-2.0]], [[-5.0]]],

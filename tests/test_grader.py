@@ -390,9 +390,9 @@ def test_grading_shows_how_far_it_is(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     grade_file(file, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
-    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    console = Console(file=(output := io.StringIO()), force_terminal=True, width=100)
     run_grading(file, workers=1, seconds=5.0, out=None, console=console)
-    shown = console.file.getvalue()
+    shown = output.getvalue()
     assert "grading" in shown
     assert "100%" in shown
     assert "3 responses" in shown

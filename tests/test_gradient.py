@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -41,6 +42,7 @@ class Whitened(Algorithm):
         mean = x_GK[valid_GK].mean()
         std = x_GK[valid_GK].std(correction=0)
         white_GK = (x_GK - mean) / (std + 1)
+        assert policy.entropy_GKT is not None
         entropy_GK = sequence_sum(policy.entropy_GKT, batch.mask_GKT)
         return LossOutput(loss=((white_GK - batch.rewards_GK)[valid_GK].square()).sum() + entropy_GK.sum() * std)
 
@@ -97,8 +99,8 @@ def example(sizes: tuple[int, ...], seed: int = 0) -> tuple[Batch, Rows]:
     rows = Rows.of([prompts[g] for g in owners], responses, "cpu")
 
     model, critic = policy_and_critic()
-    now = score(Scorer(model, critic, TEMPERATURE), rows, response_length=T, token_budget=10**6)
-    now = to_groups(now, valid_GK)
+    scores = score(Scorer(model, critic, TEMPERATURE), rows, response_length=T, token_budget=10**6)
+    now: Any = to_groups(scores, valid_GK)
 
     def near(x_GKT: torch.Tensor) -> torch.Tensor:
         return x_GKT + 0.2 * torch.randn(G, K, T, generator=rng, dtype=torch.float64)
@@ -150,7 +152,7 @@ def taken(algorithm: Algorithm) -> dict[str, torch.Tensor]:
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-10, rtol=0, msg=lambda text, at=name: f"{at}: {text}")
+        torch.testing.assert_close(found[name], gradient, atol=1e-10, rtol=0, msg=f"{name}: {{}}".format)
 
 
 @cache

@@ -7,10 +7,8 @@ import pytest
 import torch
 from batches import close, coefficients, random_batch, worked_example
 
-from algorithms import ALGORITHMS
-from algorithms.grpo import STD_EPSILON
+from algorithms.grpo import GRPO, STD_EPSILON
 
-GRPO = ALGORITHMS["grpo"]
 S = 1 + STD_EPSILON
 """The divisor of rewards (1, 0, −1): their mean is 0, their sample standard deviation √(2/2) = 1."""
 

@@ -1,18 +1,18 @@
 """GVPO's loss and coefficients, worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from batches import close, coefficients, random_batch, worked_example
 
-from algorithms import ALGORITHMS
-
-GVPO = ALGORITHMS["gvpo"]
+from algorithms.base import Anchor
+from algorithms.gvpo import GVPO
 
 # Group 1, sums over the tokens: log π_θ = (−1.3, −2.4, −1.7), log π' = (−1.5, −2.0, −2.5), so ℓ = (.2, −.4, .8).
 # With β = ½ and R = (1.2, 0, 0): βℓ − R = (−1.1, −.2, .4), mean −.3, deviations (−.8, .1, .7).
 # Group 2 has one sample: it contributes zero to the loss and one to |D|.
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "rewards": [[1.2, 0.0, 0.0], [7.0]],
     "logp": [[[-0.9, -0.4], [-2.4], [-0.7, -0.7, -0.3]], [[-1.0, -2.0]]],
     "old": [[[-1.0, -0.5], [-2.0], [-1.0, -1.0, -0.5]], [[-1.3, -2.3]]],
@@ -84,7 +84,8 @@ def test_anchor_chooses_the_policy_of_the_log_ratio():
         behaviour=[[[-1.0], [-3.0]]],
         ref=[[[-1.0], [-4.0]]],
     )
-    for anchor, loss in (("old", 0.125), ("behaviour", 0.5), ("reference", 1.125)):
+    anchors: tuple[tuple[Anchor, float], ...] = (("old", 0.125), ("behaviour", 0.5), ("reference", 1.125))
+    for anchor, loss in anchors:
         close(GVPO(beta=0.5, anchor=anchor).loss(policy, batch).loss, loss)
 
 

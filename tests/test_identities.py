@@ -10,9 +10,8 @@ from batches import close, coefficients, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from algorithms import ALGORITHMS, PolicyOutput
-
-GVPO, GRPO, PPO, DPO, Kimi, PG = (ALGORITHMS[name] for name in ("gvpo", "grpo", "ppo", "dpo", "kimi", "pg"))
+from algorithms import DPO, GRPO, GVPO, PPO, Kimi, PolicyOutput
+from algorithms import PolicyGradient as PG
 
 seeds = st.integers(0, 2**32 - 1)
 betas = st.floats(0.03, 3.0)
@@ -267,6 +266,8 @@ def test_ppo_without_critic_and_discount_is_reinforce_with_the_reward_at_each_to
 def test_ppo_advantage_is_the_discounted_sum_of_td_errors(seed, gamma, lam):
     """GAE, arXiv 1506.02438, eq. 16, one response at a time and without recursion."""
     _, batch = random_batch(seed)
+    assert batch.old_value_GKT is not None and batch.final_value_GK is not None  # noqa: PT018
+    assert batch.truncated_GK is not None and batch.ref_logp_GKT is not None  # noqa: PT018
     extras = PPO(gamma=gamma, gae_lambda=lam, whiten=False, beta=0.03).prepare(batch).extras
     for g, k in batch.valid_GK.nonzero().tolist():
         n = int(batch.mask_GKT[g, k].sum())
@@ -283,7 +284,7 @@ def test_ppo_advantage_is_the_discounted_sum_of_td_errors(seed, gamma, lam):
 @given(seeds)
 def test_ppo_with_lambda_one_returns_the_discounted_reward_whatever_the_critic_says(seed):
     _, batch = random_batch(seed)
-    batch = replace(batch, truncated_GK=torch.zeros_like(batch.truncated_GK))
+    batch = replace(batch, truncated_GK=torch.zeros_like(batch.valid_GK))
     extras = PPO(gamma=0.9, gae_lambda=1.0).prepare(batch).extras
     to_go_GKT = batch.mask_GKT.sum(-1, keepdim=True) - 1.0 - torch.arange(5, dtype=torch.float64)
     expected = torch.where(batch.mask_GKT, batch.rewards_GK[..., None] * 0.9**to_go_GKT, 0.0)

@@ -1,15 +1,16 @@
 """Kimi k1.5's loss and coefficients, worked by hand."""
 
+from typing import Any
+
 import pytest
 from batches import close, coefficients, worked_example
 
-from algorithms import ALGORITHMS
-
-Kimi = ALGORITHMS["kimi"]
+from algorithms.base import Anchor
+from algorithms.kimi import Kimi
 
 # ℓ = (.2, −.4, .8) and, in the group of one, .6. With β = ½, R − R̄ − βℓ is (.8, −.4, −.4) − (.1, −.2, .4) =
 # (.7, −.2, −.8) and 0 − .3.
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "rewards": [[1.2, 0.0, 0.0], [7.0]],
     "logp": [[[-0.9, -0.4], [-2.4], [-0.7, -0.7, -0.3]], [[-1.0, -2.0]]],
     "old": [[[-1.0, -0.5], [-2.0], [-1.0, -1.0, -0.5]], [[-1.3, -2.3]]],
@@ -44,7 +45,8 @@ def test_anchor_chooses_the_policy_of_the_log_ratio():
     policy, batch = worked_example(
         rewards=[[0.0]], logp=[[[-1.0]]], old=[[[-2.0]]], behaviour=[[[-3.0]]], ref=[[[-4.0]]]
     )  # (βℓ)² with ℓ = 1, 2, 3
-    for anchor, loss in (("old", 0.25), ("behaviour", 1.0), ("reference", 2.25)):
+    anchors: tuple[tuple[Anchor, float], ...] = (("old", 0.25), ("behaviour", 1.0), ("reference", 2.25))
+    for anchor, loss in anchors:
         close(Kimi(beta=0.5, anchor=anchor).loss(policy, batch).loss, loss)
 
 

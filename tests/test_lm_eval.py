@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -184,7 +185,7 @@ def test_greedy_responses_and_scores_are_the_same_by_every_road(model, request, 
 
 def test_sampled_scores_agree_within_their_intervals(guesser, tmp_path, one_thread):
     n = 64
-    settings = {"samples": n, "temperature": 1.0, "max_new_tokens": 8}
+    settings: dict[str, Any] = {"samples": n, "temperature": 1.0, "max_new_tokens": 8}
     folder = own_tasks(**settings)
     _, scores = by_benchmark(guesser, tmp_path, *("--limit", 1, "--samples", n, "--temperature", 1))
     found = [

@@ -1,6 +1,7 @@
 """load_algorithm: by name, from a user's file, by entry point, and what it says when it cannot."""
 
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
 from batches import coefficients, random_batch
@@ -59,7 +60,8 @@ def test_name_gives_its_class(name):
 
 
 def test_class_of_a_users_file_works_like_a_built_in_one(mine):
-    algorithm = load_algorithm(f"{mine}:Mine")(beta=0.5)
+    make: Any = load_algorithm(f"{mine}:Mine")
+    algorithm = make(beta=0.5)
     assert (algorithm.name, algorithm.beta) == ("Mine", 0.5)
     policy, batch = random_batch(0)
     rewards_K = batch.rewards_GK[0]

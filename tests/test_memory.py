@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ def close(a, b, atol=1e-10):
 
 def outputs(scorer: Scorer) -> list[torch.Tensor]:
     """Log-probs and entropies, and the gradients of a weighted sum of them."""
-    found = scorer(ROWS, response_length=T, entropy=True)
+    found: Any = scorer(ROWS, response_length=T, entropy=True)
     weight_NT = torch.arange(1.0, 1 + len(ROWS) * T, dtype=torch.float64).view(len(ROWS), T)
     ((found.logp_NT + 0.3 * found.entropy_NT) * weight_NT).sum().backward()
     return [found.logp_NT.detach(), found.entropy_NT.detach(), *gradients(scorer.model).values()]
@@ -97,7 +98,7 @@ def test_chunked_log_probs_and_their_gradient_need_an_eighth_of_the_memory_of_al
 
     def largest(chunk: int | None) -> int:
         with Largest() as seen:
-            out = Scorer(PolicyModel(model, chunk))(rows, response_length=tokens // 2, entropy=True)
+            out: Any = Scorer(PolicyModel(model, chunk))(rows, response_length=tokens // 2, entropy=True)
             (out.logp_NT.sum() + out.entropy_NT.sum()).backward()
         assert model.get_input_embeddings().weight.grad.abs().max() > 0
         return seen.numel
@@ -173,14 +174,14 @@ def test_recomputing_runs_each_layer_of_a_policy_and_of_a_critic_twice_and_of_a_
     calls = []
     for model in (policy, critic, reference):
         for layer in decoder_layers(model):
-            layer.self_attn.register_forward_hook(lambda module, *_: calls.append(module))
+            layer.get_submodule("self_attn").register_forward_hook(lambda module, *_: calls.append(module))
 
     def runs(*models: nn.Module) -> list[int]:
         found = [calls.count(layer.self_attn) for model in models for layer in decoder_layers(model)]
         calls.clear()
         return found
 
-    out = Scorer(policy, critic)(ROWS, response_length=T)
+    out: Any = Scorer(policy, critic)(ROWS, response_length=T)
     (out.logp_NT.sum() + out.value_NT.sum()).backward()
     assert runs(policy, critic, reference) == [2, 2, 2, 2, 0, 0]
     score(Scorer(reference), ROWS, response_length=T, token_budget=10**6)

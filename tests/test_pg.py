@@ -1,19 +1,19 @@
 """Policy gradient with KL, worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from batches import close, coefficients, worked_example
 
-from algorithms import ALGORITHMS
 from algorithms.base import LOG_RATIO_LIMIT
+from algorithms.pg import PolicyGradient as PG
 
-PG = ALGORITHMS["pg"]
 LN2 = math.log(2)
 
 # ℓ = (.2, −.4, .8), β = ½: u = R − βℓ = (1.1, .2, −.4). Against the mean of the others:
 # 1.1 + .1 = 1.2, .2 − .35 = −.15, −.4 − .65 = −1.05. The importance weights are ρ = (2, 1, ½).
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "rewards": [[1.2, 0.0, 0.0], [7.0]],
     "logp": [[[-0.9, -0.4], [-2.4], [-0.7, -0.7, -0.3]], [[-1.0, -2.0]]],
     "old": [[[-1.0, -0.5], [-2.0], [-1.0, -1.0, -0.5]], [[-1.3, -2.3]]],

@@ -1,6 +1,7 @@
 """Forward passes: log-probs, entropies, values and KL against independent computations, and nothing from padding."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_log_probs_are_those_of_transformers_full_logits(model64, temperature):
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_entropy_is_the_sum_over_the_vocabulary(model64, temperature):
     scorer = Scorer(model64, None, temperature)
-    entropy_NT = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_NT
+    entropy_NT: Any = score(scorer, rows_of(), response_length=T, token_budget=10**6, entropy=True).entropy_NT
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         p_TV = (full_logits(model64, prompt, response) / temperature).softmax(-1).detach()
         for t in range(len(response)):
@@ -76,6 +77,8 @@ def test_a_value_belongs_to_the_state_before_its_token_and_the_final_one_to_the_
     scorer = Scorer(model64, critic64)
     token_budget = 2 * int(rows_of().length_N.max())  # several micro-batches
     found = score(scorer, rows_of(), response_length=T, token_budget=token_budget)
+    assert found.value_NT is not None
+    assert found.final_value_N is not None
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         for t in range(len(response) + 1):
             # The state before token t is the prompt with the tokens before it: a row of its own here.
@@ -98,9 +101,9 @@ def test_a_new_critic_starts_at_zero_with_a_body_of_its_own(model32):
 def outputs(model, critic, rows) -> list[torch.Tensor]:
     """Everything that a scorer puts out, with the gradients of a weighted sum of it."""
     output = Scorer(model, critic, 0.8)(rows, response_length=T, entropy=True)
-    found = [output.logp_NT, output.entropy_NT, output.value_NT]
+    found: list[Any] = [output.logp_NT, output.entropy_NT, output.value_NT]
     weight_NT = torch.arange(1.0, 1 + len(rows) * T, dtype=torch.float64).view(len(rows), T)
-    sum((x * weight_NT).sum() for x in found).backward()
+    torch.stack([(x * weight_NT).sum() for x in found]).sum().backward()
     return [x.detach() for x in found] + list(gradients(model, critic).values())
 
 
@@ -139,7 +142,7 @@ def test_other_rows_change_nothing_of_a_row_nor_of_its_gradient(model64):
 @pytest.mark.parametrize("token_budget", [1, 12, 20, 10**6])
 def test_scoring_in_micro_batches_keeps_the_order_of_rows(model64, critic64, token_budget):
     scorer = Scorer(model64, critic64)
-    whole = scorer(rows_of(), response_length=7, entropy=True)
+    whole: Any = scorer(rows_of(), response_length=7, entropy=True)
     parts = score(scorer, rows_of(), response_length=7, token_budget=token_budget, entropy=True)
     for name in ("logp_NT", "entropy_NT", "value_NT"):
         assert getattr(parts, name).shape == (4, 7)
@@ -168,7 +171,7 @@ def test_micro_batches_hold_each_row_once_and_keep_units_and_the_budget(lengths,
     unit_N = torch.tensor(data.draw(st.lists(st.integers(0, units), min_size=len(lengths), max_size=len(lengths))))
     split = micro_batches(length_N, budget, unit_N)
     assert sorted(torch.cat(split).tolist()) == list(range(len(lengths)))
-    home = {}
+    home: dict[str, Any] = {}
     for i, part in enumerate(split):
         held = set(unit_N[part].tolist())
         assert len(held) == 1 or len(part) * int(length_N[part].max()) <= budget

@@ -1,14 +1,12 @@
 """PPO: generalised advantage estimation and both halves of the loss, worked by hand."""
 
 import math
+from typing import Any
 
 import pytest
 from batches import close, coefficients, random_batch, worked_example
 
-from algorithms import ALGORITHMS
-from algorithms.ppo import VARIANCE_EPSILON
-
-PPO = ALGORITHMS["ppo"]
+from algorithms.ppo import PPO, VARIANCE_EPSILON
 
 
 def log(*ratios):
@@ -18,7 +16,7 @@ def log(*ratios):
 def prepared(algorithm, *, truncated=False, **changes):
     """A response of three tokens with reward 1 and values (.5, .4, .2), the critic saying .6 after the last token; and,
     so that there is padding on every side, a group of two in which nothing happens."""
-    example = {
+    example: dict[str, Any] = {
         "rewards": [[1.0], [0.0, 0.0]],
         "logp": [[[-1.0, -1.0, -1.0]], [[-1.0], [-1.0, -1.0, -1.0, -1.0]]],
         "old_value": [[[0.5, 0.4, 0.2]], [[0.0], [0.0, 0.0, 0.0, 0.0]]],

@@ -21,7 +21,7 @@ from tiny import random_critic, tiny_lm, tiny_model
 from torch import Tensor
 
 import harness.sweep.cells
-from algorithms import ALGORITHMS, Batch
+from algorithms import ALGORITHMS, Algorithm, Batch
 from algorithms.dpo import DPO
 from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
@@ -65,7 +65,9 @@ def test_every_algorithm_is_among_the_settings():
 def float32_example() -> tuple[Batch, Rows]:
     batch, rows = example(SIZES)
     values = {f.name: getattr(batch, f.name) for f in fields(batch)}
-    single = {name: x.float() for name, x in values.items() if isinstance(x, Tensor) and x.dtype == torch.float64}
+    single: dict[str, Any] = {
+        name: x.float() for name, x in values.items() if isinstance(x, Tensor) and x.dtype == torch.float64
+    }
     return replace(batch, **single), rows
 
 
@@ -89,8 +91,8 @@ def all_gradients(ranks: Ranks) -> dict[tuple[str, str, str], tuple[float, dict[
                     scorer, algorithm, algorithm.prepare(batch), rows, token_budget=tokens
                 )
                 gradient = {}
-                for i, module in enumerate((policy, critic)):
-                    for at, parameter in module.named_parameters():
+                for i, part in enumerate((policy, critic)):
+                    for at, parameter in part.named_parameters():
                         if parameter.grad is not None:
                             gradient[f"{i}.{at}"], parameter.grad = whole(parameter.grad), None
                 found[name, budget, variant] = (coefficients.loss, gradient)
@@ -121,7 +123,7 @@ def test_the_gradient_on_two_ranks_is_that_on_one(case, alone, together):
         for at, gradient in expected.items():
             assert found[at].dtype == torch.float32
             torch.testing.assert_close(
-                found[at], gradient, atol=tolerance * max(1.0, largest), rtol=0, msg=lambda text, at=at: f"{at} {text}"
+                found[at], gradient, atol=tolerance * max(1.0, largest), rtol=0, msg=f"{at} {{}}".format
             )
 
 
@@ -169,7 +171,7 @@ def test_a_process_alone_does_it_all():
 
 pytest_plugins = ["small_fixtures"]
 
-RUNS = {
+RUNS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "gvpo": (GVPO(), {"mini_batches": 2, "steps": 4}),
     "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "steps": 6}),
     "dpo-with-reference-and-history": (DPO(), {"history_share": 0.25, "prompts": 3, "steps": 4}),
@@ -384,9 +386,14 @@ def test_without_a_process_group_a_process_is_alone():
 
 def cells_that_run(ranks, suite_file, runs):
     """What each rank runs, where the others see a disk on which nothing is finished."""
-    ran = []
+    ran: list[str] = []
+
+    def run(cell, *_):
+        ran.append(cell.name)
+        return "finished"
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(harness.sweep.cells, "run_cell", lambda cell, *_: ran.append(cell.name) or "finished")
+        patch.setattr(harness.sweep.cells, "run_cell", run)
         if ranks.rank > 0:
             patch.setattr(CellFolder, "state", lambda self, hashes: "new")
         cells = plan(load_suite(str(suite_file)))

@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import signal
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,9 +25,9 @@ from harness.record.cell_folder import CellFolder, pack, unpack
 from harness.record.environment import environment
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
-from harness.suite.plan import coefficients_job, plan
+from harness.suite.plan import Cell, coefficients_job, plan
 from harness.sweep.cells import run_cells
-from harness.sweep.events import CellNote, CellProgress
+from harness.sweep.events import CellEvent, CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
 from harness.sweep.ray_worker import Job, Place, Worker, code_hash
 
@@ -209,7 +210,9 @@ class Killing:
         self.events = []
         """Of that cell, from its new start on."""
 
-    def run(self, cells, runs, command):
+    workers = 1
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
         where = {}
         for event in RayCluster(self.cluster.address).run(cells, runs, command):
             name = event.cell.name

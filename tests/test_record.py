@@ -235,7 +235,8 @@ def test_trained_cell_is_refused_under_other_training_settings_before_it_is_eval
 def test_kill_between_the_two_renames_of_a_new_checkpoint_leaves_the_old_one_to_go_on_from(cell, monkeypatch):
     with cell.claim(hashes("h")), new_folder(cell.resume_path) as folder:
         (folder / "state.pt").write_text("old")
-    rename, renamed = Path.rename, []
+    rename = Path.rename
+    renamed: list[Path] = []
 
     def killed(self, target):
         if len(renamed) == 1:

@@ -20,7 +20,7 @@ from scipy import stats
 from synthetic_runs import coefficients, config, write_cell, write_coefficients, write_runs
 
 from harness.record.cell_folder import CellFolder
-from harness.report import drawing, figures, suite_report
+from harness.report import drawing, figures
 from harness.report.comparison import ReportError
 from harness.report.formats import escape_latex
 from harness.report.suite_report import Report, write_report
@@ -69,11 +69,11 @@ def write_small(
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a suite's cells; figures are drawn but not rasterised, which takes most of a report's time."""
-    monkeypatch.setattr(suite_report, "encode", lambda figure, kind: kind.encode())
+    monkeypatch.setattr("harness.report.suite_report.encode", lambda figure, kind: kind.encode())
     return tmp_path / "runs" / "small"
 
 
-def report_of(suite: Path, **options: Any) -> tuple[Report, pd.DataFrame]:
+def report_of(suite: Path, **options: Any) -> tuple[Report, Any]:
     """The report, and its table.csv by algorithm."""
     out = suite.parent.parent / suite.name
     report = write_report(suite, out, **options)
@@ -140,7 +140,7 @@ def test_every_number_of_the_csv(suite: Path) -> None:
 def test_chances_and_outcomes_of_every_benchmark(suite: Path) -> None:
     written = write_small(suite)
     _, _ = report_of(suite)
-    table = pd.read_csv(suite.parent.parent / suite.name / "benchmarks.csv").set_index(["benchmark", "algorithm"])
+    table: Any = pd.read_csv(suite.parent.parent / suite.name / "benchmarks.csv").set_index(["benchmark", "algorithm"])
     assert len(table) == 2 * 3
     for (benchmark, label), row in table.iterrows():
         if label == "base":
@@ -169,7 +169,7 @@ def test_truncated_and_unanswered_samples_are_shown_apart(suite: Path) -> None:
     samples.loc[samples["score"] == 0, ["verdict", "answer"]] = ["no_answer", ""]
     samples.to_parquet(path)
     report, _ = report_of(suite)
-    row = report.by_benchmark.set_index(["benchmark", "algorithm"]).loc["arithmetic", "gvpo"]
+    row = report.by_benchmark.set_index(["benchmark", "algorithm"]).xs(("arithmetic", "gvpo"))
     assert row["truncated"] == pytest.approx(6 / (3 * PROBLEMS * SAMPLES))
     assert row["no_answer"] > 0
     assert "truncated: 0.0% to 8.3% of the samples" in " ".join(str(report.render().caption).split())
@@ -220,7 +220,7 @@ def test_twelve_seeds_are_tested_and_corrected(suite: Path) -> None:
     assert "Holm-corrected over 2 tests" in markdown
 
 
-def spread(table: pd.DataFrame, label: str) -> str:
+def spread(table: Any, label: str) -> str:
     return f"{(table.loc[label, 'diff_ci_high'] - table.loc[label, 'diff_ci_low']) / 2:.3f}"
 
 
@@ -585,7 +585,7 @@ def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
         }
     )
     figure = figures.over_tokens(curves, ["gvpo"], {"gvpo": "GVPO"}, drawing.styles(["gvpo"]))
-    x, y = figure.axes[0].lines[0].get_data()
+    x, y = map(np.asarray, figure.axes[0].lines[0].get_data())
     assert x.min() >= 20
     assert x.max() <= 30
     # at 20 tokens: (20 − 10)/20 = .5 and 0, mean .25; at 30: 1 and (30 − 20)/30 = 1/3, mean 2/3; linear between

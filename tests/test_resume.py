@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -109,6 +110,8 @@ def test_a_weight_that_had_no_gradient_yet_has_no_state_afterwards_either(tmp_pa
 
 def test_a_buffer_that_a_model_keeps_comes_back(tmp_path):
     class Counting(nn.Linear):
+        count: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__(2, 2)
             self.register_buffer("count", torch.tensor(0))
@@ -165,6 +168,7 @@ def test_the_checkpoint_of_another_state_is_refused(other, tmp_path):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     updated(model, optimizer, 1)
     save(tmp_path / "resume", {"policy": (model, optimizer)}, {}, {}, ALONE)
+    parts: dict[str, Any]
     if other == "optimiser":
         parts = {"policy": (model, torch.optim.AdamW(model.parameters(), lr=1e-2, amsgrad=True))}
     elif other == "model":

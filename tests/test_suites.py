@@ -38,6 +38,7 @@ def test_ablation_can_be_tested_and_its_points_draw_and_train_on_as_many_samples
     assert suite.name == name
     assert suite.seeds >= 12
     cells = plan(suite)
+    assert suite.ablation is not None
     assert len(cells) == 1 + len(suite.ablation.points) * len(suite.algorithms) * suite.seeds
     for point in points_of(suite).values():
         assert point.train.prompts * point.train.samples == 256
@@ -52,7 +53,7 @@ def test_paper_suites_have_the_settings_of_the_authors_code_and_only_pinned_mode
     assert len(names) == 5
     for name in names:
         suite = load_suite(name)
-        assert (suite.name, len(suite.model.revision)) == (name, 40)
+        assert (suite.name, len(suite.model.revision or "")) == (name, 40)
         assert suite.algorithms["gvpo"].parameters["beta"] == 0.1
         for point in points_of(suite).values() or [suite]:
             assert point.train.prompts * point.train.samples == 1024 * 4

@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,8 @@ def test_derivatives_agree_with_automatic_differentiation_through_the_logits(nam
     rng = np.random.default_rng(0)
     problem = mixed_problems(rng, count=1, n=4, beta=0.5)
     groups = sampled_groups(problem, problem.anchor_logp_EN, ordered_groups(4, 2))
-    algorithm = ALGORITHMS[name](beta=0.5, anchor="reference")
+    make: Any = ALGORITHMS[name]
+    algorithm = make(beta=0.5, anchor="reference")
     logits_EN = torch.tensor(rng.normal(size=(3, 4))).requires_grad_()
     (wanted_EN,) = torch.autograd.grad(expected_loss(algorithm, groups, logits_EN).sum(), logits_EN, create_graph=True)
     torch.testing.assert_close(expected_gradient(algorithm, groups, logits_EN.detach()), wanted_EN.detach())
@@ -225,7 +227,8 @@ def test_where_the_other_algorithms_end_on_policy():
 def test_kimi_on_policy_ends_at_a_reward_smaller_by_one_over_k():
     # k = 2: π ∝ π' e^{R/(2β)}; for the coin with β = 1 that is √e/(1 + √e)
     problem = coin()
-    kimi = ALGORITHMS["kimi"](beta=1.0, anchor="reference")
+    make: Any = ALGORITHMS["kimi"]
+    kimi = make(beta=1.0, anchor="reference")
     end = iterate(kimi, problem, problem.anchor_logp_EN, ordered_groups(2, 2), step_size=0.5, steps=200)
     assert end.logp_EN.exp()[0, 1].item() == pytest.approx(math.exp(0.5) / (1 + math.exp(0.5)), abs=1e-10)
 
@@ -245,7 +248,7 @@ def test_importance_weights_lose_their_samples_as_the_sampling_policy_moves_away
     ess = table[table.what == "ess"].sort_values("s").value.tolist()
     assert ess[0] == pytest.approx(1.0)  # π_s = π*
     assert all(later < earlier for earlier, later in itertools.pairwise(ess))
-    noise = table[table.what == "noise"].pivot(index="s", columns="algorithm", values="value")
+    noise: Any = table[table.what == "noise"].pivot(index="s", columns="algorithm", values="value")
     assert noise.loc[3.0, "PG + KL"] > 100 * noise.loc[3.0, "GVPO"]
     cosine = table[table.what == "cosine"].pivot(index="s", columns="algorithm", values="value")
     assert cosine["PG + KL"].tolist() == pytest.approx([1.0] * 5, abs=1e-6)

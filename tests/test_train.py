@@ -6,6 +6,7 @@ import contextlib
 import gc
 import re
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ class Spy(Algorithm):
     """Another algorithm, with every batch that it prepared and every mini-batch that it had a loss of."""
 
     inner: Algorithm
-    prepared: list[Batch] = field(default_factory=list)
+    prepared: list[Any] = field(default_factory=list)
     updates: list[tuple[torch.Tensor, Batch]] = field(default_factory=list)
 
     @property
@@ -88,7 +89,7 @@ class Run:
 
 def config_of(*, seed=0, engine="cached", lr=3e-3, **settings) -> CellConfig:
     resources = {name: settings.pop(name) for name in [*settings] if name in Resources.model_fields}
-    defaults = {"benchmark": "few", "steps": 4, "prompts": 2, "samples": 4, "max_new_tokens": 6}
+    defaults: dict[str, Any] = {"benchmark": "few", "steps": 4, "prompts": 2, "samples": 4, "max_new_tokens": 6}
     return CellConfig(
         suite="test",
         label="x",
@@ -136,7 +137,7 @@ def assert_same_run(a: Run, b: Run) -> None:
         assert torch.equal(weight, b.weights[name]), name
 
 
-SETTINGS = {
+SETTINGS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "gvpo": (GVPO(), {"mini_batches": 2}),
     "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "steps": 6}),
     "kimi-with-history": (Kimi(), {"history_share": 0.5, "prompts": 3, "steps": 6}),
@@ -348,9 +349,14 @@ def test_history_fills_its_share_of_a_group_with_the_most_recent_samples(tmp_pat
 
 
 def test_each_epoch_makes_as_many_updates_as_mini_batches_and_the_old_log_probs_stay(tmp_path, monkeypatch):
-    updates = []
+    updates = list[int]()
     update = Learner.update
-    monkeypatch.setattr(Learner, "update", lambda self: updates.append(1) or update(self))
+
+    def counted(self):
+        updates.append(1)
+        return update(self)
+
+    monkeypatch.setattr(Learner, "update", counted)
     spy = Spy(GRPO())
     found = run(tmp_path, spy, steps=1, prompts=4, mini_batches=2, epochs=3)
     assert len(updates) == len(spy.updates) == 2 * 3
@@ -367,7 +373,7 @@ def test_each_epoch_makes_as_many_updates_as_mini_batches_and_the_old_log_probs_
 
 
 def test_metrics_of_a_step_are_means_over_its_updates(tmp_path):
-    losses = []
+    losses: list[float] = []
 
     @dataclass(frozen=True)
     class Counting(Algorithm):
@@ -551,11 +557,16 @@ def test_a_ratio_cap_puts_the_correction_into_the_batch_and_changes_nothing_wher
 def test_the_engine_is_told_when_the_trainer_needs_the_memory(tmp_path, monkeypatch):
     calls = []
     cached = ENGINES["cached"]
+
+    def noted(method):
+        def call(self, *arguments, **more):
+            calls.append(method.__name__)
+            return method(self, *arguments, **more)
+
+        return call
+
     for name in ("sync", "generate", "release_memory"):
-        method = getattr(cached, name)
-        monkeypatch.setattr(
-            cached, name, lambda self, *a, _m=method, _n=name, **k: (calls.append(_n), _m(self, *a, **k))[1]
-        )
+        monkeypatch.setattr(cached, name, noted(getattr(cached, name)))
     run(tmp_path, GRPO(), steps=4, refresh_every=2)
     once = ["generate", "release_memory"]
     # Before all else too: the models that it makes must fit.

@@ -28,7 +28,7 @@ def suite():
 def test_trials_are_as_many_for_each_algorithm_and_lie_in_the_ranges(suite, label):
     found = trials(suite, label)
     assert len(found) == suite.tuning.trials
-    spaces = {f.name: f.metadata["search"] for f in dataclasses.fields(ALGORITHMS[label])}
+    spaces = {f.name: f.metadata["search"] for f in dataclasses.fields(ALGORITHMS[label])}  # type: ignore[arg-type]
     searched = {name for name, space in spaces.items() if space is not None}
     for trial in found:
         for name in ("lr", "max_norm"):

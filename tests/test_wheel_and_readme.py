@@ -26,11 +26,11 @@ def test_readmes_algorithm_runs_beside_the_suites(suite_file, tmp_path, quick_wo
     assert shown, "the section shows no `gvpo-bench sweep … --algorithm file.py:Class --set …`"
     path = tmp_path / shown[1]
     path.write_text(code[1], encoding="utf-8")
-    code = command(
+    exit_code = command(
         "sweep", suite_file, "--algorithm", f"{path}:{shown[2]}", "--set", shown[3],
         "--set", "train.steps=2", "--seeds", 1, "--workers", 1, "--out", tmp_path,
     )  # fmt: skip
-    assert code == 0
+    assert exit_code == 0
     found = table(tmp_path)
     assert sorted(found.index) == sorted(["base", "gvpo", "ppo", shown[2].lower()])
     assert found.loc[shown[2].lower(), "status"] == "finished"

@@ -58,6 +58,8 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Disagreement:
+    """A response whose verdict is not the recorded one."""
+
     id: str | int
     expected: bool
     verdict: Verdict

@@ -55,6 +55,7 @@ class EngineLM(TemplateLM):
 
     @property
     def eot_token_id(self) -> int:
+        """The tokenizer's EOS."""
         return int(self.tokenizer.eos_token_id)
 
     @property
@@ -71,13 +72,16 @@ class EngineLM(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
+        """Names the tokenizer in lm-eval's cache of requests."""
         return self.lm.source.replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Token ids of a text, with one BOS at most."""
         ids = self.tokenizer(string, add_special_tokens=add_special_tokens is not False)["input_ids"]
         return without_second_bos(ids, self.tokenizer)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as the text of a prompt."""
         chat_template_of(self.tokenizer)
         text: str = self.tokenizer.apply_chat_template(
             chat_history,

@@ -55,6 +55,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return next(self.model.parameters()).device
 
     def prompt_ids(self, problems: Sequence[Problem]) -> list[list[int]]:

@@ -104,10 +104,12 @@ class PolicyModel(nn.Module):
         return to_rows(logp_M), None if entropy_M is None else to_rows(entropy_M)
 
     def needs_chunks(self, rows: Rows) -> bool:
+        """Whether the rows have more tokens to score than a chunk holds."""
         start = int(rows.prompt_length_N.min()) - 1
         return self.chunk is not None and len(rows) * (rows.input_ids_NL.shape[1] - start) > self.chunk
 
     def split(self, x_M: Tensor) -> tuple[Tensor, ...]:
+        """Chunks of at most `chunk` tokens."""
         assert self.chunk is not None
         return x_M.split(self.chunk)
 

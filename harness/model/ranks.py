@@ -45,9 +45,11 @@ class Ranks:
 
     @property
     def alone(self) -> bool:
+        """Whether this process is the only rank."""
         return self.size == 1
 
     def barrier(self) -> None:
+        """Returns when every rank has come here."""
         if not self.alone:
             dist.barrier()
 

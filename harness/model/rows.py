@@ -53,6 +53,7 @@ class Rows:
 
     @property
     def response_mask_NT(self) -> Tensor:
+        """True on response tokens, False on padding."""
         device = self.input_ids_NL.device
         return torch.arange(self.T, device=device) < self.response_length_N.to(device)[:, None]
 

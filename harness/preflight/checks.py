@@ -41,4 +41,5 @@ def suites_of(suite: Suite) -> list[Suite]:
 
 
 def evaluated(suite: Suite) -> list[Benchmark]:
+    """The benchmarks of a suite's evaluation, the hard ones last."""
     return [load_benchmark(name) for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks)]

@@ -230,6 +230,7 @@ def needs_of(cell: Cell) -> Needs:
 
 
 def check_positions(config: CellConfig, prompts: Prompts) -> None:
+    """Raises ValueError where the longest prompt and response have more tokens than the model has positions."""
     model = from_pretrained(AutoConfig, config.model)
     limits = {"train": config.train.max_new_tokens}
     limits["evaluation"] = config.evaluation.max_new_tokens or config.train.max_new_tokens

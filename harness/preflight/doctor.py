@@ -229,6 +229,7 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
 
 
 def table_of(checks: Sequence[Check], title: str) -> Table:
+    """The checks as a table for the terminal."""
     table = Table(title=title, box=rich.box.SIMPLE_HEAD)
     for name in ("check", "", "found", "what to do"):
         table.add_column(name)

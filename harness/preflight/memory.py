@@ -27,6 +27,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
+        """The most bytes at any one time."""
         within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
         return max([within, *(sum(parts.values()) for parts in self.between.values())])
 

@@ -46,6 +46,7 @@ class PointCell(RecordedCell):
 
     @property
     def point(self) -> str:
+        """The point of the ablation, by its folder."""
         return self.folder.parent.name
 
     @property
@@ -55,10 +56,12 @@ class PointCell(RecordedCell):
 
     @property
     def name(self) -> str:
+        """Of the cell's folder, inside that of its point."""
         return f"{self.point}/{self.folder.name}"
 
     @property
     def algorithm(self) -> str:
+        """The row of the table: point and label, or the base."""
         return self.label if self.label == "base" else f"{self.point}/{self.label}"
 
 
@@ -248,6 +251,7 @@ def make_notes(
     headings: Mapping[str, str],
     names: Mapping[str, str],
 ) -> list[str]:
+    """The lines below the table: what was varied, seeds, failures and how numbers were made."""
     table = report.table
     tested = int(table[["point_p_value", "algorithm_p_value"]].notna().to_numpy().sum())
     points = "; ".join(f"{point.label}: {', '.join(point.set) or 'as the suite'}" for point in ablation.points)

@@ -30,6 +30,7 @@ def k_text(evaluation: dict[str, Any], benchmark: str | None = None) -> str:
 
 
 def difference_heading(table: pd.DataFrame, baseline: str | None) -> str:
+    """The heading of the column of differences to the baseline."""
     return f"Δ to {table.set_index('algorithm')['name'].get(baseline, '')}"
 
 
@@ -39,6 +40,7 @@ def is_significant(table: pd.DataFrame, baseline: str | None) -> dict[str, list[
 
 
 def with_interval(value: float, low: float, high: float, decimals: int, sign: str = "") -> str:
+    """Value ± half the width of its interval; empty where there is no value."""
     if pd.isna(value):
         return ""
     text = f"{value:{sign}.{decimals}f}".replace("-", "−")
@@ -53,10 +55,12 @@ def interval_texts(table: pd.DataFrame, value: str, ci: str, decimals: int, sign
 
 
 def plain(value: Any, spec: str) -> str:
+    """The number in a format spec; empty where there is none."""
     return "" if pd.isna(value) else f"{value:{spec}}"
 
 
 def tokens(value: float) -> str:
+    """A number of tokens in three digits and a unit."""
     if pd.isna(value):
         return ""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

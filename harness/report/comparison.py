@@ -39,14 +39,17 @@ class RecordedCell:
 
     @property
     def name(self) -> str:
+        """Of the cell's folder."""
         return self.folder.name
 
     @property
     def algorithm(self) -> str:
+        """The label of the suite's entry, or "base"."""
         return str(self.manifest["algorithm"])
 
     @property
     def finished(self) -> bool:
+        """Whether the cell came to its end without failing."""
         return bool(self.manifest["status"] == "finished")
 
     def config(self, *keys: str) -> Any:
@@ -220,6 +223,7 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def token_columns(tokens: dict[str, int]) -> dict[str, float]:
+    """A cell's ledger of tokens as the columns of table.csv."""
     return {
         "generated_tokens": tokens["generated"],
         "trained_tokens": tokens["trained"],
@@ -228,6 +232,7 @@ def token_columns(tokens: dict[str, int]) -> dict[str, float]:
 
 
 def columns(value: str, ci: str, interval: Interval) -> dict[str, float]:
+    """An interval as the three columns of table.csv."""
     return {value: interval.mean, f"{ci}_low": interval.low, f"{ci}_high": interval.high}
 
 
@@ -295,6 +300,7 @@ def benchmark_rows(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def column_order(benchmarks: Sequence[str]) -> list[str]:
+    """The columns of table.csv in their order."""
     each = [f"avg_at_k_{name}" for name in benchmarks] if len(benchmarks) > 1 else []
     triples = [
         ("avg_at_k", "ci"),

@@ -39,12 +39,16 @@ FIRST = ("gvpo", "grpo", "ppo", "dpo", "kimi", "pg")  # these look the same in t
 
 
 class Style(NamedTuple):
+    """How an algorithm is drawn, the same in every figure."""
+
     color: Any
     marker: str
     dashes: Any
 
 
 class Drawing(NamedTuple):
+    """A figure with the name of its file and its caption."""
+
     name: str
     caption: str
     figure: Figure
@@ -104,6 +108,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> None:
+    """Puts the legend of the algorithms to the right of the figure."""
     handles = [
         Line2D(
             [],

@@ -118,6 +118,7 @@ def over_steps(
     names: dict[str, str],
     style: dict[str, Style],
 ) -> Figure:
+    """A metric over training steps: each algorithm's mean over its seeds, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
     for index, label in enumerate(order):
@@ -130,6 +131,7 @@ def over_steps(
 
 
 def over_tokens(curves: pd.DataFrame, order: list[str], names: dict[str, str], style: dict[str, Style]) -> Figure:
+    """The mean training reward over generated tokens, as far as all of an algorithm's seeds went, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
     shown = curves[curves["algorithm"].isin(order)]
@@ -164,6 +166,7 @@ def final_scores(
     k: str,
     baseline: str | None,
 ) -> Figure:
+    """Each algorithm's final score with its interval and its seeds."""
     rows = scored[scored["algorithm"] != "base"].reset_index(drop=True)
     base = scored[scored["algorithm"] == "base"]
     panels = [("avg_at_k", "ci", f"avg@{k}")]

@@ -74,6 +74,7 @@ LATEX = {
 
 
 def escape_latex(text: str) -> str:
+    """Text in which no character is a command of LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
 
 

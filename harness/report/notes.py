@@ -97,6 +97,7 @@ def tuning_note(cells: Sequence[RecordedCell], names: dict[str, str]) -> str:
 
 
 def seed_notes(cells: Sequence[RecordedCell]) -> list[str]:
+    """Which seeds there are, and what one is."""
     seeds = sorted({cell.manifest["seed"] for cell in cells if cell.algorithm != "base"})
     if not seeds:
         return []

@@ -16,6 +16,7 @@ from harness.report.notes import settings_text
 
 
 def make_page(suite: str, markdown: str, drawings: Sequence[figures.Drawing], cells: Sequence[RecordedCell]) -> str:
+    """The suite's README.md: tables, figures and how they were made."""
     pictures = [
         f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"
         for drawing in drawings
@@ -42,6 +43,7 @@ def shorten(command: Sequence[str]) -> list[str]:
 
 
 def commit(manifest: dict[str, Any]) -> str:
+    """The commit that a manifest records."""
     git = manifest["git"] or {}
     return f"{git.get('commit') or 'none'}{', with uncommitted changes' if git.get('dirty') else ''}"
 

@@ -34,6 +34,7 @@ class LocalEngine(ABC):
         self.eos_ids = torch.tensor(list(eos_ids))
 
     def sync(self, policy: PolicyModel) -> None:
+        """See `Engine`."""
         self.model = policy.model
 
     def release_memory(self) -> None:
@@ -50,6 +51,7 @@ class LocalEngine(ABC):
         max_new_tokens: int,
         seeds: Sequence[int],
     ) -> list[list[Response]]:
+        """See `Engine`."""
         uniform_NT = torch.cat(
             [
                 torch.rand(count, max_new_tokens, generator=generator("engine", seed), dtype=torch.float64)

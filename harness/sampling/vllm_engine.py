@@ -277,6 +277,7 @@ class VLLMEngine:
         return groups
 
     def release_memory(self) -> None:
+        """See `Engine`."""
         if not self.asleep and isinstance(self.sampler, VLLM) and self.sampler.can_sleep:
             self.sampler.sleep()
             self.asleep = True

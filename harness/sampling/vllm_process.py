@@ -56,10 +56,12 @@ class VLLM:
             )
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replaces the weights by those of a checkpoint, by name."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self.llm.reset_prefix_cache()
 
     def load_file(self, file: str) -> None:
+        """Replaces the weights by those of a safetensors file."""
         self.llm.collective_rpc("load_safetensors", args=(file,))
         self.llm.reset_prefix_cache()
 
@@ -98,13 +100,16 @@ class VLLM:
         return [[float("nan") if at is None else at[token].logprob for token, at in found]]
 
     def sleep(self) -> None:
+        """Gives the GPU memory of weights and KV cache back."""
         self.llm.sleep(level=1)
 
     def wake(self) -> None:
+        """Takes that memory again."""
         torch.cuda.empty_cache()
         self.llm.wake_up()
 
     def close(self) -> None:
+        """Ends vLLM and gives its memory back."""
         core = self.llm.llm_engine.engine_core
         if self.among_ranks:  # the whole farewell would end the ranks' process group too
             core._finalizer.detach()

@@ -49,9 +49,11 @@ class Servers:
             raise
 
     def load_file(self, file: str) -> None:
+        """See `VLLM.load_file`."""
         self._all("load_file", [file] * len(self.servers))
 
     def sample(self, requests: Sequence[Mapping[str, Any]]) -> list[list[tuple[list[int], list[float]]]]:
+        """See `VLLM.sample`: the requests are shared out."""
         size = len(self.servers)
         parts = self._all("sample", [requests[place::size] for place in range(size)])
         return [parts[i % size][i // size] for i in range(len(requests))]
@@ -66,6 +68,7 @@ class Servers:
         return [server.reply(name) for server in self.servers]
 
     def close(self) -> None:
+        """Ends all servers."""
         for server in self.servers:
             server.close()
 
@@ -156,6 +159,7 @@ class Server:
         return "\n".join(lines) or "(empty)"
 
     def close(self) -> None:
+        """Ends the child and its workers, at once if it must."""
         self.socket.close()  # which the child takes as the end
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)

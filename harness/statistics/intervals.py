@@ -105,6 +105,7 @@ def interval(mean: float, variance: float, terms: list[tuple[float, int]], over:
 
 
 def check(scores: Sequence[Array]) -> None:
+    """Raises ValueError unless there are finite scores (seeds, problems) for each benchmark, with the same seeds."""
     if not scores:
         raise ValueError("no benchmark to average over; give one array of shape (seeds, problems) a benchmark")
     for index, score_SP in enumerate(scores):

@@ -24,6 +24,8 @@ class _Section(BaseModel):
 
 
 class Model(_Section):
+    """[model]: the weights that training starts from."""
+
     path: str = "embedded"
     """A transformers checkpoint by folder or hub id; "embedded" is trained on this machine and cached."""
     revision: str | None = None
@@ -37,6 +39,8 @@ class Model(_Section):
 
 
 class Train(_Section):
+    """[train]: the loop, the same for every algorithm."""
+
     benchmark: str
     """Whose problems are trained on."""
     limit: int | None = Field(None, ge=1)
@@ -102,6 +106,8 @@ class Optimizer(_Section):
 
 
 class VLLMSettings(_Section):
+    """[rollout.vllm]: where vLLM runs, and on how much memory."""
+
     mode: Literal["colocated", "server"] = "colocated"
     """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs that no rank of the cell
     trains on, or several where they allow it."""
@@ -131,6 +137,8 @@ class VLLMSettings(_Section):
 
 
 class Rollout(_Section):
+    """[rollout]: what draws the samples of training and evaluation."""
+
     engine: Literal["cached", "transformers", "vllm"] = "cached"
     """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`; "vllm" is
     vLLM, which gets the weights after every update."""
@@ -150,6 +158,7 @@ class Rollout(_Section):
 
     @property
     def vllm_or_default(self) -> VLLMSettings:
+        """The settings of vLLM, given or not."""
         return self.vllm or VLLMSettings()
 
 
@@ -157,6 +166,8 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class Evaluation(_Section):
+    """[evaluation]: what a checkpoint is scored on."""
+
     benchmarks: list[str] = Field(min_length=1)
     """The problems of the main score."""
     hard_benchmarks: list[str] = []
@@ -210,6 +221,8 @@ class Published(_Section):
 
 
 class Report(_Section):
+    """[report]: what the table compares with."""
+
     baseline: str
     """The label that differences are taken from."""
     published: list[Published] = []
@@ -250,6 +263,8 @@ class Resources(_Section):
 
 
 class Tuning(_Section):
+    """[tuning]: the trials behind the suite's hyper-parameters."""
+
     trials: int = Field(ge=1)
     """How many settings were tried for each algorithm."""
     benchmark: str
@@ -324,6 +339,8 @@ class Ablation(_Section):
 
 
 class AlgorithmEntry(_Section):
+    """[algorithms.<label>]: a row of the table."""
+
     algorithm: str | None = None
     """A name, `path/to/file.py:Class`, or an entry point; by default the entry's label."""
     optimizer: Optimizer
@@ -334,6 +351,8 @@ class AlgorithmEntry(_Section):
 
 
 class Suite(_Section):
+    """A suite's file."""
+
     name: str = Field(pattern=NAME)
     """Names the folders under results/."""
     seeds: int = Field(ge=1)

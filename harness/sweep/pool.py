@@ -46,6 +46,7 @@ class LocalPool:
         return f"{self.workers} worker{'s' if self.workers > 1 else ''}"
 
     def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        """See `Executor`."""
         shares = gpu_shares(most(cells).gpus, min(self.workers, len(cells)))
         with _Pool(shares, runs, command) as pool:
             yield from pool.run(cells)

@@ -81,6 +81,7 @@ class RayCluster:
         return f"Ray with {len(nodes)} nodes"
 
     def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        """See `Executor`."""
         with _Driver(cells, runs.resolve(), command) as driver:
             yield from driver.run()
 

@@ -38,6 +38,7 @@ class Problem:
 
     @property
     def n(self) -> int:
+        """Responses."""
         return self.reward_EN.shape[1]
 
     @property

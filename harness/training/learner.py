@@ -66,6 +66,7 @@ class Learner:
         shard(model, ranks)
 
     def refresh_sampler(self) -> None:
+        """Copies the trained weights into the sampling policy, where it is another."""
         if self.sampler.model is not self.policy:
             copy_weights(self.policy, self.sampler.model)
 
@@ -105,4 +106,5 @@ class Learner:
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
+    """AdamW over all parameters, without weight decay."""
     return torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)

@@ -126,6 +126,7 @@ def train(
 
 
 def spend_training(spent: Spent, rows: Rows, learner: Learner, *, extra_pass: bool) -> None:
+    """Adds to the ledger what one update on these rows costs."""
     tokens = int(rows.length_N.sum())
     spent.trained += tokens
     if extra_pass:

@@ -201,6 +201,7 @@ def test_a_sync_that_does_nothing_is_an_error_with_both_numbers(synced, model32,
     t = max(range(len(response)), key=lambda i: abs(trainer[i] - vllm[i]))
     assert f"token {t} of the probe" in str(failed.value)
     shown = re.search(r"has (\S+) nats in vLLM and (\S+) in the trainer", str(failed.value))
+    assert shown
     assert [float(number) for number in shown.groups()] == pytest.approx([vllm[t], trainer[t]], abs=1e-5)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train, _Section
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
+from harness.suite.points import Section
 
 
-class CellConfig(_Section):
+class CellConfig(Section):
     """Everything that one run is told."""
 
     suite: str

@@ -38,7 +38,7 @@ from harness.report.formats import terminal_table, to_latex, to_markdown
 from harness.report.notes import COST_NOTE, row_notes, score_notes, settings_text, tuning_note
 from harness.report.page import make_page
 from harness.statistics.intervals import MIN_SEEDS_TO_TEST, holm
-from harness.suite.config import Ablation
+from harness.suite.points import Ablation
 
 
 class PointCell(RecordedCell):

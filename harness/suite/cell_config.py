@@ -7,13 +7,14 @@ from typing import Any
 
 from harness.record.cell_folder import Hashes
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train, _Section
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
+from harness.suite.points import Section
 
 COEFFICIENTS = "coefficients"
 """The label of the job that compares the algorithms' gradient coefficients."""
 
 
-class CellConfig(_Section):
+class CellConfig(Section):
     """Everything that one run is told."""
 
     suite: str

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from benchmarks.errors import BenchError
+from harness.suite.points import NAME, Ablation, Section
 from harness.suite.rewards import REWARDS
 
 
@@ -17,13 +18,7 @@ class ConfigError(BenchError, ValueError):
     """A suite that cannot run. The message names the file, the key, and what would be right."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class Model(_Section):
+class Model(Section):
     """[model]: the weights that training starts from."""
 
     path: str = "embedded"
@@ -38,7 +33,7 @@ class Model(_Section):
     """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
 
 
-class Train(_Section):
+class Train(Section):
     """[train]: the loop, the same for every algorithm."""
 
     benchmark: str
@@ -90,7 +85,7 @@ class Train(_Section):
         return self
 
 
-class Optimizer(_Section):
+class Optimizer(Section):
     """AdamW; weight decay off."""
 
     lr: float = Field(gt=0.0)
@@ -105,7 +100,7 @@ class Optimizer(_Section):
     """AdamW's decay rates."""
 
 
-class VLLMSettings(_Section):
+class VLLMSettings(Section):
     """[rollout.vllm]: where vLLM runs, and on how much memory."""
 
     mode: Literal["colocated", "server"] = "colocated"
@@ -136,7 +131,7 @@ class VLLMSettings(_Section):
         return self
 
 
-class Rollout(_Section):
+class Rollout(Section):
     """[rollout]: what draws the samples of training and evaluation."""
 
     engine: Literal["cached", "transformers", "vllm"] = "cached"
@@ -165,12 +160,12 @@ class Rollout(_Section):
 _Count = Annotated[int, Field(ge=1)]
 
 
-class Evaluation(_Section):
+class Evaluation(Section):
     """[evaluation]: what a checkpoint is scored on."""
 
     benchmarks: list[str] = Field(min_length=1)
     """The problems of the main score."""
-    hard_benchmarks: list[str] = []
+    hard_benchmarks: list[str] = Field([])
     """The hard split: scored beside the main score, never mixed into it."""
     samples: Annotated[
         Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
@@ -207,7 +202,7 @@ class Evaluation(_Section):
         return self.samples if isinstance(self.samples, int) else self.samples[benchmark]
 
 
-class Published(_Section):
+class Published(Section):
     """Scores that others have published: shown apart from ours, since no protocol is quite another's."""
 
     label: str
@@ -220,16 +215,16 @@ class Published(_Section):
     """By our name of the benchmark, in percent."""
 
 
-class Report(_Section):
+class Report(Section):
     """[report]: what the table compares with."""
 
     baseline: str
     """The label that differences are taken from."""
-    published: list[Published] = []
+    published: list[Published] = Field([])
     """Reference rows below the table."""
 
 
-class Resources(_Section):
+class Resources(Section):
     """What a cell takes of machines: where, when and in which portions it is computed, never what (but for rounding).
 
     No hash covers it: what fails for want of memory goes on with other values, and finished cells stay.
@@ -262,7 +257,7 @@ class Resources(_Section):
         return f"{ranks}{self.cpus} CPU, {self.gpus} GPU"
 
 
-class Tuning(_Section):
+class Tuning(Section):
     """[tuning]: the trials behind the suite's hyper-parameters."""
 
     trials: int = Field(ge=1)
@@ -287,70 +282,19 @@ class Tuning(_Section):
         return self
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""Of suites and points, which are names of folders."""
-
-
-class Point(_Section):
-    """One value of the quantity that an ablation varies."""
-
-    label: str = Field(pattern=NAME)
-    """What tables call it, and its folder. On a numeric axis, the number."""
-    set: list[str] = []
-    """What differs from the suite, as --set takes it: "train.samples=4"."""
-
-
-class Ablation(_Section):
-    """The whole suite once for each point; the points differ in the keys that they set and in nothing else."""
-
-    quantity: str
-    """What is varied: a column of the table and the axis of the figure."""
-    axis: Literal["log", "linear", "categories"] = "categories"
-    """Of the figure; "log" and "linear" read the points' labels as numbers."""
-    reference: str
-    """The label of the point that the others are compared with."""
-    note: str | None = None
-    """A sentence for the report, such as what was tuned at which point."""
-    points: list[Point] = Field(min_length=2)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Ablation:
-        labels = [point.label for point in self.points]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"points: two of them have one label; the labels are {', '.join(labels)}")
-        if self.reference not in labels:
-            raise ValueError(f"reference = {self.reference!r} is not one of the points: {', '.join(labels)}")
-        if self.axis != "categories":
-            for label in labels:
-                try:
-                    positive = float(label) > 0
-                except ValueError:
-                    raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
-                if self.axis == "log" and not positive:
-                    raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
-        for point in self.points:
-            for override in point.set:
-                if not override.startswith(("train.", "rollout.", "resources.", "algorithms.")):
-                    raise ValueError(
-                        f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
-                        "rollout, resources and algorithms"
-                    )
-        return self
-
-
-class AlgorithmEntry(_Section):
+class AlgorithmEntry(Section):
     """[algorithms.<label>]: a row of the table."""
 
     algorithm: str | None = None
     """A name, `path/to/file.py:Class`, or an entry point; by default the entry's label."""
     optimizer: Optimizer
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field({})
     """Hyper-parameters that differ from the class's defaults."""
     tuned: bool = True
     """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
 
 
-class Suite(_Section):
+class Suite(Section):
     """A suite's file."""
 
     name: str = Field(pattern=NAME)

@@ -1,0 +1,65 @@
+"""What a section of a suite is, and the section [ablation]: what is varied, and its points. Does not import torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Of suites and points, which are names of folders."""
+
+
+class Section(BaseModel):
+    """A table of a suite's file: a key has a field of its type, an unknown one is an error, nothing changes later."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Point(Section):
+    """One value of the quantity that an ablation varies."""
+
+    label: str = Field(pattern=NAME)
+    """What tables call it, and its folder. On a numeric axis, the number."""
+    set: list[str] = []
+    """What differs from the suite, as --set takes it: "train.samples=4"."""
+
+
+class Ablation(Section):
+    """The whole suite once for each point; the points differ in the keys that they set and in nothing else."""
+
+    quantity: str
+    """What is varied: a column of the table and the axis of the figure."""
+    axis: Literal["log", "linear", "categories"] = "categories"
+    """Of the figure; "log" and "linear" read the points' labels as numbers."""
+    reference: str
+    """The label of the point that the others are compared with."""
+    note: str | None = None
+    """A sentence for the report, such as what was tuned at which point."""
+    points: list[Point] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Ablation:
+        labels = [point.label for point in self.points]
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"points: two of them have one label; the labels are {', '.join(labels)}")
+        if self.reference not in labels:
+            raise ValueError(f"reference = {self.reference!r} is not one of the points: {', '.join(labels)}")
+        if self.axis != "categories":
+            for label in labels:
+                try:
+                    positive = float(label) > 0
+                except ValueError:
+                    raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
+                if self.axis == "log" and not positive:
+                    raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
+        for point in self.points:
+            for override in point.set:
+                if not override.startswith(("train.", "rollout.", "resources.", "algorithms.")):
+                    raise ValueError(
+                        f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
+                        "rollout, resources and algorithms"
+                    )
+        return self

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -269,3 +271,32 @@ def test_environment_names_versions_hardware_and_commit_and_is_json():
     assert {"python", "torch", "transformers", "math-verify"} <= set(found["versions"])
     assert found["hardware"]["cores"] >= 1
     assert found["git"] is None or len(found["git"]["commit"]) == 40
+
+
+def test_manifest_names_the_gpus_that_the_process_sees_with_driver_and_cuda(monkeypatch):
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 2,
+        get_device_properties=lambda i: SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=85_017_493_504),
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0")))
+    asked = []
+
+    def nvidia_smi(command, **options):
+        asked.append(command[0])
+        if command[0] != "nvidia-smi":
+            raise OSError
+        return SimpleNamespace(stdout="590.44.01\n590.44.01\n")
+
+    monkeypatch.setattr("harness.record.environment.subprocess.run", nvidia_smi)
+    found = environment()["hardware"]
+    assert found["gpus"] == ["NVIDIA H100 80GB HBM3 (85 GB)"] * 2
+    assert (found["driver"], found["cuda"]) == ("590.44.01", "13.0")
+    assert "nvidia-smi" in asked
+    json.dumps(found)
+
+
+def test_machine_without_a_gpu_names_none(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    found = environment()["hardware"]
+    assert (found["gpus"], found["driver"], found["cuda"]) == ([], None, None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -215,6 +218,15 @@ def test_sign_flip_holds_its_level() -> None:
     random = np.random.default_rng(1)
     rejections = sum((sign_flip_test(random.normal(0, 1, 12)) or 0) < 0.05 for _ in range(1000))
     assert 30 <= rejections <= 70  # 50 ± 3 standard errors of 7
+
+
+@given(st.lists(st.integers(-40, 40), min_size=12, max_size=12))
+@settings(max_examples=20, deadline=None)
+def test_sums_that_tie_in_exact_arithmetic_are_ties_of_the_sign_flip_test(wins: list[int]) -> None:
+    """Differences of scores are multiples of one over the number of samples, so many of the 4,096 sums are equal."""
+    patterns = itertools.product((1, -1), repeat=12)
+    extreme = sum(abs(sum(map(operator.mul, signs, wins))) >= abs(sum(wins)) for signs in patterns)
+    assert sign_flip_test(np.array(wins) / 1536) == extreme / 4096
 
 
 def test_holm_by_hand() -> None:

@@ -7,6 +7,7 @@ import datetime
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,26 @@ def _hardware() -> dict[str, Any]:
             if line.startswith("model name"):
                 cpu = line.partition(":")[2].strip()
                 break
-    return {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    machine = {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    return machine | _gpus()
+
+
+def _gpus() -> dict[str, Any]:
+    """The GPUs that this process sees, their driver, and the CUDA version of torch; nothing of a GPU that it doesn't.
+
+    torch is asked where it is loaded already: a process without it computes on no GPU.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {"gpus": [], "driver": None, "cuda": None}
+    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    driver = None
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
+        driver = done.stdout.splitlines()[0].strip() if done.stdout.strip() else None
+    names = [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in found]
+    return {"gpus": names, "driver": driver, "cuda": torch.version.cuda}
 
 
 def _git() -> dict[str, Any] | None:

@@ -109,6 +109,6 @@ def seed_notes(cells: Sequence[RecordedCell]) -> list[str]:
 
 
 def settings_text(values: dict[str, Any]) -> str:
-    """Keys and values in one line; what is null is left out."""
+    """Keys and values in one line; what is null or empty is left out."""
     texts = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in values.items()}
-    return ", ".join(f"{key} {text}" for key, text in texts.items() if text is not None)
+    return ", ".join(f"{key} {text}" for key, text in texts.items() if text not in (None, ""))

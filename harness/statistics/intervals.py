@@ -147,8 +147,8 @@ def sign_flip_test(difference_S: Array) -> float | None:
     n_seeds = len(difference_S)
     if n_seeds < MIN_SEEDS_TO_TEST:
         return None
-    # Equal sums, added in another order, are ties. scipy.stats.permutation_test allows for rounding in proportion to the
-    # observed mean alone, which passes ties by where that is small: p = .932 instead of .951 in one published row.
+    # Equal sums, added in another order, are ties. scipy.stats.permutation_test allows for rounding in proportion to
+    # the observed mean alone, and so misses ties where that is small: .932 instead of .951 in one published row.
     tolerance = 1e-12 * float(np.abs(difference_S).sum())
     observed = abs(float(difference_S.sum())) - tolerance
     if n_seeds <= EXACT_UP_TO:

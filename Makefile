@@ -84,4 +84,4 @@ test-vllm: .venv-vllm/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-trl .venv-vllm
+	rm -rf .venv .venv-*

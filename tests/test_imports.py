@@ -1,6 +1,7 @@
 """Who may import whom."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,16 @@ def files(folder):
     found = sorted((ROOT / folder).rglob("*.py"))
     assert found, f"{folder}/ holds no Python file"
     return [pytest.param(path, id=str(path.relative_to(ROOT))) for path in found]
+
+
+@pytest.mark.parametrize("path", files("algorithms") + files("benchmarks") + files("harness"))
+def test_every_module_can_be_imported_where_its_extra_is_installed(path):
+    try:
+        importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    except ModuleNotFoundError as error:
+        if error.name not in {"lm_eval", "ray", "vllm"}:
+            raise
+        pytest.skip(f"{error.name} is not installed")
 
 
 @pytest.mark.parametrize("path", files("algorithms") + files("benchmarks"))

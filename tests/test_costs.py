@@ -80,6 +80,8 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     }
     assert memory.rollout["KV cache"] == 256 * 2048 * 57_344  # 30 GB
     assert memory.peak == sum(memory.resident.values()) + sum(memory.training.values())
+    # the base that the evaluation's KL is from is the reference too
+    assert memory_of(gvpo.config, size, ALGORITHMS["dpo"]().needs, longest=2048, whole=80e9) == memory
     # a critic is a second model without output layer but for one value: weights, moments, gradients
     more = memory_of(ppo.config, size, ALGORITHMS["ppo"]().needs, longest=2048, whole=80e9)
     critic = 4 * (size.body + 3584 + 1)

@@ -60,6 +60,19 @@ def test_kl_in_chunks_is_that_of_all_logits_at_once(model64, token_budget):
     close(found, expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_log_likelihoods_in_chunks_are_those_of_all_logits_at_once(model64, chunk, temperature):
+    # The third row's response is what greedy decoding gives, so that both answers occur.
+    greedy = model64.generate(torch.tensor([PROMPTS[2]]), max_new_tokens=3, do_sample=False)[0, len(PROMPTS[2]) :]
+    rows = Rows.of(PROMPTS, [*RESPONSES[:2], greedy.tolist(), RESPONSES[3]], "cpu")
+    expected, found = (
+        Scorer(PolicyModel(model64, at_once), temperature=temperature).loglikelihood(rows) for at_once in (None, chunk)
+    )
+    close(found[0], expected[0])
+    assert found[1].tolist() == expected[1].tolist() == [False, False, True, False]
+
+
 class Largest(TorchDispatchMode):
     """The largest number of elements that any tensor had which an operation made."""
 
@@ -105,6 +118,19 @@ def test_chunked_log_probs_and_their_gradient_need_an_eighth_of_the_memory_of_al
 
     assert largest(None) >= tokens * 8192
     assert largest(chunk) <= tokens * 8192 / 8
+
+
+def test_chunked_log_likelihoods_need_an_eighth_of_the_memory_of_all_logits():
+    model, tokens = large_vocabulary(), 512
+    rows = Rows.of([[1]] * 2, [list(range(2, 2 + tokens // 2))] * 2, "cpu")
+
+    def largest(chunk: int | None) -> int:
+        with Largest() as seen:
+            Scorer(PolicyModel(model, chunk)).loglikelihood(rows)
+        return seen.numel
+
+    assert largest(None) >= tokens * 8192
+    assert largest(tokens // 9) <= tokens * 8192 / 8
 
 
 def test_logits_are_computed_all_at_once_where_they_are_few(model32):

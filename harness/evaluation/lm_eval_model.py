@@ -27,6 +27,7 @@ from harness.evaluation.eval_settings import EvalSettings, Output
 from harness.evaluation.evaluation_run import ResultFolder, engine_settings
 from harness.evaluation.task_folder import own_tasks
 from harness.model.language import CHAT_DATE, LanguageModel, chat_template_of, load_model, without_second_bos
+from harness.model.policy import PolicyModel, logprob_chunk
 from harness.model.rows import Rows, micro_batches
 from harness.model.scorer import Scorer
 from harness.record.files import write_json
@@ -37,6 +38,9 @@ from harness.suite.config import ConfigError, Model
 DEFAULT_MAX_NEW_TOKENS = 256
 """Limit of a response where a task sets none: lm-eval's own default for transformers models."""
 
+TOKEN_BUDGET = 16384
+"""Tokens of a forward pass, as in a sweep."""
+
 NEUTRAL = {"top_p": (1, None), "top_k": (0, -1, None), "min_p": (0, None), "repetition_penalty": (1, None)}
 """Sampling settings that our engines do not have, with the values that mean nothing."""
 
@@ -45,7 +49,14 @@ class EngineLM(TemplateLM):
     """A checkpoint as lm-eval sees it: text in, text or log-likelihoods (nats) out."""
 
     def __init__(
-        self, lm: LanguageModel, engine: Engine, scorer: Scorer, *, batch: int, token_budget: int = 16384, seed: int = 0
+        self,
+        lm: LanguageModel,
+        engine: Engine,
+        scorer: Scorer,
+        *,
+        batch: int,
+        token_budget: int = TOKEN_BUDGET,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.lm, self.engine, self.scorer = lm, engine, scorer
@@ -246,7 +257,8 @@ def run_tasks(
     if missing:
         lm = load_model(model.model_copy(update={"template": "none"}))
         with open_engine(rollout, resources, lm.model, eos_ids=lm.eos_ids, precision=model.precision) as sampler:
-            adapter = EngineLM(lm, sampler, Scorer(lm.model), batch=batch, seed=settings.seed)
+            policy = PolicyModel(lm.model, logprob_chunk(lm.model, 0, TOKEN_BUDGET))
+            adapter = EngineLM(lm, sampler, Scorer(policy), batch=batch, seed=settings.seed)
             for name in missing:
                 result = lm_eval.simple_evaluate(
                     model=adapter,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.model.policy import Critic, PolicyModel, autocast
+from harness.model.policy import Critic, PolicyModel, autocast, token_logp
 from harness.model.ranks import ALONE, Ranks, gathered
 from harness.model.rows import Rows, micro_batches
 
@@ -95,11 +95,22 @@ class Scorer:
     @torch.no_grad()
     def loglikelihood(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Σ_t log π of each response in nats, and whether each of its tokens is the most likely one, [N] both."""
-        logits_NTV, _ = self._run(rows, self.temperature, output="logits")
-        targets_NT, mask_NT = rows.response_ids_NT, rows.response_mask_NT
-        logp_NT = logits_NTV.log_softmax(-1).gather(-1, targets_NT[..., None])[..., 0]
-        greedy_NT = logits_NTV.argmax(-1) == targets_NT
-        return torch.where(mask_NT, logp_NT, 0.0).sum(-1), (greedy_NT | ~mask_NT).all(-1)
+
+        def scored(logits_V: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+            return token_logp(logits_V, ids, False)[0], logits_V.argmax(-1) == ids
+
+        ids_NT, mask_NT = rows.response_ids_NT, rows.response_mask_NT
+        if self.model.chunk is None:
+            logits_NTV, _ = self._run(rows, self.temperature, output="logits")
+            logp_NT, greedy_NT = scored(logits_NTV, ids_NT)
+            return torch.where(mask_NT, logp_NT, 0.0).sum(-1), (greedy_NT | ~mask_NT).all(-1)
+        hidden_MH, _ = self._run(rows, output="hidden")
+        with gathered(self.model), self._autocast(hidden_MH.device):
+            pieces = zip(self.model.split(hidden_MH), self.model.split(ids_NT[mask_NT]), strict=True)
+            found = [scored(self.model.head(h, self.temperature), ids_C) for h, ids_C in pieces]
+        logp_M, greedy_M = (torch.cat(parts) for parts in zip(*found, strict=True))
+        logp_NT = logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
+        return logp_NT.sum(-1), torch.ones_like(mask_NT).masked_scatter(mask_NT, greedy_M).all(-1)
 
     @torch.no_grad()
     def _in_micro_batches(self, work: Callable[[Rows], Tensor], rows: Rows, token_budget: int) -> Tensor:

@@ -56,9 +56,10 @@ def memory_of(
     """Of each of `ranks` GPUs of `whole` bytes.
 
     Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
-    a pass. What is trained or scored is sharded; what samples is whole on each rank, and a copy of the policy where it
-    is stale or the policy is sharded, but for vLLM, which takes the weights from the shards. vLLM takes its fraction of
-    the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
+    a pass. What is trained or scored is sharded, and the base is the reference too; what samples is whole on each rank,
+    and a copy of the policy where it is stale or the policy is sharded, but for vLLM, which takes the weights from the
+    shards. vLLM takes its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs
+    are others.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
@@ -84,7 +85,6 @@ def memory_of(
             "policy": shard,
             "Adam": 2 * shard,
             "base, for the KL": shard,
-            "reference": shard if needs.reference else 0.0,
             "sampling policy": weights
             if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
             else 0.0,
@@ -108,7 +108,7 @@ def memory_of(
         resident["vLLM"] = share if vllm.sleep is False else 0.0
     between: dict[str, dict[str, float]] = {}
     if config.label != BASE and ranks > 1:
-        shards = {name: resident[name] for name in ("base, for the KL", "reference")} | {"critic": critic}
+        shards = {"base, for the KL": shard, "critic": critic}
         asleep = {"vLLM": resident.get("vLLM", 0.0)}
         between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
         between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}

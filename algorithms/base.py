@@ -139,7 +139,7 @@ class Needs:
     """What an algorithm asks of the harness. It belongs to the instance, since it depends on hyper-parameters."""
 
     reference: bool = False
-    """Log-probs under the frozen base policy."""
+    """Log-probs under the frozen base policy. Always with the anchor 'reference'."""
     critic: bool = False
     """Values from a critic, which the harness trains on the gradient of the loss with respect to them."""
     entropy: bool = False
@@ -151,6 +151,10 @@ class Needs:
     off_policy: bool = False
     """Right whatever policy sampled, without importance weights: truncated importance sampling, whose weights would
     break that (GVPO's coefficients of a group sum to zero), is refused."""
+
+    def __post_init__(self) -> None:
+        if self.anchor == "reference":
+            object.__setattr__(self, "reference", True)
 
 
 @dataclass(frozen=True)

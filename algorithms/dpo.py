@@ -43,13 +43,7 @@ class DPO(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        return Needs(
-            reference=self.anchor == "reference",
-            coupling="group",
-            anchor=self.anchor,
-            min_group_size=2,
-            off_policy=True,
-        )
+        return Needs(anchor=self.anchor, coupling="group", min_group_size=2, off_policy=True)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         log_ratio_GK = sequence_log_ratio(policy, batch, self.anchor)

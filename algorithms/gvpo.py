@@ -56,13 +56,7 @@ class GVPO(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        return Needs(
-            reference=self.anchor == "reference",
-            coupling="group",
-            anchor=self.anchor,
-            min_group_size=2,
-            off_policy=True,
-        )
+        return Needs(anchor=self.anchor, coupling="group", min_group_size=2, off_policy=True)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         valid_GK = batch.valid_GK

@@ -46,13 +46,7 @@ class Kimi(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        return Needs(
-            reference=self.anchor == "reference",
-            coupling="sequence",
-            anchor=self.anchor,
-            min_group_size=2,
-            off_policy=True,
-        )
+        return Needs(anchor=self.anchor, coupling="sequence", min_group_size=2, off_policy=True)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         log_ratio_GK = sequence_log_ratio(policy, batch, self.anchor)

@@ -48,13 +48,7 @@ class PolicyGradient(Algorithm):
 
     @property
     def needs(self) -> Needs:
-        return Needs(
-            reference=self.anchor == "reference",
-            coupling="group",
-            anchor=self.anchor,
-            min_group_size=2,
-            off_policy=not self.importance_weight,
-        )
+        return Needs(anchor=self.anchor, coupling="group", min_group_size=2, off_policy=not self.importance_weight)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         k_G1 = group_size(batch.valid_GK)

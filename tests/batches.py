@@ -75,11 +75,13 @@ def random_batch(
     off_policy: float = 0.3,
     padding: float = math.nan,
     ragged: bool = True,
+    signal: bool = False,
 ) -> tuple[PolicyOutput, Batch]:
     """Everything an algorithm may need, drawn at random. `off_policy` is the spread of each token's log-ratios in nats.
 
     If ragged, the first group is full, the last has one sample, and responses have from 1 to `tokens` tokens. Binary
-    rewards in even groups (so with ties), normal ones in odd groups.
+    rewards in even groups (so with ties), normal ones in odd groups. With `signal` every group has at least two samples
+    and no two equal rewards, none of which is a binary fraction.
     """
     random = torch.Generator().manual_seed(seed)
 
@@ -93,7 +95,7 @@ def random_batch(
     size_G, length_GK = torch.full((G,), K), torch.full((G, K), T)
     if ragged:
         size_G = integers(2, K, G) if K > 2 else size_G
-        size_G[0], size_G[-1] = K, 1
+        size_G[0], size_G[-1] = K, int(size_G[-1]) if signal else 1
         length_GK = integers(1, T, G, K)
     valid_GK = torch.arange(K) < size_G[:, None]
     mask_GKT = (torch.arange(T) < length_GK[..., None]) & valid_GK[..., None]
@@ -106,6 +108,10 @@ def random_batch(
     ref_GKT = logp_GKT + off_policy * normal(G, K, T)
     old_value_GKT = normal(G, K, T)
     value_GKT = old_value_GKT + 0.5 * normal(G, K, T)
+
+    if signal:
+        tenths_GK = torch.stack([torch.randperm(19, generator=random)[:K] - 9 for _ in range(G)])
+        rewards_GK = tenths_GK.double() / 10 + 0.03  # −0.87, −0.77, … 0.93
 
     def filled(x: Tensor) -> Tensor:
         return torch.where(mask_GKT if x.dim() == 3 else valid_GK, x, padding).to(dtype)
@@ -143,11 +149,16 @@ def tensors(x: Batch | PolicyOutput) -> dict[str, Tensor]:
     return {f.name: value for f in fields(x) if isinstance(value := getattr(x, f.name), Tensor)}
 
 
-def close(actual: Tensor, expected: Any, *, atol: float = 1e-12, rtol: float = 0.0) -> None:
-    """Asserts equality within a tolerance; `expected` may be a ragged list, which is zero where `actual` is padding."""
+def close(actual: Tensor, expected: Any, *, atol: float = 1e-12, rtol: float = 0.0, wrong: str = "") -> None:
+    """Asserts equality within a tolerance; `expected` may be a ragged list, which is zero where `actual` is padding.
+
+    `wrong` says what it means if they differ.
+    """
     if not isinstance(expected, Tensor):
         flat = isinstance(expected, (int, float))
         expected = (
             torch.tensor(expected, dtype=torch.float64) if flat else padded(expected, *actual.shape).nan_to_num(0.0)
         )
-    torch.testing.assert_close(actual, expected.to(actual.dtype), atol=atol, rtol=rtol)
+    torch.testing.assert_close(
+        actual, expected.to(actual.dtype), atol=atol, rtol=rtol, msg=lambda text: f"{wrong}: {text}" if wrong else text
+    )

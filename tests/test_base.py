@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.base import centred, covariance
+from algorithms.base import Needs, centred, covariance
 
 
 def test_centred_worked_example_and_its_gradient():
@@ -42,3 +42,9 @@ def test_equal_values_keep_the_gradient_of_their_deviation(value):
     y_GK, valid_GK = torch.tensor([[1.0, 2.0, 6.0]]), torch.ones(1, 3, dtype=torch.bool)
     (gradient_GK,) = torch.autograd.grad(covariance(x_GK, y_GK, valid_GK).sum(), x_GK)
     torch.testing.assert_close(gradient_GK, torch.tensor([[-1.0, -0.5, 1.5]]))
+
+
+def test_the_anchor_reference_needs_the_reference_and_no_other_anchor_does():
+    assert Needs(anchor="reference").reference
+    assert not Needs(anchor="old").reference
+    assert Needs(anchor="old", reference=True).reference  # for a term beside the anchor's

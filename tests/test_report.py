@@ -328,6 +328,12 @@ def test_algorithms_without_gradient_coefficients_are_named_with_the_reason(suit
     assert "figures/gradient_coefficients.svg" in page
 
 
+def test_comparison_of_coefficients_that_is_still_to_come_is_said(suite: Path) -> None:
+    write_small(suite)
+    report, _ = report_of(suite)
+    assert "Not in the figure of gradient coefficients: all (a sweep in one process" in report.path.read_text()
+
+
 def test_failed_comparison_of_coefficients_is_said_and_its_folder_is_no_cell(suite: Path) -> None:
     write_coefficients(suite, None, status="failed")
     CellFolder(suite / "coefficients").write_traceback("Traceback\nMemoryError: CUDA out of memory\n")

@@ -105,13 +105,16 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     return cells, unfinished
 
 
+NOT_COMPARED = "a sweep in one process compares them after its report, once the baseline has finished at seed 0"
+
+
 def load_coefficients(runs: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """The gradient coefficients of a suite's algorithms (see `harness.training.coefficients`), None where they were not
     to be had; and why, by the labels of the algorithms that are left out, or by "all"."""
     job = CellFolder(runs / COEFFICIENTS)
     manifest = job.manifest()
     if manifest is None:
-        return None, {}
+        return None, {"all": NOT_COMPARED}
     if manifest["status"] != "finished":
         return None, {"all": job.error()}
     return job.coefficients(), manifest["left_out"]

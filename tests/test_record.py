@@ -279,7 +279,9 @@ def test_manifest_names_the_gpus_that_the_process_sees_with_driver_and_cuda(monk
         device_count=lambda: 2,
         get_device_properties=lambda i: SimpleNamespace(name="NVIDIA H100 80GB HBM3", total_memory=85_017_493_504),
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0")))
+    cpu = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX512"))
+    fake = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"), backends=cpu)
+    monkeypatch.setitem(sys.modules, "torch", fake)
     asked = []
 
     def nvidia_smi(command, **options):
@@ -291,7 +293,7 @@ def test_manifest_names_the_gpus_that_the_process_sees_with_driver_and_cuda(monk
     monkeypatch.setattr("harness.record.environment.subprocess.run", nvidia_smi)
     found = environment()["hardware"]
     assert found["gpus"] == ["NVIDIA H100 80GB HBM3 (85 GB)"] * 2
-    assert (found["driver"], found["cuda"]) == ("590.44.01", "13.0")
+    assert (found["driver"], found["cuda"], found["kernels"]) == ("590.44.01", "13.0", "AVX512")
     assert "nvidia-smi" in asked
     json.dumps(found)
 

@@ -43,17 +43,21 @@ def _hardware() -> dict[str, Any]:
                 cpu = line.partition(":")[2].strip()
                 break
     machine = {"node": platform.node(), "cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
-    return machine | _gpus()
+    return machine | _seen_by_torch()
 
 
-def _gpus() -> dict[str, Any]:
-    """The GPUs that this process sees, their driver, and the CUDA version of torch; nothing of a GPU that it doesn't.
+def _seen_by_torch() -> dict[str, Any]:
+    """The instruction set of torch's CPU kernels, on which the last digits depend; the GPUs that this process sees, their
+    driver, and the CUDA version of torch.
 
-    torch is asked where it is loaded already: a process without it computes on no GPU.
+    torch is asked where it is loaded already: a process without it computes nothing.
     """
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return {"gpus": [], "driver": None, "cuda": None}
+    if torch is None:
+        return {"kernels": None, "gpus": [], "driver": None, "cuda": None}
+    kernels = {"kernels": torch.backends.cpu.get_cpu_capability()}
+    if not torch.cuda.is_available():
+        return {**kernels, "gpus": [], "driver": None, "cuda": None}
     found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     driver = None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
@@ -61,7 +65,7 @@ def _gpus() -> dict[str, Any]:
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
         driver = done.stdout.splitlines()[0].strip() if done.stdout.strip() else None
     names = [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in found]
-    return {"gpus": names, "driver": driver, "cuda": torch.version.cuda}
+    return {**kernels, "gpus": names, "driver": driver, "cuda": torch.version.cuda}
 
 
 def _git() -> dict[str, Any] | None:

@@ -47,8 +47,8 @@ def _hardware() -> dict[str, Any]:
 
 
 def _seen_by_torch() -> dict[str, Any]:
-    """The instruction set of torch's CPU kernels, on which the last digits depend; the GPUs that this process sees, their
-    driver, and the CUDA version of torch.
+    """The instruction set of torch's CPU kernels, on which the last digits depend; the GPUs that this process sees,
+    their driver, and the CUDA version of torch.
 
     torch is asked where it is loaded already: a process without it computes nothing.
     """

@@ -194,7 +194,7 @@ def test_figure_has_a_line_an_algorithm_told_apart_without_colour(runs):
     table = table.reset_index()
     names = {"gvpo": "GVPO", "grpo": "GRPO"}
     seeds = pd.DataFrame({"point": ["0.1"], "label": ["gvpo"], "avg_at_k": [0.6]})
-    drawing = figures.ablation(table, seeds, names, points=["0.1", "1"], quantity="β", axis="log", k="8")
+    drawing = figures.score_against_quantity(table, seeds, names, points=["0.1", "1"], quantity="β", axis="log", k="8")
     axes = drawing.figure.axes[0]
     assert axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0.1", "1"]

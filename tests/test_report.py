@@ -480,7 +480,7 @@ def no_hard_samples(suite: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (other_hash, r"mixes cells of different suites.*other: ppo-s0.*Move the cells"),
+        (other_hash, r"mixes cells of different suites.*other: ppo-s0.*evaluates their checkpoints.*move the cells"),
         (other_problems, r"base and ppo-s0 were not evaluated on the same problems"),
         (other_learning_rate, r"disagree on algorithm.optimizer \(gvpo-s.*gvpo-s3.*\)"),
         (no_hard_samples, r"ppo-s0.samples.parquet has no sample of arithmetic-hard"),

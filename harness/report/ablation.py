@@ -76,7 +76,7 @@ class AblationReport:
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
-    """RecordedCell folders without a manifest, and points without a cell."""
+    """Folders of cells without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
     significant: Mapping[str, list[bool]] = field(repr=False)
 
@@ -139,14 +139,16 @@ def write_ablation(
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, _ = seed_rows(scores)
-    table = rows(cells, scores, seeds, ablation, labels, baseline)
+    table = point_rows(cells, scores, seeds, ablation, labels, baseline)
     own = seeds.pop("algorithm").str.rpartition("/")
     seeds.insert(0, "point", own[0])
     seeds.insert(1, "label", own[2])
     names = dict(zip(table["label"], table["name"], strict=True))
     names = {label: names[label] for label in labels}
     k = k_text(evaluation)
-    drawing = figures.ablation(table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k)
+    drawing = figures.score_against_quantity(
+        table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k
+    )
 
     suite = runs.name
     headings = {
@@ -154,7 +156,7 @@ def write_ablation(
         "algorithm": f"Δ to {names[baseline]}",
     }
     where = {ablation.quantity: ["base", *table["point"][1:]], "algorithm": ["", *table["name"][1:]]}
-    scored = where | score_columns(table, k, headings)
+    scored = where | point_columns(table, k, headings)
     significant = {
         heading: [bool(p < SIGNIFICANT) for p in table[f"{question}_p_holm"]] for question, heading in headings.items()
     }
@@ -169,7 +171,7 @@ def write_ablation(
         shown=scored,
         significant=significant,
     )
-    notes = make_notes(cells, scores, report, ablation, headings, names)
+    notes = ablation_notes(cells, scores, report, ablation, headings, names)
     markdown = to_markdown(shown, significant, notes)
     write(out / "table.csv", table.to_csv(index=False))
     write(out / "seeds.csv", seeds.to_csv(index=False))
@@ -181,7 +183,7 @@ def write_ablation(
     return report
 
 
-def rows(
+def point_rows(
     cells: Sequence[PointCell],
     scores: Scores,
     seeds: pd.DataFrame,
@@ -223,7 +225,7 @@ def rows(
     )
 
 
-def score_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> TextTable:
+def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> TextTable:
     """The columns of the first table as text; a column that no row fills is left out."""
     scores = interval_texts(table, "avg_at_k", "ci", 3)
     shown = {
@@ -243,7 +245,7 @@ def score_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> T
     return {column: texts for column, texts in shown.items() if any(texts)}
 
 
-def make_notes(
+def ablation_notes(
     cells: Sequence[PointCell],
     scores: Scores,
     report: AblationReport,

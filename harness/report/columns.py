@@ -1,4 +1,4 @@
-"""The columns of the tables as text."""
+"""The columns of the tables as text: what a reader sees of the numbers of comparison.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ import pandas as pd
 from harness.suite.config import Published
 
 SIGNIFICANT = 0.05
-
-
 TOO_FEW = "too few seeds to test"
-
 
 TextTable = dict[str, list[str]]
 """Columns of text by their heading."""

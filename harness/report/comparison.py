@@ -99,8 +99,9 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     if len(by_hash) > 1:
         found = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
         raise ReportError(
-            f"{runs} mixes cells of different suites, which cannot be compared ({found}). "
-            "Move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
+            f"{runs} mixes cells of different suites, which cannot be compared ({found}). If some were evaluated with "
+            "other [evaluation] settings, run the sweep again: it evaluates their checkpoints and trains nothing. If "
+            "not, move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
         )
     return cells, unfinished
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,23 +20,12 @@ from matplotlib.lines import Line2D
 from harness.statistics.intervals import t_band
 
 DPI = 200
-
-
 GREY = "0.45"
-
-
 LIGHT = 0.35  # alpha of single seeds
-
-
 BAND = 0.15  # alpha of intervals drawn as areas
 
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
-
-
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)))
-
-
 FIRST = ("gvpo", "grpo", "ppo", "dpo", "kimi", "pg")  # these look the same in the figures of every suite
 
 
@@ -155,6 +146,7 @@ def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:
     )
 
 
-def arms(row: Any, column: str, ci: str) -> list[list[float]]:
-    """The lengths of an error bar below and above."""
-    return [[row[column] - row[f"{ci}_low"]], [row[f"{ci}_high"] - row[column]]]
+def arms(rows: pd.DataFrame | pd.Series[Any], column: str, ci: str) -> np.ndarray:
+    """The lengths of error bars below and above, [2, rows]; a single row is a Series."""
+    ends = (rows[column] - rows[f"{ci}_low"], rows[f"{ci}_high"] - rows[column])
+    return np.array([np.atleast_1d(length) for length in ends])

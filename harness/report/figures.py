@@ -1,7 +1,5 @@
-"""The figures of a report. Each is a matplotlib Figure of its own (no pyplot state), drawn from data frames alone.
-
-An algorithm has one colour, marker and line style in all figures, so they can be read side by side and in greyscale.
-Does not import torch.
+"""The figures of a report: what each shows. Each is a matplotlib Figure of its own (no pyplot state), drawn from data
+frames alone; how all of them look stands in drawing.py. Does not import torch.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ def draw(
     """All figures that the data allow, in the order of the page.
 
     Args:
-        table: a row per algorithm, the base among them (report.py's columns).
+        table: a row per algorithm, the base among them (`comparison.algorithm_rows`).
         seeds: a row per finished cell: algorithm, seed, avg_at_k, hard_avg_at_k, kl.
         curves: a row per finished cell and step: algorithm, seed, step, generated_tokens, reward, length.
         coefficients: a row per token of one batch and algorithm: algorithm, prompt, sample, token, reward, log_ratio,
@@ -183,16 +181,16 @@ def final_scores(
             axes.axvspan(base[f"{ci}_low"].iloc[0], base[f"{ci}_high"].iloc[0], color=GREY, alpha=BAND, linewidth=0)
             axes.axvline(base[column].iloc[0], color=GREY, linestyle="--", linewidth=1.2)
         for y, (_, row) in enumerate(rows.iterrows()):
-            look_of = style[row["algorithm"]]
+            own = style[row["algorithm"]]
             if column in seeds:
                 value_S = seeds.loc[seeds["algorithm"] == row["algorithm"], column]
-                light_points(axes, value_S, np.full(len(value_S), y + 0.26), look_of)
+                light_points(axes, value_S, np.full(len(value_S), y + 0.26), own)
             axes.errorbar(
                 row[column],
                 y,
                 xerr=arms(row, column, ci),
-                fmt=look_of.marker,
-                color=look_of.color,
+                fmt=own.marker,
+                color=own.color,
                 markersize=5.5,
                 capsize=3.5,
             )
@@ -221,17 +219,17 @@ def score_against_kl(
     for axes in (everything, zoom):
         shown = rows if axes is everything or steady.empty else steady
         for label in shown["algorithm"]:
-            own = seeds[seeds["algorithm"] == label]
-            light_points(axes, own["kl"], own["avg_at_k"], style[label])
+            single = seeds[seeds["algorithm"] == label]
+            light_points(axes, single["kl"], single["avg_at_k"], style[label])
         for _, row in shown.iterrows():
-            look_of = style[row["algorithm"]]
+            own = style[row["algorithm"]]
             axes.errorbar(
                 row["kl"],
                 row["avg_at_k"],
                 xerr=arms(row, "kl", "kl_ci"),
                 yerr=arms(row, "avg_at_k", "ci"),
-                fmt=look_of.marker,
-                color=look_of.color,
+                fmt=own.marker,
+                color=own.color,
                 markersize=7,
                 markeredgecolor="white",
                 markeredgewidth=0.6,
@@ -266,7 +264,7 @@ def score_against_kl(
     return figure
 
 
-def ablation(
+def score_against_quantity(
     table: pd.DataFrame,
     seeds: pd.DataFrame,
     names: dict[str, str],
@@ -305,7 +303,7 @@ def ablation(
             axes.errorbar(
                 x,
                 own["avg_at_k"],
-                yerr=[own["avg_at_k"] - own["ci_low"], own["ci_high"] - own["avg_at_k"]],
+                yerr=arms(own, "avg_at_k", "ci"),
                 color=style[label].color,
                 marker=style[label].marker,
                 linestyle=style[label].dashes if numeric else "none",

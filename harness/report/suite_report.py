@@ -1,4 +1,4 @@
-"""The table, figures and page of a suite, from its recorded cells.
+"""The tables, figures and page of a suite, from its recorded cells.
 
     runs/<suite>/<cell>/ → comparison.py: seeds and table → here: <suite>/table.*, figures/, README.md
 
@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import rich.box
-import rich.markup
 import rich.table
 
 from harness.record.files import write
@@ -62,7 +60,7 @@ class Report:
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
-    """RecordedCell folders without a manifest."""
+    """Folders of cells without a manifest."""
     k: str = field(repr=False)
     baseline: str | None = field(repr=False)
     k_of: Mapping[str, str] = field(repr=False)
@@ -140,7 +138,7 @@ def write_report(
     if published is None:
         recorded = newest(cells).config("report", "published") or []
         published = [Published.model_validate(row) for row in recorded]
-    notes = make_notes(cells, scores, report)
+    notes = suite_notes(cells, scores, report)
     shown = {
         "scores": score_columns(table, k, baseline, report.k_of),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
@@ -172,7 +170,7 @@ def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
     return cells[0].config("report", "baseline")
 
 
-def make_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -> list[str]:
+def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -> list[str]:
     """What a reader needs to judge the numbers, each note from the manifests."""
     table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]

@@ -69,7 +69,7 @@ def write_small(
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a suite's cells; figures are drawn but not rasterised, which takes most of a report's time."""
-    monkeypatch.setattr("harness.report.suite_report.encode", lambda figure, kind: kind.encode())
+    monkeypatch.setattr("harness.report.page.encode", lambda figure, kind: kind.encode())
     return tmp_path / "runs" / "small"
 
 

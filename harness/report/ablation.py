@@ -18,7 +18,6 @@ import pandas as pd
 import rich.table
 
 from harness.record.cell_folder import cell_folders
-from harness.record.files import write
 from harness.report import figures
 from harness.report.columns import SIGNIFICANT, TOO_FEW, TextTable, cost_columns, interval_texts, k_text, p_texts, plain
 from harness.report.comparison import (
@@ -33,11 +32,19 @@ from harness.report.comparison import (
     newest,
     seed_rows,
 )
-from harness.report.drawing import encode, place
-from harness.report.formats import terminal_table, to_latex, to_markdown
-from harness.report.notes import COST_NOTE, row_notes, score_notes, settings_text, tuning_note
-from harness.report.page import make_page
-from harness.statistics.intervals import MIN_SEEDS_TO_TEST, holm
+from harness.report.drawing import place
+from harness.report.formats import terminal_table
+from harness.report.notes import (
+    COST_NOTE,
+    difference_note,
+    row_notes,
+    score_notes,
+    settings_text,
+    tuning_note,
+    unfinished_notes,
+)
+from harness.report.page import publish
+from harness.statistics.intervals import holm
 from harness.suite.points import Ablation
 
 
@@ -171,15 +178,16 @@ def write_ablation(
         shown=scored,
         significant=significant,
     )
-    notes = ablation_notes(cells, scores, report, ablation, headings, names)
-    markdown = to_markdown(shown, significant, notes)
-    write(out / "table.csv", table.to_csv(index=False))
-    write(out / "seeds.csv", seeds.to_csv(index=False))
-    write(out / "table.md", markdown)
-    write(out / "table.tex", to_latex(suite, shown, significant, notes))
-    for kind in ("svg", "png"):
-        write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
-    write(report.path, make_page(suite, markdown, [drawing], cells))
+    publish(
+        out,
+        suite,
+        cells,
+        csv={"table": table, "seeds": seeds},
+        shown=shown,
+        significant=significant,
+        notes=ablation_notes(cells, scores, report, ablation, headings, names),
+        drawings=[drawing],
+    )
     return report
 
 
@@ -264,20 +272,9 @@ def ablation_notes(
     compared = [f"{headings['point']}: the same algorithm at the point {ablation.reference}."]
     if table["algorithm_diff"].notna().any():
         compared.append(f"{headings['algorithm']}: at the same point.")
-    notes.append(
-        " ".join(compared)
-        + " Paired on the same seeds and problems. "
-        + (
-            f"p: two-sided sign-flip test over seeds, Holm-corrected over the {tested} tests of this table; bold where "
-            f"p is below {SIGNIFICANT}. "
-            if tested
-            else ""
-        )
-        + f"With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
-    )
-    notes += row_notes(cells, table)
-    if report.unfinished:
-        notes.append(f"Not finished when this was written, hence not in the table: {', '.join(report.unfinished)}.")
+    compared.append("Paired on the same seeds and problems.")
+    compared.append(difference_note(tested, f"over seeds, Holm-corrected over the {tested} tests of this table"))
+    notes += [" ".join(compared), *row_notes(cells, table), *unfinished_notes(report.unfinished)]
     trained = [cell for cell in cells if cell.label != "base"]
     run_seeds = sorted({cell.manifest["seed"] for cell in trained})
     shared = {key: value for key, value in trained[0].config("train").items() if same(trained, "train", key)}

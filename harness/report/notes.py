@@ -8,13 +8,14 @@ from typing import Any
 import pandas as pd
 
 from harness.record.ledger import EXTRA_PASSES
-from harness.report.columns import k_text
+from harness.report.columns import SIGNIFICANT, TOO_FEW, k_text
 from harness.report.comparison import (
     RecordedCell,
     Scores,
     agreed,
     trials_of,
 )
+from harness.statistics.intervals import MIN_SEEDS_TO_TEST
 
 PUBLISHED_NOTE = (
     "Published rows are others' numbers as their source prints them, in percent, under the protocol that stands with "
@@ -72,6 +73,18 @@ def row_notes(cells: Sequence[RecordedCell], table: pd.DataFrame) -> list[str]:
         + "They stay in every mean. failed: cells that ended in an error and have no score.",
         *(f"failed: {cell.name}: {cell.error()[:300]}" for cell in cells if not cell.finished),
     ]
+
+
+def difference_note(tested: int, corrected: str) -> str:
+    """How differences were tested, where any was; `corrected` says over what, and over how many tests."""
+    p = f"p: two-sided sign-flip test {corrected}; bold where p is below {SIGNIFICANT}. " if tested else ""
+    return f"{p}With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
+
+
+def unfinished_notes(unfinished: Sequence[str]) -> list[str]:
+    """Which cells are not in the table because they had not ended; none where all had."""
+    listed = ", ".join(unfinished)
+    return [f"Not finished when this was written, hence not in the table: {listed}."] if unfinished else []
 
 
 def tuning_note(cells: Sequence[RecordedCell], names: dict[str, str]) -> str:

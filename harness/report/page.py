@@ -1,21 +1,53 @@
-"""The page of a report, and how its numbers were made."""
+"""What a report publishes: its files, the page among them, and how its numbers were made."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from harness.record.files import write
 from harness.record.markdown import escape_markdown
-from harness.report import figures
-from harness.report.comparison import (
-    RecordedCell,
-)
+from harness.report.columns import TextTable
+from harness.report.comparison import RecordedCell
+from harness.report.drawing import Drawing, encode
+from harness.report.formats import to_latex, to_markdown
 from harness.report.notes import settings_text
 
 
-def make_page(suite: str, markdown: str, drawings: Sequence[figures.Drawing], cells: Sequence[RecordedCell]) -> str:
+def publish(
+    out: Path,
+    suite: str,
+    cells: Sequence[RecordedCell],
+    *,
+    csv: Mapping[str, pd.DataFrame],
+    shown: dict[str, TextTable],
+    significant: Mapping[str, Sequence[bool]],
+    notes: list[str],
+    drawings: Sequence[Drawing],
+) -> None:
+    """Writes a CSV file a table of numbers, table.md, table.tex, figures/ and the page, README.md, into `out`.
+
+    Args:
+        csv: tables in full precision, by the names of their files.
+        shown: tables as text, by what their rows are.
+        significant: which cells of which column are bold.
+    """
+    markdown = to_markdown(shown, significant, notes)
+    for name, table in csv.items():
+        write(out / f"{name}.csv", table.to_csv(index=False))
+    write(out / "table.md", markdown)
+    write(out / "table.tex", to_latex(suite, shown, significant, notes))
+    for drawing in drawings:
+        for kind in ("svg", "png"):
+            write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
+    write(out / "README.md", make_page(suite, markdown, drawings, cells))
+
+
+def make_page(suite: str, markdown: str, drawings: Sequence[Drawing], cells: Sequence[RecordedCell]) -> str:
     """The suite's README.md: tables, figures and how they were made."""
     pictures = [
         f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"

@@ -14,10 +14,8 @@ from pathlib import Path
 import pandas as pd
 import rich.table
 
-from harness.record.files import write
 from harness.report import figures
 from harness.report.columns import (
-    SIGNIFICANT,
     TOO_FEW,
     cost_columns,
     is_significant,
@@ -39,11 +37,18 @@ from harness.report.comparison import (
     newest,
     seed_rows,
 )
-from harness.report.drawing import encode
-from harness.report.formats import terminal_table, to_latex, to_markdown
-from harness.report.notes import COST_NOTE, PUBLISHED_NOTE, row_notes, score_notes, seed_notes, tuning_note
-from harness.report.page import make_page
-from harness.statistics.intervals import MIN_SEEDS_TO_TEST
+from harness.report.formats import terminal_table
+from harness.report.notes import (
+    COST_NOTE,
+    PUBLISHED_NOTE,
+    difference_note,
+    row_notes,
+    score_notes,
+    seed_notes,
+    tuning_note,
+    unfinished_notes,
+)
+from harness.report.page import publish
 from harness.suite.config import Published
 
 
@@ -148,17 +153,16 @@ def write_report(
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
-    significant = is_significant(table, baseline)
-    markdown = to_markdown(shown, significant, notes)
-    write(out / "table.csv", table.to_csv(index=False))
-    write(out / "benchmarks.csv", by_benchmark.to_csv(index=False))
-    write(out / "seeds.csv", seeds.to_csv(index=False))
-    write(out / "table.md", markdown)
-    write(out / "table.tex", to_latex(suite, shown, significant, notes))
-    for drawing in drawings:
-        for kind in ("svg", "png"):
-            write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
-    write(report.path, make_page(suite, markdown, drawings, cells))
+    publish(
+        out,
+        suite,
+        cells,
+        csv={"table": table, "benchmarks": by_benchmark, "seeds": seeds},
+        shown=shown,
+        significant=is_significant(table, baseline),
+        notes=notes,
+        drawings=drawings,
+    )
     return report
 
 
@@ -181,16 +185,12 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
         notes.append(f"One seed only, hence over problems only: {', '.join(single)}.")
     if baseline is not None:
         tested = int(table["p_value"].notna().sum())
-        notes.append(
-            f"Δ to {names[baseline]}: paired on the same seeds and problems. "
-            + (
-                "p: two-sided sign-flip test of the seeds' mean differences on these problems, Holm-corrected over "
-                f"{tested} {'test' if tested == 1 else 'tests'}; bold where p is below {SIGNIFICANT}. "
-                if tested
-                else ""
-            )
-            + f"With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
+        corrected = (
+            "of the seeds' mean differences on these problems, Holm-corrected over "
+            f"{tested} {'test' if tested == 1 else 'tests'}"
         )
+        paired = f"Δ to {names[baseline]}: paired on the same seeds and problems."
+        notes.append(f"{paired} {difference_note(tested, corrected)}")
     else:
         own = agreed(cells, "report", "baseline")
         notes.append(
@@ -201,9 +201,7 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
         "steps).",
         *row_notes(cells, table),
     ]
-    if report.unfinished:
-        notes.append(f"Not finished when this was written, hence not in the table: {', '.join(report.unfinished)}.")
-    notes += seed_notes(cells)
+    notes += [*unfinished_notes(report.unfinished), *seed_notes(cells)]
     notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
     notes.append(COST_NOTE)
     return notes

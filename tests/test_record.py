@@ -298,6 +298,17 @@ def test_manifest_names_the_gpus_that_the_process_sees_with_driver_and_cuda(monk
     json.dumps(found)
 
 
+def test_gpu_that_cannot_be_opened_is_named_so_and_keeps_no_cell_from_being_recorded(monkeypatch):
+    def full(i):
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_properties=full)
+    cpu = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX512"))
+    fake = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="13.0"), backends=cpu)
+    monkeypatch.setitem(sys.modules, "torch", fake)
+    assert environment()["hardware"]["gpus"] == ["1 that cannot be opened: CUDA error: out of memory"]
+
+
 def test_machine_without_a_gpu_names_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     found = environment()["hardware"]

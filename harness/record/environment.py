@@ -58,13 +58,17 @@ def _seen_by_torch() -> dict[str, Any]:
     kernels = {"kernels": torch.backends.cpu.get_cpu_capability()}
     if not torch.cuda.is_available():
         return {**kernels, "gpus": [], "driver": None, "cuda": None}
-    found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    try:
+        found = [torch.cuda.get_device_properties(i) for i in range(count)]
+        names = [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in found]
+    except RuntimeError as error:  # one that is broken or full, which must not keep a cell from being recorded
+        names = [f"{count} that cannot be opened: {str(error).partition(chr(10))[0]}"]
     driver = None
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         done = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)
         driver = done.stdout.splitlines()[0].strip() if done.stdout.strip() else None
-    names = [f"{gpu.name} ({gpu.total_memory / 1e9:.0f} GB)" for gpu in found]
     return {**kernels, "gpus": names, "driver": driver, "cuda": torch.version.cuda}
 
 

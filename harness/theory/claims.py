@@ -131,10 +131,10 @@ def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str)
         "",
         "## What does not hold as stated",
         "",
-        *_grid(table[table.holds == "no"]),
+        _markdown(table.loc[table.holds == "no", SHOWN]),
     ]
     for claim, part in table.groupby("claim", sort=False):
-        lines += ["", f"## {claim}", "", *_grid(part)]
+        lines += ["", f"## {claim}", "", _markdown(part[SHOWN])]
     if "coefficients" in frames:
         frame = frames["coefficients"]
         for where, part in frame.groupby("where", sort=False):
@@ -142,17 +142,13 @@ def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str)
             wide = wide[list(part.algorithm.unique())]
             wide.loc[("Σ w", "", ""), :] = wide.sum()
             wide = wide.reset_index()
-            lines += ["", f"## w_i = −∂L/∂log π_θ(y_i) of one batch, {where}", "", *_markdown(wide)]
+            lines += ["", f"## w_i = −∂L/∂log π_θ(y_i) of one batch, {where}", "", _markdown(wide)]
     return "\n".join(lines) + "\n"
 
 
-def _grid(table: pd.DataFrame) -> list[str]:
-    return _markdown(table[SHOWN])
-
-
-def _markdown(table: pd.DataFrame) -> list[str]:
+def _markdown(table: pd.DataFrame) -> str:
     rows = [[_cell(value).replace("|", "\\|") for value in row] for row in table.itertuples(index=False)]
-    return [markdown_table(list(map(str, table.columns)), rows, left=len(table.columns))]
+    return markdown_table(list(map(str, table.columns)), rows, left=len(table.columns))
 
 
 def _cell(value: object) -> str:

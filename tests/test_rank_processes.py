@@ -56,10 +56,10 @@ def test_two_agents_that_meet_end_with_the_results_of_one_process(one_process, s
     ]
     outcomes = [outcome(agent) for agent in agents]
     assert [code for code, _ in outcomes] == [0, 0], outcomes
-    printed = sorted(outcomes, key=lambda shown: len(shown[1]))
-    assert "finished gvpo-s0" not in printed[0][1]  # rank 0 alone speaks
-    assert "each on 2 ranks" in printed[1][1]
-    assert "finished gvpo-s0" in printed[1][1]
+    # Rank 0 alone speaks. Which agent holds it, and which of them torchrun's own warnings make longer, varies.
+    spoken = [shown for _, shown in outcomes if "finished gvpo-s0" in shown]
+    assert len(spoken) == 1, outcomes
+    assert "each on 2 ranks" in spoken[0]
 
     found = tmp_path / "runs" / "small" / "gvpo-s0"
     assert manifest(found)["ranks"] == 2

@@ -14,7 +14,9 @@ Log-probs, entropies and KL are in nats. Padding may hold anything, NaN included
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, get_args
 
@@ -29,6 +31,31 @@ Anchor = Literal["old", "behaviour", "reference"]
 
 Coupling = Literal["batch", "group", "sequence"]
 """The unit between which coefficients are independent: one unit's do not change with the log-probs of another."""
+
+Data = Literal["policy", "base", "demonstrations", "pairs"]
+"""Where a group's responses come from: the sampling policy; the frozen base (the SFT model of DeepSeekMath's table 10);
+or the training problems themselves, which give one right response each, or a better and a worse one."""
+
+EXTRAS = {
+    "greedy_reward_G": "the reward of the greedy response under the weights that sample",
+    "reference_reward_GN": "the rewards of `needs.reference_samples` responses of the frozen base to each prompt",
+    "teacher_logp_GK": "log-prob of the whole response under the teacher, in its own tokens, nats per response",
+    "length_limit_G": "how many tokens a response may have at most",
+}
+"""What the harness supplies beyond the fields of a `Batch` to an algorithm that declares it in `needs.extras`: by name,
+with its shape. N is the number of reference samples."""
+
+Family = Literal[
+    "supervised",
+    "policy gradient",
+    "clipped ratio",
+    "weighted ratio",
+    "regression",
+    "preference",
+    "distillation",
+    "other",
+]
+"""What kind of loss it is, by which tables and figures of many algorithms are ordered."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,11 +90,13 @@ class Batch:
     """Factor of each token's coefficient, which the harness applies to what a loss gives: truncated importance sampling
     between sampler and trainer, where it is on. No loss reads it."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    """What `prepare` computes for `loss`. The first dimension is G."""
+    """What the algorithm alone needs: what the harness supplies of EXTRAS, and what `prepare` computes for `loss`. The
+    first dimension is G. A name that ends in _GKT or _GK is held to that shape and is zero under the mask."""
 
     def __post_init__(self) -> None:
         tensors = {f.name: value for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
-        for name, value in tensors.items():
+        shaped = {name: value for name, value in self.extras.items() if name.endswith(("_GKT", "_GK"))}
+        for name, value in (tensors | shaped).items():
             shape = self.mask_GKT.shape if name.endswith("_GKT") else self.mask_GKT.shape[:2]
             if value.shape != shape or self.mask_GKT.dim() != 3:
                 raise ValueError(f"Batch.{name} has shape {tuple(value.shape)}; the mask asks for {tuple(shape)}")
@@ -77,6 +106,10 @@ class Batch:
         for name, value in tensors.items():
             if value.dtype != torch.bool:
                 object.__setattr__(self, name, masked(value, self.mask_GKT if value.dim() == 3 else self.valid_GK))
+        for name, value in shaped.items():
+            if value.dtype != torch.bool:
+                shaped[name] = masked(value, self.mask_GKT if value.dim() == 3 else self.valid_GK)
+        object.__setattr__(self, "extras", {**self.extras, **shaped})
         bad_GK = ~torch.isfinite(self.rewards_GK)
         if bad_GK.any():
             g, k = bad_GK.nonzero()[0].tolist()
@@ -91,6 +124,17 @@ class Batch:
             f.name: value[index] for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **picked, extras={name: x[index] for name, x in self.extras.items()})
+
+    def with_extras(self, **extras: Tensor) -> Batch:
+        """The same batch with more extras: what `prepare` returns."""
+        return replace(self, extras={**self.extras, **extras})
+
+    def extra(self, name: str) -> Tensor:
+        """The extra of that name. Raises ValueError where there is none, with who would have to supply it."""
+        if name not in self.extras:
+            supplier = "declare it in needs.extras" if name in EXTRAS else "prepare() computes it, once a rollout batch"
+            raise ValueError(f"Batch.extras has no {name!r}; {supplier}")
+        return self.extras[name]
 
     def anchor_logp_GKT(self, anchor: Anchor) -> Tensor:
         """log π' of the chosen anchor policy."""
@@ -147,6 +191,17 @@ class Needs:
     """"batch" is always right. A smaller unit saves a forward pass; a test checks the declaration."""
     anchor: Anchor | None = None
     """The anchor policy, where there is one: 'behaviour' is refused for groups of mixed age."""
+    sampler: bool = False
+    """Reads `sampler_logp_GKT`."""
+    data: Data = "policy"
+    """Where the responses come from. Given ones have no sampling policy: there `behaviour` is `old`."""
+    extras: tuple[str, ...] = ()
+    """Names of EXTRAS, which the harness supplies and charges to the token ledger."""
+    reference_samples: int = 0
+    """N of `reference_reward_GN`."""
+    refill: Callable[[Tensor], bool] | None = None
+    """Whether a group of these rewards, [K], is worth training on. The harness draws further prompts in place of groups
+    that are not, and charges their tokens."""
     min_group_size: int = 1
     off_policy: bool = False
     """Right whatever policy sampled, without importance weights: truncated importance sampling, whose weights would
@@ -155,6 +210,14 @@ class Needs:
     def __post_init__(self) -> None:
         if self.anchor == "reference":
             object.__setattr__(self, "reference", True)
+        for name in self.extras:
+            require(name in EXTRAS, f"needs.extras names {name!r}; the harness supplies {', '.join(EXTRAS)}")
+        asked = "reference_reward_GN" in self.extras
+        require(
+            asked == (self.reference_samples > 0),
+            f"needs.reference_samples is {self.reference_samples} and 'reference_reward_GN' is "
+            f"{'' if asked else 'not '}in needs.extras; the one asks for the other",
+        )
 
 
 @dataclass(frozen=True)
@@ -193,6 +256,7 @@ class Algorithm:
 
     name: ClassVar[str]
     """How tables and figures call it."""
+    family: ClassVar[Family] = "other"
 
     @property
     def needs(self) -> Needs:
@@ -206,6 +270,29 @@ class Algorithm:
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         """The scalar to be minimised over one mini-batch, differentiable in what `policy` holds."""
         raise NotImplementedError
+
+
+_REPLAY: ContextVar[Callable[[Tensor], Tensor] | None] = ContextVar("replay", default=None)
+
+
+def stop_gradient(x: Tensor) -> Tensor:
+    """sg[x] of a formula: x, held constant.
+
+    Whatever a loss holds constant passes through here and not through `detach`: `gvpo-bench check` compares the
+    gradient with finite differences in which these values, and no others, stay as they are.
+    """
+    replay = _REPLAY.get()
+    return x.detach() if replay is None else replay(x.detach())
+
+
+@contextmanager
+def stopped_gradients(replay: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within it, `stop_gradient(x)` is `replay(x)`: for whoever records what a loss holds constant, or repeats it."""
+    token = _REPLAY.set(replay)
+    try:
+        yield
+    finally:
+        _REPLAY.reset(token)
 
 
 def masked(x: Tensor, mask: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from algorithms.base import (
     Algorithm,
     Anchor,
     Batch,
+    Family,
     LogUniform,
     LossOutput,
     Needs,
@@ -33,6 +34,7 @@ class DPO(Algorithm):
     """
 
     name: ClassVar[str] = "DPO"
+    family: ClassVar[Family] = "preference"
 
     beta: float = hyperparameter(0.1, "β, the scale of the implicit reward βℓ", search=LogUniform(0.03, 3.0))
     anchor: Anchor = hyperparameter("reference", "π' of the log-ratio: 'old', 'behaviour' or 'reference'")

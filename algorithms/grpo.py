@@ -11,6 +11,7 @@ from algorithms.base import (
     Algorithm,
     Batch,
     Choice,
+    Family,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -40,6 +41,7 @@ class GRPO(Algorithm):
     """
 
     name: ClassVar[str] = "GRPO"
+    family: ClassVar[Family] = "clipped ratio"
 
     clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
     beta: float = hyperparameter(

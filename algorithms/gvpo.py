@@ -9,6 +9,7 @@ from algorithms.base import (
     Algorithm,
     Anchor,
     Batch,
+    Family,
     LogUniform,
     LossOutput,
     Needs,
@@ -38,6 +39,7 @@ class GVPO(Algorithm):
     """
 
     name: ClassVar[str] = "GVPO"
+    family: ClassVar[Family] = "regression"
 
     beta: float = hyperparameter(
         0.1,

@@ -9,6 +9,7 @@ from algorithms.base import (
     Algorithm,
     Anchor,
     Batch,
+    Family,
     LogUniform,
     LossOutput,
     Needs,
@@ -34,6 +35,7 @@ class Kimi(Algorithm):
     """
 
     name: ClassVar[str] = "Kimi k1.5"
+    family: ClassVar[Family] = "regression"
 
     beta: float = hyperparameter(
         0.1, "β (the paper's τ), the strength of the pull towards the anchor", search=LogUniform(0.03, 3.0)

@@ -11,6 +11,7 @@ from algorithms.base import (
     Algorithm,
     Anchor,
     Batch,
+    Family,
     LogUniform,
     LossOutput,
     Needs,
@@ -23,6 +24,7 @@ from algorithms.base import (
     require_anchor,
     sequence_log_ratio,
     sequence_sum,
+    stop_gradient,
 )
 
 
@@ -37,6 +39,7 @@ class PolicyGradient(Algorithm):
     """
 
     name: ClassVar[str] = "PG + KL"
+    family: ClassVar[Family] = "policy gradient"
 
     beta: float = hyperparameter(0.1, "β, the strength of the KL penalty in the reward", search=LogUniform(0.03, 3.0))
     anchor: Anchor = hyperparameter("old", "π' of the KL term: 'old', 'behaviour' or 'reference'")
@@ -53,17 +56,16 @@ class PolicyGradient(Algorithm):
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         k_G1 = group_size(batch.valid_GK)
         logp_GK = sequence_sum(policy.logp_GKT, batch.mask_GKT)
-        with torch.no_grad():
-            penalised_GK = batch.rewards_GK - self.beta * sequence_log_ratio(policy, batch, self.anchor)
-            # u_i − mean of the others = (u_i − ū) k/(k−1)
-            advantage_GK = centred(penalised_GK, batch.valid_GK) * k_G1 / (k_G1 - 1).clamp(min=1)
-            weight_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), batch.valid_GK)
-            if not self.importance_weight:
-                weight_GK = torch.ones_like(weight_GK)
-            weight_GK = weight_GK * batch.valid_GK
-            effective_sample_size = weight_GK.sum() ** 2 / weight_GK.square().sum().clamp(min=1e-30)
+        penalised_GK = batch.rewards_GK - self.beta * sequence_log_ratio(policy, batch, self.anchor)
+        # u_i − mean of the others = (u_i − ū) k/(k−1)
+        advantage_GK = centred(penalised_GK, batch.valid_GK) * k_G1 / (k_G1 - 1).clamp(min=1)
+        weight_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), batch.valid_GK)
+        if not self.importance_weight:
+            weight_GK = torch.ones_like(weight_GK)
+        weight_GK = weight_GK * batch.valid_GK
+        effective_sample_size = weight_GK.sum() ** 2 / weight_GK.square().sum().clamp(min=1e-30)
 
-        loss_G = -(weight_GK * advantage_GK * logp_GK / k_G1).sum(-1)
+        loss_G = -(stop_gradient(weight_GK * advantage_GK) * logp_GK / k_G1).sum(-1)
         return LossOutput(
             loss=loss_G.mean(),
             metrics={

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from algorithms.base import (
     Algorithm,
     Batch,
     Choice,
+    Family,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -42,6 +43,7 @@ class PPO(Algorithm):
     """
 
     name: ClassVar[str] = "PPO"
+    family: ClassVar[Family] = "clipped ratio"
 
     clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
     value_clip: float = hyperparameter(0.5, "ε_v, how far the value may move from its old one; the reward's unit")
@@ -91,17 +93,13 @@ class PPO(Algorithm):
             # All tokens of the batch are one group here.
             advantage_GKT = centred(advantage_GKT.reshape(1, -1), mask_GKT.reshape(1, -1)).view_as(advantage_GKT)
             advantage_GKT = advantage_GKT / (token_mean(advantage_GKT.square(), mask_GKT) + VARIANCE_EPSILON).sqrt()
-        extras = {
-            "advantage_GKT": masked(advantage_GKT, mask_GKT),
-            "return_GKT": masked(return_GKT, mask_GKT),
-        }
-        return replace(batch, extras={**batch.extras, **extras})
+        return batch.with_extras(advantage_GKT=advantage_GKT, return_GKT=return_GKT)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         mask_GKT, old_value_GKT = batch.mask_GKT, batch.old_value_GKT
-        if policy.value_GKT is None or old_value_GKT is None or "advantage_GKT" not in batch.extras:
-            raise ValueError("ppo needs the critic's values and a batch that went through prepare()")
-        advantage_GKT, return_GKT = batch.extras["advantage_GKT"], batch.extras["return_GKT"]
+        if policy.value_GKT is None or old_value_GKT is None:
+            raise ValueError("ppo needs the critic's values: PolicyOutput.value_GKT and Batch.old_value_GKT")
+        advantage_GKT, return_GKT = batch.extra("advantage_GKT"), batch.extra("return_GKT")
 
         ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         clipped_GKT = ratio_GKT.clamp(1 - self.clip, 1 + self.clip)

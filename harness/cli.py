@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import cli_algorithms
+
 if TYPE_CHECKING:
     from harness.suite.config import Suite
 
@@ -283,26 +285,6 @@ def theory(
     console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
 
 
-@app.command()
-def algorithms() -> None:
-    """List the algorithms with their hyper-parameters, defaults and search spaces."""
-    import dataclasses
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from algorithms import ALGORITHMS
-
-    table = Table("name", "algorithm", "hyper-parameter", "default", "search space", "what it does", show_lines=False)
-    for name, cls in ALGORITHMS.items():
-        for i, f in enumerate(dataclasses.fields(cls)):  # type: ignore[arg-type]
-            space = f.metadata["search"]
-            shown = (name, cls.name) if i == 0 else ("", "")
-            table.add_row(*shown, f.name, str(f.default), "" if space is None else str(space), f.metadata["doc"])
-        table.add_section()
-    Console().print(table)
-
-
 def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
     from harness.suite.load import load_suite
 
@@ -311,6 +293,9 @@ def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None
 
 def _command() -> list[str]:
     return ["gvpo-bench", *sys.argv[1:]]
+
+
+cli_algorithms.register(app)
 
 
 def main() -> None:

@@ -180,7 +180,7 @@ def report(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
+    model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; a GGUF file; 'embedded' or 'smollm2'.")],
     benchmark: Annotated[
         list[str] | None, typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")
     ] = None,

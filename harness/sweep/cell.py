@@ -196,7 +196,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
     return {
         "display": record["display"],
         "trained_with": record.get("made_with"),
-        "template": lm.template_label,
+        **lm.about,
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }

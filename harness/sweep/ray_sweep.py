@@ -115,7 +115,7 @@ class _Driver:
             mark=runs / f".mark-{self.text}",
             folder=Path.cwd(),
             variables={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-            models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).is_dir()],
+            models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).exists()],
             base=pack(embedded.parent, [embedded.name]) if embedded is not None else None,
         )
         self.code, self.versions = code_hash(), environment()["versions"]
@@ -208,7 +208,7 @@ class _Driver:
             )
         if place.missing is not None:
             raise ConfigError(
-                f"model.path = {place.missing}: {place} has no such folder; put it where every node sees it, or name a "
+                f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, or name a "
                 "hub id"
             )
         self.false_starts = 0

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
 from harness.model.embedded import embedded_base
-from harness.model.language import check_model
+from harness.model.language import check_model, resolve_path
 from harness.model.ranks import join_ranks
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
@@ -121,7 +121,7 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
 
 
 def prepare_model(suite: Suite, console: Console) -> None:
-    """Trains the embedded base, with progress, where the suite uses it and it isn't cached.
+    """Trains the embedded base, with progress, or converts a GGUF file, where the suite uses it and it isn't cached.
 
     Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
     before any cell starts.
@@ -133,6 +133,8 @@ def prepare_model(suite: Suite, console: Console) -> None:
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task("training the embedded base", total=None)
             embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
+    with console.status(f"loading {suite.model.path}"):  # a GGUF file is converted first
+        resolve_path(suite.model)
     lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}
     # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.

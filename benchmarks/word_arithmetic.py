@@ -1,0 +1,160 @@
+"""Sums in plain English, of graded difficulty: problems that a small pretrained language model nearly solves.
+
+    sums-1  two numbers up to 5                     What is 3 plus 4? ‖ 7
+    sums-2  two numbers whose sum has one digit     Anna has 6 books and gets 2 more. How many books does Anna have now? ‖ 8
+    sums-3  two numbers of one digit                What is the sum of 8 and 5? ‖ 13
+    sums-4  three numbers of one digit              What is 8 + 5 + 9? ‖ 22
+    sums-5  two numbers of two digits               How much is 38 and 57 together? ‖ 95
+
+The answer of a response is the last number in it, and a truncated response is wrong whatever it says.
+
+About 10% of all questions are held out by a hash of their text: half of them for the tables, half for tuning. There are
+few sums of small numbers: at levels 1 to 3 a question that is held out is mostly another wording of a sum that training
+shows, and a score says whether the model answers; from level 4 on mostly another sum, and a score says whether it adds.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from benchmarks.arithmetic import Split, split_of
+from benchmarks.benchmark import Problem, Verdict
+
+NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Julia", "Lucas", "Maria", "Tom")
+THINGS = ("apples", "balls", "books", "cards", "coins", "eggs", "pens", "plates", "shells", "stamps", "stones", "toys")
+
+COUNTS: dict[Split, int] = {"train": 2048, "test": 192, "tune": 192}
+
+
+@dataclass(frozen=True)
+class Level:
+    """Which numbers are added."""
+
+    terms: int
+    least: int
+    most: int
+    """Of each number."""
+    greatest_sum: int | None = None
+
+    def draw(self, rng: random.Random) -> list[int]:
+        """The numbers of one sum."""
+        while True:
+            numbers = [rng.randint(self.least, self.most) for _ in range(self.terms)]
+            if self.greatest_sum is None or sum(numbers) <= self.greatest_sum:
+                return numbers
+
+
+LEVELS = {
+    1: Level(2, 2, 5),
+    2: Level(2, 2, 7, greatest_sum=9),
+    3: Level(2, 2, 9),
+    4: Level(3, 2, 9),
+    5: Level(2, 10, 99),
+}
+
+
+def _listed(items: Sequence[object]) -> str:
+    """`3 and 4`, `3, 4 and 5`."""
+    *first, last = map(str, items)
+    return f"{', '.join(first)} and {last}"
+
+
+def _gets_more(numbers: list[int], rng: random.Random) -> str:
+    name, things, (first, *more) = rng.choice(NAMES), rng.choice(THINGS), numbers
+    then = " and then ".join(f"{number} more" for number in more)
+    return f"{name} has {first} {things} and gets {then}. How many {things} does {name} have now?"
+
+
+def _together(numbers: list[int], rng: random.Random) -> str:
+    names, things = rng.sample(NAMES, len(numbers)), rng.choice(THINGS)
+    have = _listed([f"{name} has {number} {things}" for name, number in zip(names, numbers, strict=True)])
+    return f"{have}. How many {things} do they have together?"
+
+
+WORDINGS: tuple[Callable[[list[int], random.Random], str], ...] = (
+    lambda numbers, rng: f"What is {' + '.join(map(str, numbers))}?",
+    lambda numbers, rng: f"What is {' plus '.join(map(str, numbers))}?",
+    lambda numbers, rng: f"What is the sum of {_listed(numbers)}?",
+    lambda numbers, rng: f"How much is {_listed(numbers)} together?",
+    _gets_more,
+    _together,
+)
+
+
+def question(numbers: list[int], rng: random.Random) -> str:
+    """Asks for the sum of these numbers, in one of the wordings."""
+    return rng.choice(WORDINGS)(numbers, rng)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The distinct problems of one level and split, the same on every machine."""
+
+    name: str
+    level: int
+    split: Split
+    grading: Literal["number"] = "number"
+
+    def problems(self) -> list[Problem]:
+        """See `Benchmark`."""
+        return list(self._problems())
+
+    @functools.cache  # noqa: B019 - they are few, and live as long as the process
+    def _problems(self) -> tuple[Problem, ...]:
+        rng = random.Random(f"sums/{self.level}/{self.split}")
+        found: dict[str, list[int]] = {}
+        while len(found) < COUNTS[self.split]:
+            numbers = LEVELS[self.level].draw(rng)
+            text = question(numbers, rng)
+            if split_of(text) == self.split:
+                found.setdefault(text, numbers)
+        return tuple(
+            Problem(
+                id=f"sums-{self.level}/{self.split}/{index}",
+                prompt=text,
+                answer=str(sum(numbers)),
+                # What follows "A:" in a prompt begins with a space.
+                solution=f" {sum(numbers)}",
+                mistake=f" {wrong_sum(numbers, rng)}",
+            )
+            for index, (text, numbers) in enumerate(found.items())
+        )
+
+    def answer_of(self, response: str) -> str:
+        """See `last_number`."""
+        return last_number(response)
+
+
+def wrong_sum(numbers: list[int], rng: random.Random) -> int:
+    """Near the right one: at most 3 away, and positive."""
+    right = sum(numbers)
+    return rng.choice([near for near in range(max(1, right - 3), right + 4) if near != right])
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:,\d{3}(?!\d))*(?:\.\d+)?")
+
+
+def last_number(response: str) -> str:
+    """The last number that a response writes, without the commas of thousands; empty without one."""
+    found = _NUMBER.findall(response)
+    return found[-1].replace(",", "") if found else ""
+
+
+def grade(answer: str, response: str, *, truncated: bool) -> Verdict:
+    """Exact comparison of the last number; a truncated response is wrong whatever it says."""
+    given = last_number(response)
+    if not given:
+        return "no_answer"
+    return "correct" if given == answer and not truncated else "wrong"
+
+
+SUMS = [
+    Sums(f"sums-{level}{suffix}", level, split)
+    for level in LEVELS
+    for suffix, split in (("-train", "train"), ("", "test"), ("-tune", "tune"))
+]

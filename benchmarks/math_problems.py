@@ -16,14 +16,14 @@ One example of each, as question ‖ gold answer:
     asdiv-a-train  7 red apples and 2 green apples are in the basket. how many apples are in the basket? ‖ 9
     math-train     Let \[f(x) = \left\{ … Find $a+b$ if the piecewise function is continuous … ‖ 0
 
-Those of mawps-train and asdiv-a-train together are what the authors of SVAMP train on before they test on it. SVAMP was
-made by varying problems of ASDiv-A, and MultiArith, SingleEq and AddSub are parts of MAWPS.
+`mawps-asdiv-a-train` is the two together, which the authors of SVAMP train on before they test on it. SVAMP was made by
+varying problems of ASDiv-A, and MultiArith, SingleEq and AddSub are parts of MAWPS.
 
 Papers say "AMC" for two sets: `amc23` is the 40 problems of 2023, `amc83` those of 2022 and 2023 together.
 
 The problems are read from the folder in the environment variable GVPO_BENCH_DATA (`benchmarks/*.jsonl` and
-`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision (mawps-train and
-asdiv-a-train from the folder alone). A local file
+`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision (those of
+MAWPS and ASDiv-A from the folder alone). A local file
 must have the expected number of rows and SHA-256. A revision fixes the hub's content; its number of rows is verified.
 """
 
@@ -217,8 +217,21 @@ MATH_SUBJECTS = (
     "prealgebra",
     "precalculus",
 )
-_MAWPS_ASDIV_A = "train/mawps_asdiv_a_3138.jsonl"
-_MAWPS_ASDIV_A_SHA256 = "f4b220d23e070c71eacc515d8704d06b2288c05a727fff3c9157112a8b780db9"
+
+
+def _mawps_asdiv_a(name: str, part: tuple[int, int] | None) -> MathBenchmark:
+    """The training set of SVAMP's authors, MAWPS before ASDiv-A, or one of the two."""
+    return MathBenchmark(
+        name=name,
+        file="train/mawps_asdiv_a_3138.jsonl",
+        rows=3138,
+        sha256="f4b220d23e070c71eacc515d8704d06b2288c05a727fff3c9157112a8b780db9",
+        part=part,
+        id_fields=("id",),
+        hub=None,
+    )
+
+
 _GSM8K_REVISION = "740312add88f781978c0658806c59bc2815b9866"
 
 MATH_BENCHMARKS = (
@@ -344,24 +357,9 @@ MATH_BENCHMARKS = (
             answer=_number_answer,
         ),
     ),
-    MathBenchmark(
-        name="mawps-train",
-        file=_MAWPS_ASDIV_A,
-        rows=3138,
-        sha256=_MAWPS_ASDIV_A_SHA256,
-        part=(0, 1921),
-        id_fields=("id",),
-        hub=None,
-    ),
-    MathBenchmark(
-        name="asdiv-a-train",
-        file=_MAWPS_ASDIV_A,
-        rows=3138,
-        sha256=_MAWPS_ASDIV_A_SHA256,
-        part=(1921, 3138),
-        id_fields=("id",),
-        hub=None,
-    ),
+    _mawps_asdiv_a("mawps-train", (0, 1921)),
+    _mawps_asdiv_a("asdiv-a-train", (1921, 3138)),
+    _mawps_asdiv_a("mawps-asdiv-a-train", None),
     MathBenchmark(
         name="gsm8k-train",
         file="train/gsm8k_train.jsonl",

@@ -192,7 +192,7 @@ def evaluate(
     template: Annotated[
         str | None,
         typer.Option(
-            help="Prompt template: none, plain (by default), qwen-math, r1, or chat, the tokenizer's own. A task has "
+            help="Prompt template: none, plain (by default), qa-3shot, qwen-math, r1, or chat, the tokenizer's own. A task has "
             "a prompt of its own, to which only chat can be applied."
         ),
     ] = None,

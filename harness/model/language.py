@@ -58,8 +58,7 @@ class LanguageModel:
     def about(self) -> dict[str, Any]:
         """What manifests record of it: the template's label, and what its weights were converted from, if they were
         (see `origin_of`)."""
-        origin = origin_of(self.source)
-        return {"template": self.template_label} | ({} if origin is None else {"converted_from": origin})
+        return {"template": self.template_label, "converted_from": origin_of(self.source)}
 
     @property
     def device(self) -> torch.device:

@@ -118,6 +118,8 @@ class _Driver:
             models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).exists()],
             base=pack(embedded.parent, [embedded.name]) if embedded is not None else None,
         )
+        self.shares = any(cell.is_trained and cell.config.train.pass_rate is not None for cell in cells)
+        """Whether cells share what lies in the folder of the runs."""
         self.code, self.versions = code_hash(), environment()["versions"]
         self.interruptions = dict.fromkeys([cell.name for cell in cells], 0)
         self.false_starts = 0
@@ -210,6 +212,11 @@ class _Driver:
             raise ConfigError(
                 f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, or name a "
                 "hub id"
+            )
+        if self.shares and place.mark != self.text:
+            raise ConfigError(
+                f"train.pass_rate is measured once for all cells, and {place} does not see {self.runs}: give an --out "
+                "that every node shares"
             )
         self.false_starts = 0
         return place

@@ -22,9 +22,9 @@ varying problems of ASDiv-A, and MultiArith, SingleEq and AddSub are parts of MA
 Papers say "AMC" for two sets: `amc23` is the 40 problems of 2023, `amc83` those of 2022 and 2023 together.
 
 The problems are read from the folder in the environment variable GVPO_BENCH_DATA (`benchmarks/*.jsonl` and
-`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision (those of
-MAWPS and ASDiv-A from the folder alone). A local file
-must have the expected number of rows and SHA-256. A revision fixes the hub's content; its number of rows is verified.
+`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision; those of
+MAWPS and ASDiv-A from the folder alone. A local file must have the expected number of rows and SHA-256. A revision
+fixes the hub's content; its number of rows is verified.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ TEMPLATES: dict[str, Template] = {
         Template(
             name="qa-3shot",
             version=1,
-            text="Q: What is 3 + 4?\nA: 7\n\nQ: What is 9 - 4?\nA: 5\n\nQ: What is 2 + 6?\nA: 8\n\n"
+            text="Q: What is 3 + 4?\nA: 3 + 4 = 7\n\nQ: What is the sum of 5 and 9?\nA: 5 + 9 = 14\n\n"
+            "Q: Sam has 2 pens and gets 6 more. How many pens does Sam have now?\nA: 2 + 6 = 8\n\n"
             f"Q: {_SLOT}\nA:",
             stop=("\n",),
         ),

@@ -1,10 +1,12 @@
 """Sums in plain English, of graded difficulty: problems that a small pretrained language model nearly solves.
 
-    sums-1  two numbers up to 5                     What is 3 plus 4? ‖ 7
-    sums-2  two numbers whose sum has one digit     Anna has 6 books and gets 2 more. How many books does Anna have now? ‖ 8
+    sums-1  two numbers from 2 to 5                 What is 3 plus 4? ‖ 7
+    sums-2  two numbers whose sum has one digit     Anna has 6 pens and gets 2 more. How many pens … ‖ 8
     sums-3  two numbers of one digit                What is the sum of 8 and 5? ‖ 13
     sums-4  three numbers of one digit              What is 8 + 5 + 9? ‖ 22
     sums-5  two numbers of two digits               How much is 38 and 57 together? ‖ 95
+
+Such a model rambles when it is asked plainly: `model.template = "qa-3shot"` shows it three worked examples.
 
 The answer of a response is the last number in it, and a truncated response is wrong whatever it says.
 
@@ -118,9 +120,8 @@ class Sums:
                 id=f"sums-{self.level}/{self.split}/{index}",
                 prompt=text,
                 answer=str(sum(numbers)),
-                # What follows "A:" in a prompt begins with a space.
-                solution=f" {sum(numbers)}",
-                mistake=f" {wrong_sum(numbers, rng)}",
+                solution=response(numbers, sum(numbers)),
+                mistake=response(numbers, wrong_sum(numbers, rng)),
             )
             for index, (text, numbers) in enumerate(found.items())
         )
@@ -128,6 +129,11 @@ class Sums:
     def answer_of(self, response: str) -> str:
         """See `last_number`."""
         return last_number(response)
+
+
+def response(numbers: list[int], answer: int) -> str:
+    """As the worked examples of the template qa-3shot answer, where a space follows `A:`."""
+    return f" {' + '.join(map(str, numbers))} = {answer}"
 
 
 def wrong_sum(numbers: list[int], rng: random.Random) -> int:

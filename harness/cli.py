@@ -180,7 +180,10 @@ def report(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; a GGUF file; 'embedded' or 'smollm2'.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A transformers checkpoint, by folder or hub id; a GGUF file; 'embedded' or 'smollm2'."),
+    ],
     benchmark: Annotated[
         list[str] | None, typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")
     ] = None,
@@ -192,8 +195,8 @@ def evaluate(
     template: Annotated[
         str | None,
         typer.Option(
-            help="Prompt template: none, plain (by default), qa-3shot, qwen-math, r1, or chat, the tokenizer's own. A task has "
-            "a prompt of its own, to which only chat can be applied."
+            help="Prompt template: none, plain (by default), qa-3shot, qwen-math, r1, or chat, the tokenizer's own. A "
+            "task has a prompt of its own, to which only chat can be applied."
         ),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="k of avg@k; 1 by default.")] = None,

@@ -193,7 +193,8 @@ def test_every_hub_revision_is_a_full_commit() -> None:
 def test_what_is_on_no_hub_asks_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GVPO_BENCH_DATA", raising=False)
     with pytest.raises(
-        DataError, match=r"^mawps-train: its problems are on no hub: set GVPO_BENCH_DATA to .*mawps_asdiv_a_3138\.jsonl$"
+        DataError,
+        match=r"^mawps-train: its problems are on no hub: set GVPO_BENCH_DATA to .*mawps_asdiv_a_3138\.jsonl$",
     ):
         load_benchmark("mawps-train").problems()
     monkeypatch.setenv("GVPO_BENCH_DATA", str(tmp_path))

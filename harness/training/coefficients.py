@@ -34,8 +34,9 @@ def compare_coefficients(
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row for each cell's algorithm, response and token, with COLUMNS (log-ratios in nats).
 
-    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy that the first of
-    them has trained, whose `folder` it is, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base.
+    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy that the first of them,
+    whose `folder` it is, has trained, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the
+    base.
     `scratch` is a folder for users' files.
 
     Each algorithm has the extras that it declares; groups are not refilled. Returns with it the algorithms that the

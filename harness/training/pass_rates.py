@@ -93,12 +93,12 @@ def measure(
 
         answers = ranks.first(known)
         missing = [problem for problem in problems if problem.id not in answers]
-        prompts = dict(zip([problem.id for problem in missing], lm.prompt_ids(missing), strict=True))
-        lm.check_length(list(prompts.values()), config.train.max_new_tokens)
         at_once = max(1, config.resources.rollout_batch // samples) * ranks.size
         for start in range(0, len(missing), at_once):
             on_progress(len(answers), len(problems))
-            wanted = [Request(p, samples, seed_of("pass rate", p.id)) for p in missing[start : start + at_once]]
+            part = missing[start : start + at_once]
+            prompts = dict(zip([problem.id for problem in part], lm.prompt_ids(part), strict=True))
+            wanted = [Request(problem, samples, seed_of("pass rate", problem.id)) for problem in part]
             groups = draw(engine, lm, wanted, prompts, judge, config.train, ranks)
             for request, group in zip(wanted, groups, strict=True):
                 correct, tokens = sum(s.verdict == "correct" for s in group), sum(len(s.tokens) for s in group)

@@ -59,8 +59,9 @@ class TBA(Algorithm):
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         valid_GK = batch.valid_GK
         log_ratio_GK = sequence_log_ratio(policy, batch, self.anchor)
-        # R/β enters centred, which log Ẑ would do anyway, and exactly so where all rewards are equal.
+        # R̄/β in log Ẑ and in R_i/β cancel: left out of both, equal rewards are exactly zero.
         scaled_GK = centred(batch.rewards_GK, valid_GK) / self.beta
-        log_z_G1 = stop_gradient((scaled_GK - log_ratio_GK).sum(-1, keepdim=True) / group_size(valid_GK))
-        residual_GK = log_z_G1 + log_ratio_GK - scaled_GK
-        return LossOutput(loss=mean_of_groups(residual_GK.square(), valid_GK), metrics={"log_z": log_z_G1.mean()})
+        centred_log_z_G1 = stop_gradient((scaled_GK - log_ratio_GK).sum(-1, keepdim=True) / group_size(valid_GK))
+        residual_GK = centred_log_z_G1 + log_ratio_GK - scaled_GK
+        log_z = centred_log_z_G1.mean() + mean_of_groups(batch.rewards_GK, valid_GK) / self.beta
+        return LossOutput(loss=mean_of_groups(residual_GK.square(), valid_GK), metrics={"log_z": log_z})

@@ -32,7 +32,7 @@ class CISPO(Algorithm):
 
     where sg stops the gradient. The paper sets no lower bound (ε_low = 1: weights from 0) and tunes ε_high.
 
-    Reduces to: on-policy DAPO's loss, without its shaping.
+    Reduces to: on-policy its gradient is DAPO's, without the shaping.
 
     Pitfalls: the name means other things elsewhere: in some code the weight is clipped at ε_high itself, so that 0.2
     makes every weight at most 0.2. A floor above 0 can make the KL run away off-policy.

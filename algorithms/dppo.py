@@ -41,7 +41,8 @@ class DPPO(Algorithm):
 
     where sg stops the gradient: a trust region in probabilities, not in ratios, of which a rare token may grow fast.
 
-    Reduces to: CISPO where no token is masked. On-policy it is DAPO's loss, without its shaping.
+    Reduces to: CISPO with weights from 0 to 20 (ε_low = 1, ε_high = 19), where no token is masked. On-policy its
+    gradient is DAPO's, without the shaping.
 
     Pitfalls: δ is a probability (TV) or nats (KL): one value does not fit both.
     """

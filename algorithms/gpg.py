@@ -27,7 +27,8 @@ class GPG(Algorithm):
 
     α is that of the rollout batch.
 
-    Reduces to: on-policy Dr.GRPO, but for the scale.
+    Reduces to: on-policy Dr.GRPO, but for the scale, where all groups have the same size: GPG counts tokens, Dr.GRPO
+    prompts.
 
     Pitfalls: α makes the step larger as fewer groups teach. Nothing stops it on reused or stale samples.
     """

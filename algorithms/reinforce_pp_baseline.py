@@ -31,7 +31,8 @@ class ReinforcePPBaseline(Algorithm):
 
     Â is A whitened over the tokens of the rollout batch: the group gives the mean, the batch the scale.
 
-    Reduces to: GRPO with one standard deviation for the whole batch, a mean over tokens, and k2 in place of k3.
+    Reduces to: GRPO with one standard deviation for the whole batch, a mean over tokens, and k2 in place of k3, where
+    all responses have the same length: else the mean of A over tokens is not zero, and whitening takes it away.
 
     Pitfalls: a batch in which few groups have a signal has a small standard deviation, and large advantages.
     """

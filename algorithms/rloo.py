@@ -30,8 +30,8 @@ class RLOO(Algorithm):
 
     The penalty is that of the policy that started the iteration, a part of the reward.
 
-    Reduces to: with β = 0, policy gradient with KL without its KL and weight; on-policy it points where GVPO, Kimi and
-    Dr.GRPO do.
+    Reduces to: with β = 0, policy gradient with KL without its KL and weight; on-policy it then points, in each group,
+    where GVPO, Kimi and Dr.GRPO do.
 
     Pitfalls: without an importance weight or a clip nothing stops it on reused or stale samples. Some code puts PPO's
     clip on the sequence ratio under the same name.

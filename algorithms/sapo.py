@@ -32,7 +32,7 @@ class SAPO(Algorithm):
 
     Its slope at ρ = 1 is 1, whatever τ.
 
-    Reduces to: on-policy GRPO.
+    Reduces to: on-policy its gradient is GRPO's.
 
     Pitfalls: τ_neg > τ_pos makes wrong answers fade faster. Elsewhere the mean is taken over all tokens of the batch.
     """

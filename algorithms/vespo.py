@@ -36,7 +36,7 @@ class VESPO(Algorithm):
     where sg stops the gradient; κ and λ are those of the advantage's sign. The weight is 1 on-policy, and goes to zero
     on both sides of κ/λ.
 
-    Reduces to: on-policy DAPO's loss, without its shaping.
+    Reduces to: on-policy its gradient is DAPO's, without the shaping.
 
     Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon.
     """

@@ -230,4 +230,4 @@ def _source(spec: str) -> bytes | None:
 def settings_hash(config: CellConfig) -> str:
     """Of what all cells of a suite share: only cells with the same one stand in one table."""
     shared = {"suite", "model", "train", "rollout", "evaluation"}
-    return hash_of(config.hashed(CellConfig.model_fields.keys() - shared))
+    return hash_of(config.stated(CellConfig.model_fields.keys() - shared))

@@ -113,7 +113,7 @@ def _cores(cell: Cell) -> int:
 
 
 def _resolved(cell: Cell) -> dict[str, Any]:
-    resolved = cell.config.model_dump(mode="json")
+    resolved = cell.config.stated()
     entry = {
         "name": resolved.pop("algorithm"),
         "optimizer": resolved.pop("optimizer"),

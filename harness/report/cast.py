@@ -7,10 +7,11 @@ labels are highlighted, there is one panel in which they and the baseline stand 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -39,6 +40,16 @@ class Cast:
     panels: Sequence[Panel]
     families: Mapping[str, str]
     """By label, where there are many."""
+
+    def with_values(self, curves: pd.DataFrame, column: str) -> Cast:
+        """Those whose curves have values: what is trained on given responses draws none."""
+        known = curves[column].notna().groupby(curves["algorithm"]).any()
+        panels = [
+            Panel(title, [label for label in strong if known[label]], [label for label in behind if known[label]])
+            for title, strong, behind in self.panels
+        ]
+        own = [panel for panel in panels if not panel.title or panel.title in map(self.families.get, panel.strong)]
+        return replace(self, panels=own)
 
     def draw_panels(self, xlabel: str, ylabel: str, *, lines: bool) -> tuple[Figure, list[Axes]]:
         """A figure with axes for each panel on one scale, and the legends: beside the figure where there is one panel,
@@ -103,22 +114,27 @@ def cast_of(
     """
     if not (families or highlight):
         return Cast(names, styles(names), [Panel("", list(order), [])], {})
+    look = styles(names) if not families else {}
+    for labels in _by_family(list(names), families) if families else ():
+        look |= _told_apart(labels, baseline)
     if highlight:
         chosen = [label for label in order if label in highlight or label == baseline]
-        look = styles(chosen if families else names)
-        muted = {label: Style(MUTED, "o", "-", muted=True) for label in (names if families else look)}
+        muted = {label: Style(MUTED, "o", "-", muted=True) for label in look}
+        strong = _told_apart(chosen, baseline) if families else {label: look[label] for label in chosen}
         behind = [label for label in order if label not in chosen]
-        return Cast(names, muted | {label: look[label] for label in chosen}, [Panel("", chosen, behind)], families)
-    style: dict[str, Style] = {}
-    for labels in _by_family(list(names), families):
-        # Told apart within the family alone: that many colours there are.
-        colourful = [label for label in labels if label != baseline]
-        style |= {label: among_greys(colourful.index(label)) if label in colourful else BASELINE for label in labels}
+        return Cast(names, muted | strong, [Panel("", chosen, behind)], families)
     panels = []
     for labels in _by_family(order, families):
-        strong = labels if baseline in labels or baseline not in order else [*labels, str(baseline)]
-        panels.append(Panel(families[labels[0]], strong, [label for label in order if label not in strong]))
-    return Cast(names, style, panels, families)
+        strong_labels = labels if baseline in labels or baseline not in order else [*labels, str(baseline)]
+        behind = [label for label in order if label not in strong_labels]
+        panels.append(Panel(families[labels[0]], strong_labels, behind))
+    return Cast(names, look, panels, families)
+
+
+def _told_apart(labels: Sequence[str], baseline: str | None) -> dict[str, Style]:
+    """Styles that differ among these labels alone, since there are no thirty that do; the baseline is black."""
+    colourful = [label for label in labels if label != baseline]
+    return {label: among_greys(colourful.index(label)) if label in colourful else BASELINE for label in labels}
 
 
 def _by_family(labels: Sequence[str], families: Mapping[str, str]) -> Iterator[list[str]]:

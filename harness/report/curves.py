@@ -22,6 +22,8 @@ Curve = tuple[np.ndarray, np.ndarray]
 def over_steps(curves: pd.DataFrame, column: str, ylabel: str, cast: Cast) -> Figure:
     """A metric over training steps: each algorithm's mean over its seeds, with its interval."""
 
+    cast = cast.with_values(curves, column)
+
     def curve(label: str) -> Curve:
         value = curves[curves["algorithm"] == label].pivot(index="seed", columns="step", values=column)
         return value.columns.to_numpy(), value.to_numpy()
@@ -34,6 +36,7 @@ def over_steps(curves: pd.DataFrame, column: str, ylabel: str, cast: Cast) -> Fi
 
 def over_tokens(curves: pd.DataFrame, cast: Cast) -> Figure:
     """The mean training reward over generated tokens, as far as all of an algorithm's seeds went, with its interval."""
+    cast = cast.with_values(curves, "reward")
     shown = curves[
         curves["algorithm"].isin([label for panel in cast.panels for label in (*panel.strong, *panel.behind)])
     ]

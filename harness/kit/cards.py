@@ -1,4 +1,4 @@
-"""What an algorithm's class says of itself, read from its docstrings and fields: its card in the atlas.
+"""What an algorithm's class says of itself, read from its docstrings and fields: its card.
 
 The module's docstring begins with the source. The class's docstring states the loss as an indented block; paragraphs that
 begin with "Reduces to:" and "Pitfalls:" are told apart, all others are kept in their order. Imports no torch by itself.
@@ -164,9 +164,7 @@ def _parameter(field: dataclasses.Field[Any]) -> Parameter:
         search = ", ".join(f"{value:g}" for value in space.values)
     elif isinstance(space, LogUniform):
         search = f"{space.low:g} to {space.high:g}, log"
-    return Parameter(
-        name=field.name, default=str(field.default), search=search, doc=field.metadata.get("doc", "")
-    )
+    return Parameter(name=field.name, default=str(field.default), search=search, doc=field.metadata.get("doc", ""))
 
 
 def wrapped(text: str, indent: str = "", width: int = 80) -> str:

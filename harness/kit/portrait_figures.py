@@ -12,27 +12,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.kit.portraits import REACH, SAMPLES, curves, shares
+from harness.kit.traits import Traits
 from harness.report.drawing import GREY, look
 
 LIMIT = 2.4
-"""Of the vertical axis; what goes beyond is marked with a triangle at the edge."""
-COLUMNS = 8
+"""Of the vertical axis; a line may leave it."""
+ROWS, COLUMNS = 4, 8
+"""Of the sheet: more columns where the algorithms are more."""
 SLIDE = (13.333, 7.5)
 
-RIGHT, WRONG, _ = sns.color_palette("colorblind", 3)
-WRONG = sns.color_palette("colorblind", 4)[3]
-
 X_LABEL = "log-ratio ℓ of the response, nats"
-Y_LABEL = "coefficient C (1: the largest on-policy)"
-SHARE_LABEL = "share of the group that is right"
+Y_LABEL = "coefficient C, 1 = the largest on-policy"
+SHARE_LABEL = "share of the group right"
+SHORTER = {"behaviour": "beh.", "reference": "ref."}
+
+TITLE = "What each algorithm does with a response: who clips, who weights, who pulls back, who ignores what"
+CAPTION = (
+    f"The gradient coefficient C = −∂L/∂log π of one response (8 tokens), drawn from each class at its defaults. Wide "
+    "panels: against its log-ratio; the policy has moved on this response alone, evenly over its tokens, and the\n"
+    "behaviour, old and reference policies stay where the dots are (on-policy, ℓ = 0); 8 responses a group, half of "
+    "them right. Narrow panels: on-policy, against the share of the group that is right. C is divided by the largest\n"
+    "on-policy coefficient of the half-right group, the same for all. Under each name: what it does; whether the ratio "
+    "is taken by token or by response; whose log-probs it reads; 1/|y| where long responses weigh no more than short."
+)
 
 
 class Picture(NamedTuple):
     """A portrait with what stands above it."""
 
-    title: str
-    note: str
+    label: str
     family: str
+    traits: Traits
     rows: pd.DataFrame
     """`portraits.portrait`'s."""
 
@@ -46,9 +56,10 @@ class Line(NamedTuple):
     width: float
 
 
+_PALETTE = sns.color_palette("colorblind", 4)
 LINES = {
-    "right": Line("a right response", RIGHT, "-", 1.9),
-    "wrong": Line("a wrong response", WRONG, (0, (3.2, 1.4)), 1.6),
+    "right": Line("a right response", _PALETTE[0], "-", 1.9),
+    "wrong": Line("a wrong response", _PALETTE[3], (0, (3.2, 1.4)), 1.6),
     "tied": Line("a response of a group that is wrong throughout", GREY, (0, (1, 1.2)), 1.4),
 }
 
@@ -96,16 +107,19 @@ def _over_share(axes: Any, rows: pd.DataFrame, scale: float) -> None:
 def one(picture: Picture) -> Figure:
     """The portrait of one algorithm."""
     with look():
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(7.2, 3.7), layout="constrained")
         both = bool(shares(picture.rows))
-        panels = figure.subplots(1, 2 if both else 1, sharey=True, width_ratios=[2.6, 1] if both else None, squeeze=False)
+        panels = figure.subplots(1, 1 + both, sharey=True, width_ratios=[2.4, 1] if both else None, squeeze=False)
         _over_log_ratio(panels[0, 0], picture.rows, 1.2)
-        panels[0, 0].set(xlabel=X_LABEL, ylabel=Y_LABEL)
+        panels[0, 0].set_xlabel(X_LABEL, fontsize="small")
+        panels[0, 0].set_ylabel(Y_LABEL, fontsize="small")
         if both:
             _over_share(panels[0, 1], picture.rows, 1.4)
-            panels[0, 1].set(xlabel=SHARE_LABEL)
-        figure.suptitle(f"{picture.title}: {picture.note}", x=0.02, ha="left", fontsize="medium")
-        figure.legend(handles=_handles(picture), loc="outside lower left", ncols=2, fontsize="small")
+            panels[0, 1].set_xlabel(SHARE_LABEL, fontsize="small")
+        panels[0, 0].set_title(
+            f"{picture.label}: {', '.join(picture.traits.does)} ({picture.traits.compared})", loc="left", fontsize=9.5
+        )
+        figure.legend(handles=_handles(picture), loc="outside lower left", ncols=3, fontsize="small", handlelength=2.6)
     return figure
 
 
@@ -117,38 +131,44 @@ def _handles(*pictures: Picture) -> list[Line2D]:
     ]
 
 
-def sheet(pictures: Sequence[Picture], caption: str) -> Figure:
+def sheet(pictures: Sequence[Picture]) -> Figure:
     """All portraits on one slide, in the order given, which keeps families together."""
-    count = len(pictures)
-    rows = -(-count // COLUMNS)
+    columns = max(COLUMNS, -(-len(pictures) // ROWS))
+    rows = -(-len(pictures) // columns)
+    left, right, top, bottom = 0.042, 0.998, 0.852, 0.068
+    width, height = (right - left) / columns, (top - bottom) / rows
     with look():
         figure = Figure(figsize=SLIDE)
-        left, right, top, bottom = 0.045, 0.992, 0.885, 0.085
-        width, height = (right - left) / COLUMNS, (top - bottom) / rows
         for index, picture in enumerate(pictures):
-            row, column = divmod(index, COLUMNS)
+            row, column = divmod(index, columns)
+            lowest = index + columns >= len(pictures)
             x, y = left + column * width, top - (row + 1) * height
-            inner = height * 0.60
-            main = figure.add_axes((x, y + 0.12 * height, width * 0.62, inner))
-            _over_log_ratio(main, picture.rows, 0.8)
-            main.tick_params(labelsize=6, labelleft=column == 0, labelbottom=row == rows - 1 or index + COLUMNS >= count)
+            main = figure.add_axes((x, y + 0.11 * height, 0.6 * width, 0.56 * height))
+            _over_log_ratio(main, picture.rows, 0.85)
+            main.tick_params(labelsize=7, labelleft=column == 0, labelbottom=lowest)
             if shares(picture.rows):
-                side = figure.add_axes((x + width * 0.67, y + 0.12 * height, width * 0.22, inner))
-                _over_share(side, picture.rows, 0.8)
-                side.tick_params(labelsize=6, labelbottom=row == rows - 1 or index + COLUMNS >= count)
-            figure.text(x, y + 0.825 * height, picture.title, fontsize=8.5, fontweight="bold", va="bottom")
-            figure.text(x, y + 0.745 * height, picture.note, fontsize=6, color="0.3", va="bottom")
+                side = figure.add_axes((x + 0.66 * width, y + 0.11 * height, 0.22 * width, 0.56 * height))
+                _over_share(side, picture.rows, 0.85)
+                side.tick_params(labelsize=7, labelbottom=lowest)
+            size = min(9.0, 150 / len(picture.label))  # a long label must fit into its column
+            figure.text(x, y + 0.845 * height, picture.label, fontsize=size, fontweight="bold", va="baseline")
+            compared = picture.traits.compared
+            for word, shorter in SHORTER.items():
+                compared = compared.replace(word, shorter)
+            for line, text in enumerate((", ".join(picture.traits.does), compared)):
+                color = ("0.0", "0.35")[line]
+                figure.text(x, y + (0.77 - 0.07 * line) * height, text, fontsize=6.6, color=color, va="baseline")
         for row in range(rows):
-            line = list(enumerate(pictures[row * COLUMNS : (row + 1) * COLUMNS]))
-            for family, members in groupby(line, key=lambda item: item[1].family):
-                columns = [column for column, _ in members]
-                x0, x1 = left + columns[0] * width, left + (columns[-1] + 1) * width - 0.11 * width
-                y = top - row * height - 0.02 * height
-                figure.add_artist(Line2D([x0, x1], [y, y], color="0.2", linewidth=1.2))
-                figure.text(x0, y + 0.004, family.upper(), fontsize=6.5, color="0.2", va="bottom")
-        figure.text(left, 0.975, "Who clips, who weights, who pulls back, who ignores what", fontsize=14, fontweight="bold", va="top")
-        figure.text(left, 0.94, caption, fontsize=7.5, color="0.2", va="top")
-        figure.legend(handles=_handles(*pictures), loc="lower right", bbox_to_anchor=(right, 0.0), ncols=3, fontsize=8)
-        figure.text(left, 0.018, f"wide panels: {X_LABEL}; narrow panels: {SHARE_LABEL}", fontsize=7.5)
-        figure.text(0.006, (top + bottom) / 2, Y_LABEL, fontsize=7.5, rotation=90, va="center")
+            line_of = list(enumerate(pictures[row * columns : (row + 1) * columns]))
+            for family, members in groupby(line_of, key=lambda item: item[1].family):
+                places = [column for column, _ in members]
+                ends = [left + places[0] * width, left + (places[-1] + 0.9) * width]
+                y = top - (row + 0.04) * height
+                figure.add_artist(Line2D(ends, [y, y], color="0.2", linewidth=1.2))
+                figure.text(ends[0], y + 0.004, family.upper(), fontsize=7, color="0.2", va="bottom")
+        figure.text(left, 0.985, TITLE, fontsize=13, fontweight="bold", va="top")
+        figure.text(left, 0.947, CAPTION, fontsize=7.4, color="0.15", va="top", linespacing=1.35)
+        figure.legend(handles=_handles(*pictures), loc="lower right", bbox_to_anchor=(right, 0.0), ncols=3, fontsize=9)
+        figure.text(left, 0.022, f"wide: {X_LABEL}    narrow: {SHARE_LABEL}", fontsize=8)
+        figure.text(0.006, (top + bottom) / 2, Y_LABEL, fontsize=8, rotation=90, va="center")
     return figure

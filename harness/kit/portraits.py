@@ -8,12 +8,12 @@ the reference samples) is the share of its group that is right; a teacher gives 
 the anchor and a wrong one so much less. Given answers are all right, one a prompt; given pairs are one right, one wrong.
 
 A coefficient is summed over the response's tokens and divided by the largest that any response has on-policy (ℓ = 0) in a
-batch of which half is right: so every algorithm has one scale, whatever it sums or averages.
+batch of which half is right: so every algorithm has one scale, whatever it sums or averages. Where that largest is zero,
+nothing is divided.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, PolicyOutput
+
 GROUPS = 8
 SAMPLES = 8
 TOKENS = 8
@@ -29,7 +30,7 @@ REACH = 4.0
 """The largest log-ratio of a portrait, nats per response."""
 POINTS = 161
 TEACHER = 2.0
-LOGP = -2.0
+LOGP = -0.6
 """log π of each token before the policy has moved, nats: a probability that no ratio of a portrait takes above 1."""
 SMALL = 1e-9
 """Of the largest coefficient: below it a coefficient is zero."""
@@ -46,18 +47,22 @@ class Shape(NamedTuple):
 
 def shape_of(algorithm: Algorithm) -> Shape:
     """The groups that the algorithm's data come in."""
-    return {"demonstrations": Shape(1, 1), "pairs": Shape(2, 1)}.get(
-        algorithm.needs.data, Shape(SAMPLES, SAMPLES // 2)
-    )
+    return {"demonstrations": Shape(1, 1), "pairs": Shape(2, 1)}.get(algorithm.needs.data, Shape(SAMPLES, SAMPLES // 2))
 
 
-def probe_batch(shape: Shape, right: int, reference_samples: int = 0) -> Batch:
-    """The batch in float64: `right` responses of its first group have the reward 1, `shape.right` of each other."""
+def probe_batch(algorithm: Algorithm, right: int | None = None, *, short: bool = False) -> Batch:
+    """The batch in float64: `right` responses of its first group have the reward 1, the usual number of each other.
+
+    If `short`, the first response of the first group has half as many tokens.
+    """
+    shape = shape_of(algorithm)
     right_G = torch.full((GROUPS,), shape.right)
-    right_G[0] = right
+    right_G[0] = shape.right if right is None else right
     rewards_GK = (torch.arange(shape.samples) < right_G[:, None]).double()
     mask_GKT = torch.ones(GROUPS, shape.samples, TOKENS, dtype=torch.bool)
-    logp_GKT = torch.full(mask_GKT.shape, LOGP, dtype=torch.float64)
+    if short:
+        mask_GKT[0, 0, TOKENS // 2 :] = False
+    logp_GKT = LOGP * mask_GKT.double()
     share_G = rewards_GK.mean(-1)
     return Batch(
         mask_GKT=mask_GKT,
@@ -72,7 +77,7 @@ def probe_batch(shape: Shape, right: int, reference_samples: int = 0) -> Batch:
         truncated_GK=torch.zeros_like(mask_GKT[..., 0]),
         extras={
             "greedy_reward_G": share_G,
-            "reference_reward_GN": share_G[:, None].expand(GROUPS, max(1, reference_samples)),
+            "reference_reward_GN": share_G[:, None].expand(GROUPS, max(1, algorithm.needs.reference_samples)),
             "teacher_logp_GK": logp_GKT.sum(-1) + TEACHER * (2 * rewards_GK - 1),
             "length_limit_G": torch.full((GROUPS,), 100 * TOKENS),
         },
@@ -87,10 +92,10 @@ def coefficients(algorithm: Algorithm, batch: Batch, logp_GKT: Tensor) -> Tensor
     return -gradient_GKT
 
 
-def _moved(algorithm: Algorithm, shape: Shape, right: int, reward: int, log_ratio: float) -> float:
+def _moved(algorithm: Algorithm, right: int, reward: int, log_ratio: float) -> float:
     """C, summed over its tokens, of a response of the first group that has this reward and has moved by so much."""
-    batch = probe_batch(shape, right, algorithm.needs.reference_samples)
-    moved = 0 if reward == 1 else shape.samples - 1
+    batch = probe_batch(algorithm, right)
+    moved = 0 if reward == 1 else -1
     logp_GKT = batch.old_logp_GKT.clone()
     logp_GKT[0, moved] += log_ratio / TOKENS
     return float(coefficients(algorithm, batch, logp_GKT)[0, moved].sum())
@@ -104,7 +109,7 @@ def portrait(algorithm: Algorithm, name: str) -> pd.DataFrame:
     that is right does (on-policy).
     """
     shape = shape_of(algorithm)
-    batch = probe_batch(shape, shape.right, algorithm.needs.reference_samples)
+    batch = probe_batch(algorithm)
     on_policy_GK = coefficients(algorithm, batch, batch.old_logp_GKT).sum(-1)
     scale = float(on_policy_GK.abs().max())
     grid = np.round(np.linspace(-REACH, REACH, POINTS), 6)
@@ -114,8 +119,11 @@ def portrait(algorithm: Algorithm, name: str) -> pd.DataFrame:
         asked += [(0, 0, x) for x in grid]
         asked += [(right, 1, 0.0) for right in range(1, SAMPLES + 1) if right != shape.right]
         asked += [(right, 0, 0.0) for right in range(1, SAMPLES) if right != shape.right]
-    rows = [(name, right, reward, x, _moved(algorithm, shape, right, reward, x)) for right, reward, x in asked]
+    rows = [(name, right, reward, x, _moved(algorithm, right, reward, x)) for right, reward, x in asked]
     frame = pd.DataFrame(rows, columns=COLUMNS)
+    bad = frame[~np.isfinite(frame["coefficient"])]
+    if len(bad):
+        raise ValueError(f"the coefficient is {bad['coefficient'].iloc[0]} at ℓ = {bad['log_ratio'].iloc[0]:g}")
     frame["coefficient"] = frame["coefficient"] / (scale or 1.0)
     frame.loc[frame["coefficient"].abs() < SMALL, "coefficient"] = 0.0
     return frame
@@ -142,44 +150,3 @@ def shares(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "right": still[still["reward"] == 1].sort_values("right"),
         "wrong": still[still["reward"] == 0].sort_values("right"),
     }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reads:
-    """What of a batch moves an algorithm's coefficients, found by changing one thing at a time."""
-
-    reward: bool
-    policies: tuple[str, ...]
-    """Of "behaviour", "old", "reference": the policies that the trained one is compared with."""
-    length: float
-    """The coefficient of a token of a response half as long, on-policy, over that of the others: 1 where every token
-    weighs the same, 2 where every response does; NaN where neither has one."""
-
-
-def reads(algorithm: Algorithm) -> Reads:
-    """Changes the rewards and each policy's log-probs in turn, off-policy, and looks whether a coefficient moves."""
-    shape = shape_of(algorithm)
-    random = torch.Generator().manual_seed(0)
-
-    def noise(x: Tensor) -> Tensor:
-        return x + 0.05 * torch.randn(x.shape, generator=random, dtype=x.dtype)
-
-    still = probe_batch(shape, shape.right, algorithm.needs.reference_samples)
-    fields = {"behaviour": "behaviour_logp_GKT", "old": "old_logp_GKT", "reference": "ref_logp_GKT"}
-    batch = replace(still, **{name: noise(getattr(still, name)) for name in fields.values()})
-    logp_GKT = noise(still.old_logp_GKT)
-    before_GKT = coefficients(algorithm, batch, logp_GKT)
-
-    def matters(**changed: Tensor) -> bool:
-        after_GKT = coefficients(algorithm, replace(batch, **changed), logp_GKT)
-        return bool((after_GKT - before_GKT).abs().max() > SMALL * before_GKT.abs().max())
-
-    short_GKT = still.mask_GKT.clone()
-    short_GKT[0, 0, TOKENS // 2 :] = False
-    halved = coefficients(algorithm, replace(still, mask_GKT=short_GKT), still.old_logp_GKT)
-    other = float(halved[1, 0, 0])
-    return Reads(
-        reward=matters(rewards_GK=batch.rewards_GK.flip(-1) if shape.samples > 1 else 0 * batch.rewards_GK),
-        policies=tuple(name for name, field in fields.items() if matters(**{field: noise(getattr(batch, field))})),
-        length=float(halved[0, 0, 0]) / other if other else float("nan"),
-    )

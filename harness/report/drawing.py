@@ -20,6 +20,11 @@ from matplotlib.lines import Line2D
 from harness.statistics.intervals import t_band
 
 DPI = 200
+NO_METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 GREY = "0.45"
 MUTED = "0.78"
 LIGHT = 0.35  # alpha of single seeds
@@ -98,11 +103,10 @@ def look() -> Iterator[None]:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as an "svg" or "png" file: the same bytes for the same figure, without date or program version."""
+    """The figure as an "svg", "png" or "pdf" file: the same bytes for the same figure, without date or version."""
     buffer = io.BytesIO()
     with look():
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=NO_METADATA[kind])
     return buffer.getvalue()
 
 

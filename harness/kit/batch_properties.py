@@ -83,7 +83,9 @@ def _orders(case: Case) -> Iterable[Tensor]:
         yield torch.stack([torch.randperm(K, generator=random) for _ in range(G)])
 
 
-@per_case("The order of the samples of a prompt does not matter, nor whether they are sorted by length.", ordinary_cases)
+@per_case(
+    "The order of the samples of a prompt does not matter, nor whether they are sorted by length.", ordinary_cases
+)
 def order_of_samples_does_not_matter(subject: Subject, case: Case) -> str | None:
     expected = evaluate(subject.algorithm, case)
     rows_G1 = torch.arange(len(case.batch.valid_GK))[:, None]

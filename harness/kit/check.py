@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 from algorithms import Algorithm, load_algorithm
 from algorithms.base import Needs
@@ -29,14 +30,19 @@ from harness.kit.properties import PROPERTIES, Fault, Property, Subject
 from harness.kit.random_batches import Case
 from harness.kit.shrinking import shrunk
 
-REGISTERED = (  # in the order of a report
-    output_properties,
-    batch_properties,
-    coupling_properties,
-    purity_properties,
-    needs_properties,
-    hyperparameter_properties,
-)
+MODULES = [
+    module.__name__
+    for module in (
+        output_properties,
+        batch_properties,
+        coupling_properties,
+        purity_properties,
+        needs_properties,
+        hyperparameter_properties,
+    )
+]
+ORDERED = sorted(PROPERTIES, key=lambda found: MODULES.index(found.check.__module__))
+"""All properties in the order of a report. Without the first, few others can be told."""
 
 
 class CheckError(BenchError):
@@ -84,7 +90,7 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
     subject = Subject(algorithm, fresh or (lambda: dataclasses.replace(algorithm)))  # type: ignore[type-var]
     if fault is None:
         subject = dataclasses.replace(subject, needs=algorithm.needs)
-    for number, found in enumerate(PROPERTIES):
+    for number, found in enumerate(ORDERED):
         if fault is not None and number == 0:
             findings.append(Finding(found, Fault(fault)))
         elif not sound and not found.always:
@@ -168,7 +174,8 @@ def show(examination: Examination, title: str, console: Console) -> None:
         _show_finding(finding, console)
     if examination.facts:
         console.print("\n[bold]Facts[/], none of which is a fault")
-        _lines(examination.facts, console, 2)
+        for fact in examination.facts:
+            _line("·", fact, console)
     faults = len(examination.faults)
     untold = len(examination.findings) - len(told)
     console.print(
@@ -181,7 +188,15 @@ def show(examination: Examination, title: str, console: Console) -> None:
 
 def _show_finding(finding: Finding, console: Console) -> None:
     held = finding.fault is None
-    mark = "·" if not finding.told else "[green]✓[/]" if held else "[yellow]![/]" if finding.property.advice else "[red]✗[/]"
+    mark = (
+        "·"
+        if not finding.told
+        else "[green]✓[/]"
+        if held
+        else "[yellow]![/]"
+        if finding.property.advice
+        else "[red]✗[/]"
+    )
     _lines([f"{mark} {escape(finding.property.sentence)}"], console, 0, marked=True)
     if finding.fault is not None:
         _lines([escape(finding.fault.text[:1].upper() + finding.fault.text[1:] + ".")], console, 4, bullet="")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, Coupling
 from harness.kit.calls import VARIABLES, CallError, Outcome, evaluate, prepare, undisturbed
-from harness.kit.properties import Subject, difference, not_finite, overall, per_case
+from harness.kit.properties import Subject, difference, overall, per_case
 from harness.kit.random_batches import Case, ordinary_cases, random_case, tensors
 
 
@@ -141,13 +141,15 @@ def prepare_adds_extras_by_group(subject: Subject) -> str | None:
         for name, x in once.extras.items():
             if name not in twice.extras or not torch.equal(x, twice.extras[name]):
                 return f"preparing twice changes extras[{name!r}]; compute it from what prepare() does not change"
-        part = replace(case, batch=once).groups(torch.tensor([G - 1, 0]))
         try:
-            wrong = not_finite(evaluate(subject.algorithm, part, prepared=True))
+            evaluate(subject.algorithm, replace(case, batch=once), prepared=True)
+        except CallError:
+            continue  # which another property says
+        try:
+            part = replace(case, batch=once).groups(torch.tensor([G - 1, 0]))
+            evaluate(subject.algorithm, part, prepared=True)
         except CallError as error:
-            wrong = str(error)
-        if wrong:
-            return f"on a mini-batch of two of the prepared prompts {wrong}"
+            return f"on a mini-batch of two of the prepared prompts {error}"
     return None
 
 
@@ -198,7 +200,9 @@ def mini_batch_is_not_whitened(subject: Subject) -> str | None:
         supplied = random_case(subject.needs, seed, signal=True).batch.extras
 
         def larger(name: str, x: Tensor, last_G: Tensor = last_G, supplied=supplied) -> Tensor:  # type: ignore[no-untyped-def]
-            of_rewards = name == "rewards_GK" or (name.endswith(("_GK", "_GKT")) and name in extras and name not in supplied)
+            of_rewards = name == "rewards_GK" or (
+                name.endswith(("_GK", "_GKT")) and name in extras and name not in supplied
+            )
             last = last_G.view(-1, *[1] * (x.dim() - 1))
             return torch.where(last, 3 * x, x) if of_rewards and x.is_floating_point() else x
 

@@ -52,6 +52,7 @@ def _groups(needs: Needs) -> Iterator[Case]:
 
 
 def _equal_rewards(needs: Needs) -> Iterator[Case]:
+    yield random_case(needs, 0, "groups with ties beside others")
     for case in _both(needs):
         for reward in (0.0, 1.0, 1.2, -0.7):
             rewards_GK = torch.full_like(case.batch.rewards_GK, reward)
@@ -86,7 +87,9 @@ def _log_ratios(needs: Needs) -> Iterator[Case]:
     case = random_case(needs, 5, signal=True)
     logp_GKT = case.policy.logp_GKT
     even_GKT = torch.where(torch.arange(logp_GKT.numel()).view(logp_GKT.shape) % 2 == 0, 1.0, -1.0)
-    even_GK1 = torch.where(torch.arange(logp_GKT[..., 0].numel()).view(logp_GKT.shape[:2]) % 2 == 0, 1.0, -1.0)[..., None]
+    even_GK1 = torch.where(torch.arange(logp_GKT[..., 0].numel()).view(logp_GKT.shape[:2]) % 2 == 0, 1.0, -1.0)[
+        ..., None
+    ]
     for sign, label in ((1.0, "+300"), (-1.0, "−300"), (even_GKT, "±300"), (even_GK1, "±300 by response")):
         # The log-prob itself stays below zero: it is the other policies' that are lower or higher.
         moved_GKT = torch.where(case.batch.mask_GKT, logp_GKT + LOG_RATIO * sign, logp_GKT).to(logp_GKT.dtype)

@@ -54,7 +54,9 @@ def _sums(subject: Subject, on: Case, off: Case) -> str:
             "The coefficients of a group sum to zero on-policy, and off-policy to up to "
             f"{100 * shares[1]:.0f}% of their absolute values."
         )
-    return f"The coefficients of a group do not sum to zero: up to {100 * shares[0]:.0f}% of their absolute values remain."
+    return (
+        f"The coefficients of a group do not sum to zero: up to {100 * shares[0]:.0f}% of their absolute values remain."
+    )
 
 
 def _shift(subject: Subject, case: Case) -> str:

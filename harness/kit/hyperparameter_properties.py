@@ -34,14 +34,27 @@ def other_values(cls: type[Algorithm], field: dataclasses.Field[Any], value: Any
     elif isinstance(value, int):
         found += [value + 1, value - 1, 2 * value, 5 * value + 7]
     elif isinstance(value, float):
-        found += [2 * value, value / 2, 1.1 * value, 0.9 * value, value + 0.1, value + 1, value - 0.1, 0.5, 0.01, 10 * value]
+        found += [
+            2 * value,
+            value / 2,
+            1.1 * value,
+            0.9 * value,
+            value + 0.1,
+            value + 1,
+            value - 0.1,
+            0.5,
+            0.01,
+            10 * value,
+        ]
     elif isinstance(value, tuple):
         found += [tuple(scale * x for x in value) for scale in (2, 0.5) if all(isinstance(x, float) for x in value)]
     elif value is None and annotation is not None:
         found += [0.5, 1.0, 2.0] if float in typing.get_args(annotation) else []
         found += [1, 2, 3] if int in typing.get_args(annotation) else []
     unlike = [x for x in found if x != value or type(x) is not type(value)]
-    return [x for i, x in enumerate(unlike) if x not in unlike[:i] and not isinstance(x, bool) ^ isinstance(value, bool)]
+    return [
+        x for i, x in enumerate(unlike) if x not in unlike[:i] and not isinstance(x, bool) ^ isinstance(value, bool)
+    ]
 
 
 def _literals(annotation: Any) -> list[Any]:
@@ -70,7 +83,9 @@ def every_hyper_parameter_changes_something(subject: Subject) -> str | None:
     cases += [x for kind in extreme_cases(subject.needs).values() for x in kind[::4]]
     own = _outcomes(subject.algorithm, cases)
     names = [f.name for f in dataclasses.fields(subject.algorithm)]  # type: ignore[arg-type]
-    idle = [name for name in names if _tried(subject.algorithm, name) and not _effect(subject.algorithm, name, cases, own)]
+    idle = [
+        name for name in names if _tried(subject.algorithm, name) and not _effect(subject.algorithm, name, cases, own)
+    ]
     for name in idle:
         # It may act beside another setting alone, as the kind of a KL term does whose coefficient is zero.
         besides = (other for beside in names if beside != name for other in variants(subject.algorithm, beside))

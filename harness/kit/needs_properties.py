@@ -200,4 +200,3 @@ def _weight(subject: Subject) -> float | None:
             if ((slopes - 1).abs() < 0.1).double().mean() >= 0.4:
                 return float(slopes[(slopes - 1).abs() < 0.1].mean())
     return None
-

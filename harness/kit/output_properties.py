@@ -15,14 +15,15 @@ from harness.kit.random_batches import Case, ordinary_cases, random_case, tensor
 from harness.training.judgement import fault_of_loss, fault_of_metrics
 
 
-def in_both_dtypes(needs: Needs) -> Iterator[Case]:
-    """Ordinary batches in float64 and in float32."""
-    for case in ordinary_cases(needs):
+def plain_cases(needs: Needs) -> Iterator[Case]:
+    """Batches in which every prompt has several samples and no two equal rewards, in float64 and in float32."""
+    for seed in (0, 1):
+        case = random_case(needs, seed, "no two rewards equal", signal=True)
         yield case
         yield case.to(torch.float32)
 
 
-@per_case("The loss is a finite scalar in the dtype of the log-probs.", in_both_dtypes, always=True)
+@per_case("The loss is a finite scalar in the dtype of the log-probs.", plain_cases, always=True)
 def loss_is_a_finite_scalar(subject: Subject, case: Case) -> str | None:
     outcome = evaluate(subject.algorithm, case)
     return fault_of_loss(outcome.output, case.dtype) or not_finite(outcome)
@@ -41,7 +42,7 @@ def something_is_trained(subject: Subject) -> str | None:
 
 def with_extremes(needs: Needs) -> Iterator[Case]:
     """Ordinary and extreme batches."""
-    yield from in_both_dtypes(needs)
+    yield from ordinary_cases(needs)
     for cases in extreme_cases(needs).values():
         yield from cases
 
@@ -153,5 +154,3 @@ def float32_agrees_with_float64(subject: Subject, case: Case) -> str | None:
     as_double = type(rough)(rough.loss.double(), {n: x.double() for n, x in rough.gradient.items()}, rough.output)
     wrong = difference(as_double, exact, rtol=1e-3, atol=2e-5 * min(1.0, scale) + 1e-9)
     return wrong and f"in float32 {wrong} as in float64"
-
-

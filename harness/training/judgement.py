@@ -15,7 +15,9 @@ def fault_of_loss(output: object, dtype: torch.dtype) -> str | None:
         return f"loss() returned {kind}; return LossOutput(loss=...)"
     loss: object = output.loss
     if not isinstance(loss, Tensor):
-        return f"LossOutput.loss is a {type(loss).__name__}; it must be a tensor that autograd can follow, without item()"
+        return (
+            f"LossOutput.loss is a {type(loss).__name__}; it must be a tensor that autograd can follow, without item()"
+        )
     if loss.shape != ():
         return f"the loss has shape {tuple(loss.shape)}; it must be a scalar: take the mean or the sum"
     if loss.dtype != dtype:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -134,10 +134,9 @@ GLOBALS: dict[str, tuple[Getter, Setter]] = {
 RANDOM: dict[str, tuple[Getter, Setter]] = {
     "torch": (torch.get_rng_state, torch.set_rng_state),
     "random": (random.getstate, random.setstate),
+    "numpy": (np.random.get_state, np.random.set_state),
 }
 """The states of the random number generators."""
-if "numpy" in sys.modules:
-    RANDOM["numpy"] = (sys.modules["numpy"].random.get_state, sys.modules["numpy"].random.set_state)
 
 
 def read(states: dict[str, tuple[Getter, Setter]]) -> dict[str, Any]:
@@ -154,20 +153,17 @@ def put_back(states: dict[str, tuple[Getter, Setter]], before: dict[str, Any]) -
 
 
 def same(x: Any, y: Any) -> bool:
-    """Equality of what may hold tensors and arrays."""
-    if isinstance(x, Tensor):
-        return isinstance(y, Tensor) and torch.equal(x, y)
-    if isinstance(x, tuple):
-        return len(x) == len(y) and all(map(same, x, y))
-    return bool(x.tolist() == y.tolist()) if hasattr(x, "tolist") else bool(x == y)
+    """Equality of what may be a tensor or hold an array."""
+    return torch.equal(x, y) if isinstance(x, Tensor) else repr(x) == repr(y)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Within it, what an algorithm does to the process lasts no longer than the call."""
-    states = GLOBALS | RANDOM
-    before = read(states)
+    settings, chance = read(GLOBALS), read(RANDOM)
     try:
         yield
     finally:
-        put_back(states, before)
+        put_back(GLOBALS, settings)
+        for name, (_, put) in RANDOM.items():
+            put(chance[name])

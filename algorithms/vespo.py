@@ -1,4 +1,4 @@
-"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693, eq. 12; as in TRL)."""
+"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693v3, eq. 20)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ class VESPO(Algorithm):
     where sg stops the gradient; κ and λ are those of the advantage's sign. The weight is 1 on-policy, and goes to zero
     on both sides of κ/λ.
 
-    Reduces to: on-policy DAPO's loss, without its shaping.
+    Reduces to: on-policy DAPO's gradient, without its shaping and refilling.
 
-    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon.
+    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon. Eq. 20 has R − R̄ and
+    a sum over tokens; the std and the mean over tokens are the authors' code's (FloyedShen/VESPO: recipe/vespo) and
+    TRL's.
     """
 
     name: ClassVar[str] = "VESPO"

@@ -48,7 +48,7 @@ class GPG(Algorithm):
         advantage_GK = centred(batch.rewards_GK, batch.valid_GK)
         if self.rescale:
             with_signal = (advantage_GK != 0).any(-1).sum().clamp(min=1)
-            advantage_GK = advantage_GK * (len(advantage_GK) / with_signal)
+            advantage_GK = advantage_GK * len(advantage_GK) / with_signal
         return batch.with_extras(advantage_GK=advantage_GK)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:

@@ -54,7 +54,7 @@ class SAPO(Algorithm):
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         mask_GKT = batch.mask_GKT
         advantage_GK1 = standardised(batch.rewards_GK, batch.valid_GK)[..., None]
-        tau_GK1 = torch.where(advantage_GK1 > 0, self.tau_pos, self.tau_neg)
+        tau_GK1 = torch.full_like(advantage_GK1, self.tau_neg).masked_fill(advantage_GK1 > 0, self.tau_pos)
         ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         gate_GKT = 4 / tau_GK1 * (tau_GK1 * (ratio_GKT - 1)).sigmoid()
         return LossOutput(

@@ -65,8 +65,8 @@ class VESPO(Algorithm):
         advantage_GK = standardised(batch.rewards_GK, valid_GK)
         ratio_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), valid_GK)
         right_GK = advantage_GK >= 0
-        power_GK = torch.where(right_GK, self.power_pos, self.power_neg)
-        rate_GK = torch.where(right_GK, self.rate_pos, self.rate_neg)
+        power_GK = torch.full_like(ratio_GK, self.power_neg).masked_fill(right_GK, self.power_pos)
+        rate_GK = torch.full_like(ratio_GK, self.rate_neg).masked_fill(right_GK, self.rate_pos)
         weight_GK = (power_GK * ratio_GK.log() + rate_GK * (1 - ratio_GK)).exp()
         weighted_GKT = per_token(stop_gradient(weight_GK) * advantage_GK, mask_GKT) * masked(policy.logp_GKT, mask_GKT)
         return LossOutput(

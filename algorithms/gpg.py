@@ -1,4 +1,4 @@
-"""Group Policy Gradient (GPG, arXiv 2504.02546, eq. 5 and 6)."""
+"""Group Policy Gradient (GPG, arXiv 2504.02546; AMAP-ML/GPG: open-r1/src/open_r1/gpg_trainer.py)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class GPG(Algorithm):
     Reduces to: on-policy Dr.GRPO, but for the scale, where all groups have the same size: GPG counts tokens, Dr.GRPO
     prompts.
 
-    Pitfalls: α makes the step larger as fewer groups teach. Nothing stops it on reused or stale samples.
+    Pitfalls: α makes the step larger as fewer groups teach. Nothing stops it on reused or stale samples. The paper also
+    draws further groups until 0.6 of them teach, which this does not. The authors' VisualThinker takes a mean per
+    response. verl's α counts responses whose reward is not 0.
     """
 
     name: ClassVar[str] = "GPG"

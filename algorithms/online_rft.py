@@ -1,4 +1,4 @@
-"""Online rejection-sampling fine-tuning (DeepSeekMath, arXiv 2402.03300, eq. 10 and table 10)."""
+"""Online rejection-sampling fine-tuning (DeepSeekMath, arXiv 2402.03300, eq. 10 and 11, table 10)."""
 
 from __future__ import annotations
 

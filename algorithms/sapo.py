@@ -1,4 +1,4 @@
-"""Soft Adaptive Policy Optimization (arXiv 2511.20347, eq. 5 and 6)."""
+"""Soft Adaptive Policy Optimization (SAPO, arXiv 2511.20347; as in verl: verl/trainer/ppo/core_algos.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SAPO(Algorithm):
 
     Reduces to: on-policy its gradient is GRPO's.
 
-    Pitfalls: τ_neg > τ_pos makes wrong answers fade faster. Elsewhere the mean is taken over all tokens of the batch.
+    Pitfalls: τ_neg > τ_pos makes wrong answers fade faster. AReaL takes the mean over all tokens of the batch.
     """
 
     name: ClassVar[str] = "SAPO"

@@ -1,4 +1,4 @@
-"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693, eq. 12; as in TRL)."""
+"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693v3, eq. 20)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class VESPO(Algorithm):
 
     Reduces to: on-policy its gradient is DAPO's, without the shaping.
 
-    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon.
+    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon. Eq. 20 has R − R̄ and
+    a sum over tokens; the std and the mean over tokens are the authors' code's (FloyedShen/VESPO: recipe/vespo) and
+    TRL's.
     """
 
     name: ClassVar[str] = "VESPO"

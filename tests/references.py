@@ -157,12 +157,12 @@ def gpg(rollout: Rollout, rescale: bool = True) -> float:
     return per_all_tokens(rollout, reinforce(lambda g: [alpha * a for a in baselined(g)]))
 
 
-def opmd(rollout: Rollout, tau: float = 1.0) -> float:
+def opmd(rollout: Rollout, tau: float = 1.0, baseline: str = "mean") -> float:
     def advantages(g: Group) -> list[float]:
-        baseline = tau * math.log(fmean(math.exp(r / tau) for r in rewards(g)))
-        return [r - baseline for r in rewards(g)]
+        soft_maximum = tau * math.log(fmean(math.exp(r / tau) for r in rewards(g)))
+        return [r - soft_maximum for r in rewards(g)]
 
-    return per_all_tokens(rollout, reinforce(advantages)) / (1 + tau)
+    return per_all_tokens(rollout, reinforce(baselined if baseline == "mean" else advantages)) / (1 + tau)
 
 
 def surrogate_of_tokens(rollout: Rollout, table: list[list[list[float]]], eps: float) -> float:
@@ -274,13 +274,17 @@ def gmpo(rollout: Rollout, clip: float = 0.4) -> float:
     return per_prompt(rollout, objective)
 
 
-def weighted_tokens(rollout: Rollout, weights: Callable[[Response, float], list[float]]) -> float:
-    """REINFORCE on standardised rewards with a weight for each token, over all tokens."""
+def weighted_tokens(
+    rollout: Rollout,
+    weights: Callable[[Response, float], list[float]],
+    advantages: Callable[[Group], list[float]] = lambda g: standard(rewards(g)),
+) -> float:
+    """REINFORCE with a weight for each token, over all tokens, on standardised rewards where nothing else is said."""
     return per_all_tokens(
         rollout,
         lambda g: [
             a * sum(w * p for w, p in zip(weights(y, a), y.logp, strict=True))
-            for y, a in zip(g.responses, standard(rewards(g)), strict=True)
+            for y, a in zip(g.responses, advantages(g), strict=True)
         ],
     )
 
@@ -319,7 +323,7 @@ def dppo(rollout: Rollout, divergence: str = "tv", threshold: float = 0.15) -> f
             out.append(0.0 if away and far(p, q) else min(math.exp(p - q), 20.0))
         return out
 
-    return weighted_tokens(rollout, weights)
+    return weighted_tokens(rollout, weights, baselined)
 
 
 def sapo(rollout: Rollout, tau_pos: float = 1.0, tau_neg: float = 1.05) -> float:

@@ -26,6 +26,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("reinforce_pp_baseline", {"beta": 0.3}),
     ("gpg", {"rescale": False}),
     ("opmd", {"tau": 0.3}),
+    ("opmd", {"tau": 0.3, "baseline": "log_mean_exp"}),
     ("dapo", {"overlong": 0.6}),
     ("dapo", {"overlong": 0.0, "clip_high": 0.7}),
     ("gspo", {"clip_low": 0.1, "clip_high": 0.2}),

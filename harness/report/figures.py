@@ -119,7 +119,7 @@ def over_steps(
     """A metric over training steps: each algorithm's mean over its seeds, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
-    order = with_values(curves, column, order)
+    order = [label for label in order if label in set(curves.dropna(subset=[column])["algorithm"])]
     for index, label in enumerate(order):
         value = curves[curves["algorithm"] == label].pivot(index="seed", columns="step", values=column)
         band(axes, value.columns.to_numpy(), value.to_numpy(), style[label], index, len(order))
@@ -129,18 +129,12 @@ def over_steps(
     return figure
 
 
-def with_values(curves: pd.DataFrame, column: str, order: list[str]) -> list[str]:
-    """Those of the algorithms whose curves have values: what is trained on given responses draws none."""
-    known = curves[column].notna().groupby(curves["algorithm"]).any()
-    return [label for label in order if known[label]]
-
-
 def over_tokens(curves: pd.DataFrame, order: list[str], names: dict[str, str], style: dict[str, Style]) -> Figure:
     """The mean training reward over generated tokens, as far as all of an algorithm's seeds went, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
-    order = with_values(curves, "reward", order)
-    shown = curves[curves["algorithm"].isin(order)]
+    shown = curves[curves["algorithm"].isin(order)].dropna(subset=["reward"])  # what is given has none
+    order = [label for label in order if label in set(shown["algorithm"])]
     tokens = shown["generated_tokens"]
     grid_X = np.linspace(tokens.min(), tokens.max(), GRID_POINTS)
     for index, label in enumerate(order):

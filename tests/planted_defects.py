@@ -298,7 +298,9 @@ class DividesByTheLength(Sound):
 @found_by("tiny_probabilities_are_finite")
 class TakesTheLogOfAProbability(Sound):
     def log_ratio_GK(self, policy, batch):
-        return super().log_ratio_GK(policy, batch) + sequence_sum(masked(policy.logp_GKT, batch.mask_GKT).exp().log(), batch.mask_GKT)
+        return super().log_ratio_GK(policy, batch) + sequence_sum(
+            masked(policy.logp_GKT, batch.mask_GKT).exp().log(), batch.mask_GKT
+        )
 
 
 @found_by("large_log_ratios_are_finite")

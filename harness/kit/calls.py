@@ -104,7 +104,8 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-Getter, Setter = Callable[[], Any], Callable[[Any], Any]
+Getter = Callable[[], Any]
+Setter = Callable[[Any], Any]
 
 
 def _flag(owner: Any, name: str) -> tuple[Getter, Setter]:

@@ -120,11 +120,11 @@ def _fault_of_needs(algorithm: Algorithm) -> str | None:
 def contradiction_of(found: Property, subject: Subject) -> Fault | None:
     """The fault that a property finds, with the smallest batch that shows it."""
     if found.cases is None:
-        return _told(lambda: found.check(subject))  # type: ignore[call-arg, arg-type]
+        return _told(lambda: found.check(subject))  # type: ignore[call-arg]
     for case in found.cases(subject.needs):
 
         def text_of(x: Case) -> Fault | None:
-            return _told(lambda: found.check(subject, x))  # type: ignore[call-arg, arg-type]
+            return _told(lambda: found.check(subject, x))  # type: ignore[call-arg]
 
         if text_of(case) is not None:
             small = shrunk(case, lambda x: text_of(x) is not None)
@@ -186,26 +186,23 @@ def show(examination: Examination, title: str, console: Console) -> None:
 
 
 def _show_finding(finding: Finding, console: Console) -> None:
-    held = finding.fault is None
-    mark = (
-        "·"
-        if not finding.told
-        else "[green]✓[/]"
-        if held
-        else "[yellow]![/]"
-        if finding.property.advice
-        else "[red]✗[/]"
-    )
-    _lines([f"{mark} {escape(finding.property.sentence)}"], console, 0, marked=True)
+    mark = "[green]✓[/]" if finding.told else "·"
     if finding.fault is not None:
-        _lines([escape(finding.fault.text[:1].upper() + finding.fault.text[1:] + ".")], console, 4, bullet="")
-        if finding.fault.case is not None:
-            _lines(describe(finding.fault.case), console, 6, bullet="")
+        mark = "[yellow]![/]" if finding.property.advice else "[red]✗[/]"
+    _line(mark, finding.property.sentence, console)
+    if finding.fault is not None:
+        _line("", finding.fault.text[:1].upper() + finding.fault.text[1:] + ".", console, indent=2)
+        for text in [] if finding.fault.case is None else describe(finding.fault.case):
+            _line("", text, console, indent=4)
 
 
-def _lines(texts: Iterable[str], console: Console, indent: int, bullet: str = "· ", marked: bool = False) -> None:
-    for text in texts:
-        console.print(Padding(text if marked else bullet + text, (0, 0, 0, indent)), highlight=False)
+def _line(mark: str, text: str, console: Console, indent: int = 0) -> None:
+    """The text beside its mark, with its further lines below its first."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=1)
+    grid.add_column()
+    grid.add_row(mark, Padding(escape(text), (0, 0, 0, indent)))
+    console.print(grid, highlight=False)
 
 
 def describe(case: Case) -> list[str]:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full ablations tune theory perf gpu test test-vllm lint clean
+.PHONY: install bench bench-full ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -14,10 +14,12 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-# Six algorithms, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
+ARTICLE := $(addprefix --algorithm ,gvpo grpo ppo dpo kimi pg)
+
+# The article's six, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
 bench: install
-	$(BIN)/gvpo-bench sweep embedded --seeds 4 --set train.steps=10 --out results/bench
-	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=20 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded $(ARTICLE) --seeds 4 --set train.steps=10 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded-stale $(ARTICLE) --seeds 4 --set train.steps=20 --out results/bench
 
 # What is published under results/: three suites, 12 seeds each.
 bench-full: install
@@ -41,6 +43,10 @@ tune: install
 # Ground truth for the claims of the article.
 theory: install
 	$(BIN)/gvpo-bench theory
+
+# Every algorithm on a page, from its class: docs/algorithms.md with the portraits.
+atlas: install
+	$(BIN)/gvpo-bench atlas
 
 # Speed against TRL, which has an environment of its own.
 perf: install .venv-trl/installed

@@ -97,7 +97,8 @@ def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
     efficiency = GENERATION_EFFICIENCY[config.rollout.engine]
     return [
         f"every response has {assumptions.response(config.train.max_new_tokens):.4g} of at most "
-        f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit",
+        f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit, "
+        "and every round of refilling in vain where there is any, which otherwise counts none",
         "prompts tokenised and counted"
         if prompts_of(config.model, config.train, names, settings.limit).exact
         else "three characters of a prompt are a token: there is no tokenizer in model.path",

@@ -55,9 +55,8 @@ def test_the_counterexample_is_as_small_as_can_be(name):
 
 def test_a_batch_is_shrunk_to_what_still_contradicts():
     case = random_case(Sound().needs, 0, signal=True)
-    small = shrunk(case, lambda x: bool(x.batch.valid_GK.sum() >= 3 and x.batch.mask_GKT.sum() >= 4))
-    assert small.batch.valid_GK.sum() == 3
-    assert small.batch.mask_GKT.sum() == 4
+    small = shrunk(case, lambda x: bool(x.batch.valid_GK.sum() >= 3))
+    assert small.batch.mask_GKT.sum() == 3  # three responses of one token
 
 
 def test_a_loss_that_fails_everywhere_leaves_the_rest_untold():

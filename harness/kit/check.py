@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import time
+import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+import algorithms
 from algorithms import Algorithm, load_algorithm
 from algorithms.base import Needs
 from benchmarks.errors import BenchError
@@ -83,9 +88,17 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
     `fresh` makes another instance of the same settings, from a module that has run nothing yet where there is one.
     """
     begun = time.monotonic()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        findings, facts = _examined(algorithm, fresh)
+    return Examination(findings, facts, time.monotonic() - begun)
+
+
+def _examined(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None) -> tuple[list[Finding], list[str]]:
     fault = _fault_of_needs(algorithm)
     findings: list[Finding] = []
-    sound, facts = fault is None, []
+    sound = fault is None
+    facts: list[str] = []
     subject = Subject(algorithm, fresh or (lambda: dataclasses.replace(algorithm)))  # type: ignore[type-var]
     if fault is None:
         subject = dataclasses.replace(subject, needs=algorithm.needs)
@@ -103,7 +116,7 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
             facts = facts_of(subject)
         except CallError as error:
             facts = [f"No facts could be found: {error}."]
-    return Examination(findings, facts, time.monotonic() - begun)
+    return findings, facts
 
 
 def _fault_of_needs(algorithm: Algorithm) -> str | None:
@@ -151,10 +164,10 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
         try:
             with undisturbed():
                 cls = load_algorithm(spec)
-        except ValueError as error:
-            raise CheckError(str(error) if "algorithm" in str(error) else f"{spec} cannot be loaded: {error}") from None
         except (Exception, SystemExit) as error:
-            raise CheckError(f"{spec} cannot be loaded: {described(error)}") from None
+            refused = traceback.extract_tb(error.__traceback__)[-1].filename == algorithms.__file__
+            text = str(error) if refused else f"{spec} cannot be loaded: {described(error)}"
+            raise CheckError(text) from None
         try:
             return cls()
         except (Exception, SystemExit) as error:

@@ -119,7 +119,7 @@ def write_module(name: str, folder: Path) -> Written:
 
     Raises NewError for a name that no class can have, ExistsError where one of the files is there already.
     """
-    if not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or not name[0].isupper():
+    if not name or not name.isascii() or not name.isidentifier() or keyword.iskeyword(name) or not name[0].isupper():
         raise NewError(f"{name!r} cannot name a class: take letters and digits with a capital first, such as MyLoss")
     stem = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     written = Written(name, folder / f"{stem}.py", folder / f"test_{stem}.py")

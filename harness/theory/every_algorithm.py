@@ -11,7 +11,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -19,16 +19,20 @@ import torch
 from torch import Tensor
 
 from algorithms import ALGORITHMS, Algorithm
+from algorithms.base import Family
 from harness.theory.expectation import Groups, expected_gradient, first_update, ordered_groups
 from harness.theory.findings import FULL, Size
-from harness.theory.problem import Problem, mixed_problems, starting_logits, total_variation
+from harness.theory.optimum import spread
+from harness.theory.problem import Problem, random_problem, starting_logits, total_variation
 
 N, K, STARTS = 4, 3, 3
 BETA = 0.6
 GRID = 64
 """Probabilities of the anchor are multiples of 1/GRID, so that GRID samples of it can stand for it exactly."""
-NEAR = 1e-5
-"""Total variation at which a policy is said to be reached."""
+RIGHT = 0.5
+"""A reward above it is that of a right response."""
+NEAR = 1e-3
+"""Total variation at which a policy is said to be reached: a whitened update has a jump where it stands still."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,15 @@ class Setting:
 
 
 def random_setting(rng: np.random.Generator, count: int) -> Setting:
-    """`count` problems of each kind of rewards, whose anchors have multiples of 1/GRID."""
-    drawn = mixed_problems(rng, count=count, n=N, beta=BETA)
-    share_EN = 1 + torch.floor(drawn.anchor_logp_EN.exp() * (GRID - N))
+    """`count` problems with rewards of 0 and 1, and as many with rewards from 0 to 1: an algorithm may read them as
+    verdicts. The anchor's probabilities are multiples of 1/GRID."""
+    drawn = [random_problem(rng, count=count, n=N, rewards=kind, beta=BETA) for kind in ("binary", "normal")]
+    reward_EN = torch.cat([problem.reward_EN for problem in drawn])
+    reward_EN = reward_EN - reward_EN.amin(-1, keepdim=True)
+    reward_EN = reward_EN / reward_EN.amax(-1, keepdim=True)
+    share_EN = 1 + torch.floor(torch.cat([problem.anchor_logp_EN for problem in drawn]).exp() * (GRID - N))
     share_EN[:, 0] += GRID - share_EN.sum(-1)
-    problem = dataclasses.replace(drawn, anchor_logp_EN=(share_EN / GRID).log())
+    problem = Problem(reward_EN=reward_EN, anchor_logp_EN=(share_EN / GRID).log(), beta=BETA)
     teacher, given = (torch.tensor(rng.normal(size=problem.reward_EN.shape)).log_softmax(-1) for _ in range(2))
     return Setting(problem, teacher, given)
 
@@ -139,7 +147,7 @@ def settle(field: Field, setting: Setting, start_EN: Tensor, steps: int) -> tupl
     stacked = setting.repeat(len(shifts))
     logits_EN = start_EN - start_EN.logsumexp(-1, keepdim=True)
     fastest_E = torch.zeros(count, dtype=start_EN.dtype)
-    speed_E, step_E = fastest_E, None
+    speed_E, step_E, tiny_E = fastest_E, None, fastest_E > 0
     for _ in range(steps):
         around = (logits_EN[:, None] + shifts).reshape(-1, n)
         all_ESN = field(around, stacked).reshape(count, -1, n)
@@ -162,21 +170,37 @@ def settle(field: Field, setting: Setting, start_EN: Tensor, steps: int) -> tupl
         delta_EN = torch.where(against_E1, step_E[:, None] * move_EN, delta_EN)
         delta_EN = delta_EN * (1 / delta_EN.abs().amax(-1, keepdim=True).clamp(min=1e-300)).clamp(max=1.0)
         logits_EN = (logits_EN + torch.where(tiny_E[:, None], 0.0, delta_EN)).log_softmax(-1)
+    if not bool(tiny_E.all()):
+        logits_EN = _decaying_steps(field, setting, logits_EN, tiny_E, steps)
     return logits_EN, speed_E / fastest_E.clamp(min=1e-300)
+
+
+def _decaying_steps(field: Field, setting: Setting, logits_EN: Tensor, still_E: Tensor, steps: int) -> Tensor:
+    """Steps of at most 0.3 nats, and at last of 3e-5: a field that jumps at its fixed point is followed to it."""
+    for step in range(steps):
+        move_EN = field(logits_EN, setting)
+        length = 0.3 * 1e-4 ** (step / steps)
+        delta_EN = length * move_EN / move_EN.abs().amax(-1, keepdim=True).clamp(min=1e-300)
+        logits_EN = (logits_EN + torch.where(still_E[:, None], 0.0, delta_EN)).log_softmax(-1)
+    return logits_EN
 
 
 def described(setting: Setting, logp_EN: Tensor, speed_E: Tensor) -> dict[str, Any]:
     """Which policy that is, the same for all experiments, and how far from it they are at most."""
     problem = setting.problem
     off_best_E = (logp_EN.exp() * (problem.reward_EN < problem.reward_EN.amax(-1, keepdim=True))).sum(-1)
+    right_EN = problem.reward_EN > RIGHT
+    right_logp_EN = problem.anchor_logp_EN.masked_fill(~right_EN, -math.inf).log_softmax(-1)
     fitted_logp_EN, fitted = _tilted(problem, logp_EN)
     known = {
         "π*": total_variation(logp_EN, problem.optimum_logp_EN),
         "the anchor π'": total_variation(logp_EN, problem.anchor_logp_EN),
-        f"π' e^{{R/b}}, b = {fitted:.3g}": total_variation(logp_EN, fitted_logp_EN),
         "the best responses alone": off_best_E,
+        f"π' e^{{R/b}}, b = {fitted:.3g}": total_variation(logp_EN, fitted_logp_EN),
         "the teacher": total_variation(logp_EN, setting.teacher_logp_EN),
         "the given answers": total_variation(logp_EN, setting.given_logp_EN),
+        "π' among R > ½": total_variation(logp_EN, right_logp_EN),
+        "R > ½ alone, by the start": (logp_EN.exp() * ~right_EN).sum(-1),
     }
     finite = bool(torch.isfinite(logp_EN).all()) and bool(torch.isfinite(speed_E).all())
     still = finite and speed_E.max().item() < 1e-6
@@ -195,6 +219,7 @@ def described(setting: Setting, logp_EN: Tensor, speed_E: Tensor) -> dict[str, A
         "tv_from_optimum": known["π*"].max().item(),
         "tv_from_end": known[where].max().item() if where in known else math.nan,
         "off_best": off_best_E.max().item(),
+        "spread": spread(logp_EN, STARTS) if finite else math.nan,
         "still_moves": speed_E.max().item(),
     }
 
@@ -256,6 +281,35 @@ def where_it_ends(label: str, cls: type[Algorithm], size: Size, seed: int) -> pd
     return pd.DataFrame(rows)
 
 
+NOTE = (
+    f"Responses of one token, {N} of them, in groups of {K}; rewards from 0 to 1, binary and graded; β = {BETA} wherever "
+    "a hyper-parameter is a β, the reference as anchor where there is a choice, all else by default. What is followed "
+    "to its end is the exact expected update (a batch is one group, π_old = π_θ, the critic exact, reference samples "
+    f"without noise), from {STARTS} starts a problem. On-policy (π_θ), and under the uniform policy of what says that "
+    "it is right whatever policy sampled; given pairs are labelled by Bradley-Terry of the rewards. `ends at` is named "
+    f"where every end lies within a TV of {NEAR:g}; TV from π* = π' e^(R/β)/Z, and between the ends of two starts, are "
+    "the largest. It says where the update leads, not how fast, nor what sampling noise, several updates a batch or a "
+    "finite model make of it."
+)
+
+
 def every_algorithm(size: Size = FULL, seed: int = 0) -> pd.DataFrame:
     """The rows of all that are registered, in the order of the registry."""
     return pd.concat([where_it_ends(label, cls, size, seed) for label, cls in ALGORITHMS.items()], ignore_index=True)
+
+
+def as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are read, families in the order of the contract."""
+    order = list(get_args(Family))
+    table = table.sort_values("family", key=lambda family: family.map(order.index), kind="stable")
+    return pd.DataFrame(
+        {
+            "algorithm": table["name"],
+            "family": table["family"],
+            "settings": table["settings"],
+            "sampled from": table["sampled_from"],
+            "ends at": table["ends_at"],
+            "TV from π*": [f"{x:.2g}" for x in table["tv_from_optimum"]],
+            "between starts": [f"{x:.2g}" for x in table["spread"]],
+        }
+    )

@@ -28,7 +28,7 @@ SHORTER = {"behaviour": "beh.", "reference": "ref."}
 
 TITLE = "What each algorithm does with a response: who clips, who weights, who pulls back, who ignores what"
 CAPTION = (
-    f"The gradient coefficient C = −∂L/∂log π of one response (8 tokens), drawn from each class at its defaults. Wide "
+    "The gradient coefficient C = −∂L/∂log π of one response (8 tokens), drawn from each class at its defaults. Wide "
     "panels: against its log-ratio; the policy has moved on this response alone, evenly over its tokens, and the\n"
     "behaviour, old and reference policies stay where the dots are (on-policy, ℓ = 0); 8 responses a group, half of "
     "them right. Narrow panels: on-policy, against the share of the group that is right. C is divided by the largest\n"

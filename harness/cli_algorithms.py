@@ -14,6 +14,8 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
     app.command()(algorithms)
     app.command()(atlas)
+    app.command()(check)
+    app.command()(new)
 
 
 def algorithms(
@@ -65,3 +67,28 @@ def _list() -> str:
         shown += ["", family.upper(), *lines[: len(found)]]
         lines = lines[len(found) :]
     return "\n".join([*shown, "", "gvpo-bench algorithms NAME shows one, with its equation and its portrait."])
+
+
+def check(
+    algorithm: Annotated[str, typer.Argument(help="A name of `gvpo-bench algorithms`, or path/to/mine.py:Mine.")],
+) -> None:
+    """Hold an algorithm against every property that the harness relies on; exit code 1 where one does not hold."""
+    from rich.console import Console
+
+    from benchmarks.errors import ExitCode
+    from harness.kit.check import examine, load_to_check, show
+
+    loaded, fresh = load_to_check(algorithm)
+    examination = examine(loaded, fresh)
+    show(examination, algorithm, Console())
+    raise typer.Exit(ExitCode.FAILED if examination.faults else 0)
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="Of the class, such as MyLoss; its module is named after it.")],
+    folder: Annotated[Path, typer.Option("--out", help="Where the module and its test are written.")] = Path(),
+) -> None:
+    """Write an algorithm that passes the check, to be edited, and its test."""
+    from harness.kit.template import next_steps, write_module
+
+    print(next_steps(write_module(name, folder)))

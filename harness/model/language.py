@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
-from harness.model.embedded import embedded_base
+from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
@@ -67,6 +67,20 @@ class LanguageModel:
         text = self._decode(tokens)
         ends = [at for stop in self.template.stop if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
+
+    def response_ids(self, text: str, *, ended: bool = True) -> list[int]:
+        """A text as a response that was never sampled, with the token that ends one where it `ended` by itself."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_id] if ended else ids
+
+    @property
+    def end_id(self) -> int:
+        """Which of `eos_ids` ends a response that is written for the model: the chat template's end of turn, or the
+        template's stop, or the tokenizer's EOS, where they are among them."""
+        stops = (self.tokenizer(stop, add_special_tokens=False)["input_ids"] for stop in self.template.stop)
+        turn = end_of_turn(self.tokenizer) if self.template.chat else []
+        wanted = [*turn, *(ids[0] for ids in stops if len(ids) == 1), self.tokenizer.eos_token_id, *self.eos_ids]
+        return next(token for token in wanted if token in self.eos_ids)
 
     def end_at_stop(self, response: Response) -> Response:
         """The response up to the token that completes the first of the template's stops.
@@ -155,8 +169,9 @@ def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: 
 
 
 def resolve_path(settings: Model) -> str:
-    """The folder or hub id to load; trains the embedded base where it isn't cached."""
-    return str(embedded_base()) if settings.path == "embedded" else settings.path
+    """The folder or hub id to load; trains what is embedded where it isn't cached."""
+    recipe = EMBEDDED.get(settings.path)
+    return settings.path if recipe is None else str(embedded_base(recipe))
 
 
 def device_of(settings: Model) -> torch.device:

@@ -45,7 +45,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     def row(name: str, group: Sequence[CellCost]) -> list[str]:
         mean, most = total(group, "tokens"), total(group, "most")
         hours = sum(sum(cost.hours.values()) for cost in group)
-        counts = (mean.generated, most.generated, mean.trained, mean.scored + mean.reference + mean.critic)
+        counts = (mean.generated, most.generated, mean.trained, mean.extra)
         shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
         return [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]
 

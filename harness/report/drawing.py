@@ -26,6 +26,7 @@ NO_METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 GREY = "0.45"
+MUTED = "0.78"
 LIGHT = 0.35  # alpha of single seeds
 BAND = 0.15  # alpha of intervals drawn as areas
 
@@ -40,6 +41,13 @@ class Style(NamedTuple):
     color: Any
     marker: str
     dashes: Any
+    muted: bool = False
+    """Where others are highlighted."""
+
+    @property
+    def order(self) -> float:
+        """What is muted is drawn below the rest."""
+        return 1.5 if self.muted else 2.5
 
 
 class Drawing(NamedTuple):
@@ -66,6 +74,13 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
         label: Style(palette[i % 10], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
         for label, i in position.items()
     }
+
+
+def among_greys(i: int) -> Style:
+    """The i-th of the styles of a panel whose background is grey curves: no two of the first 693 look the same."""
+    bright, dark = sns.color_palette("colorblind", 10), sns.color_palette("dark", 10)
+    palette = [*bright[:6], dark[0], dark[2], bright[9]]  # none is grey, or so light that it fades among greys
+    return Style(palette[i % 9], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
 
 
 @contextmanager
@@ -102,9 +117,9 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> None:
-    """Puts the legend of the algorithms to the right of the figure."""
-    handles = [
+def handles_of(order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> list[Line2D]:
+    """What a legend shows of each algorithm."""
+    return [
         Line2D(
             [],
             [],
@@ -115,7 +130,6 @@ def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[
         )
         for label in order
     ]
-    figure.legend(handles=handles, loc="outside right upper", handlelength=3.2 if lines else 1.0)
 
 
 def band(axes: Any, x: Any, value_SX: Any, style: Style, index: int, count: int) -> None:
@@ -134,6 +148,11 @@ def band(axes: Any, x: Any, value_SX: Any, style: Style, index: int, count: int)
         markevery=(index * stride // max(1, count), stride),
     )
     axes.fill_between(x, low_X, high_X, color=style.color, alpha=BAND, linewidth=0)
+
+
+def grey_curve(axes: Any, x: Any, value_SX: Any) -> None:
+    """A curve's mean behind those that a panel is about."""
+    axes.plot(x, np.nanmean(value_SX, axis=0), color=MUTED, linewidth=0.8, zorder=1.5)
 
 
 def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:

@@ -14,10 +14,12 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-# Six algorithms, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
+ARTICLE := $(addprefix --algorithm ,gvpo grpo ppo dpo kimi pg)
+
+# The article's six, on-policy and with a stale sampling policy: 4 seeds each, and fewer steps than what is published.
 bench: install
-	$(BIN)/gvpo-bench sweep embedded --seeds 4 --set train.steps=10 --out results/bench
-	$(BIN)/gvpo-bench sweep embedded-stale --seeds 4 --set train.steps=20 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded $(ARTICLE) --seeds 4 --set train.steps=10 --out results/bench
+	$(BIN)/gvpo-bench sweep embedded-stale $(ARTICLE) --seeds 4 --set train.steps=20 --out results/bench
 
 # What is published under results/: three suites, 12 seeds each.
 bench-full: install

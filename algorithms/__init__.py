@@ -11,13 +11,39 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from algorithms.a_star_po import AStarPO
 from algorithms.base import Algorithm, Batch, LossOutput, Needs, PolicyOutput
+from algorithms.cispo import CISPO
+from algorithms.dapo import DAPO
 from algorithms.dpo import DPO
+from algorithms.dppo import DPPO
+from algorithms.dr_grpo import DrGRPO
+from algorithms.gmpo import GMPO
+from algorithms.gpg import GPG
 from algorithms.grpo import GRPO
+from algorithms.gspo import GSPO
+from algorithms.gvpd import GVPD
 from algorithms.gvpo import GVPO
+from algorithms.ipo import IPO
 from algorithms.kimi import Kimi
+from algorithms.maxrl import MaxRL
+from algorithms.offline_dpo import OfflineDPO
+from algorithms.online_rft import OnlineRFT
+from algorithms.opmd import OPMD
+from algorithms.opo import OPO
 from algorithms.pg import PolicyGradient
 from algorithms.ppo import PPO
+from algorithms.rebel import REBEL
+from algorithms.reinforce_pp import ReinforcePP
+from algorithms.reinforce_pp_baseline import ReinforcePPBaseline
+from algorithms.remax import ReMax
+from algorithms.rft import RFT
+from algorithms.rloo import RLOO
+from algorithms.sapo import SAPO
+from algorithms.sft import SFT
+from algorithms.tba import TBA
+from algorithms.topr import TOPR
+from algorithms.vespo import VESPO
 
 __all__ = ["ALGORITHMS", "Algorithm", "Batch", "LossOutput", "Needs", "PolicyOutput", "load_algorithm"]
 
@@ -28,6 +54,32 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "dpo": DPO,
     "kimi": Kimi,
     "pg": PolicyGradient,
+    "sft": SFT,
+    "rft": RFT,
+    "online_rft": OnlineRFT,
+    "rloo": RLOO,
+    "remax": ReMax,
+    "reinforce_pp": ReinforcePP,
+    "reinforce_pp_baseline": ReinforcePPBaseline,
+    "gpg": GPG,
+    "opo": OPO,
+    "maxrl": MaxRL,
+    "opmd": OPMD,
+    "dr_grpo": DrGRPO,
+    "dapo": DAPO,
+    "gspo": GSPO,
+    "gmpo": GMPO,
+    "cispo": CISPO,
+    "sapo": SAPO,
+    "vespo": VESPO,
+    "dppo": DPPO,
+    "topr": TOPR,
+    "tba": TBA,
+    "a_star_po": AStarPO,
+    "rebel": REBEL,
+    "ipo": IPO,
+    "offline_dpo": OfflineDPO,
+    "gvpd": GVPD,
 }
 
 ENTRY_POINT_GROUP = "gvpo_bench.algorithms"

@@ -334,14 +334,19 @@ def covariance(x_GK: Tensor, y_GK: Tensor, valid_GK: Tensor) -> Tensor:
     return (centred(x_GK, valid_GK) * centred(y_GK, valid_GK)).sum(-1) / (valid_GK.sum(-1) - 1).clamp(min=1)
 
 
-def token_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:
-    """log π_θ − log π' of each token, zero under the mask, [G, K, T], in nats."""
+def token_log_prob(policy: PolicyOutput, batch: Batch) -> Tensor:
+    """log π_θ of each token, zero under the mask, [G, K, T], in nats. Raises ValueError for another shape."""
     if policy.logp_GKT.shape != batch.mask_GKT.shape:
         raise ValueError(
             f"PolicyOutput.logp_GKT has shape {tuple(policy.logp_GKT.shape)}; the batch asks for "
             f"{tuple(batch.mask_GKT.shape)}"
         )
-    return masked(policy.logp_GKT, batch.mask_GKT) - batch.anchor_logp_GKT(anchor)
+    return masked(policy.logp_GKT, batch.mask_GKT)
+
+
+def token_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:
+    """log π_θ − log π' of each token, zero under the mask, [G, K, T], in nats."""
+    return token_log_prob(policy, batch) - batch.anchor_logp_GKT(anchor)
 
 
 def sequence_log_ratio(policy: PolicyOutput, batch: Batch, anchor: Anchor) -> Tensor:

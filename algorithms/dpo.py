@@ -17,11 +17,11 @@ from algorithms.base import (
     Needs,
     PolicyOutput,
     hyperparameter,
-    masked,
     require,
     require_anchor,
     sequence_log_ratio,
 )
+from algorithms.terms import mean_of_pairs, ordered_pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,10 @@ class DPO(Algorithm):
         L = mean_x mean_{(w,l): R_w > R_l} −log σ(β(ℓ_w − ℓ_l))
 
     with ℓ_i = Σ_t log π_θ(y_i)/π'(y_i).
+
+    Reduces to: offline DPO on given pairs; IPO with a square in place of −log σ.
+
+    Pitfalls: hard labels have no finite optimum: the margin grows for ever. It sees who wins, not by how much.
     """
 
     name: ClassVar[str] = "DPO"
@@ -50,19 +54,11 @@ class DPO(Algorithm):
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         log_ratio_GK = sequence_log_ratio(policy, batch, self.anchor)
         margin_GKK = self.beta * (log_ratio_GK[:, :, None] - log_ratio_GK[:, None, :])
-        pair_GKK = (
-            (batch.rewards_GK[:, :, None] > batch.rewards_GK[:, None, :])
-            & batch.valid_GK[:, :, None]
-            & batch.valid_GK[:, None, :]
-        )
-        pairs_G = pair_GKK.sum((1, 2))
-        groups = (pairs_G > 0).sum().clamp(min=1)
-        loss_G = masked(-logsigmoid(margin_GKK), pair_GKK).sum((1, 2)) / pairs_G.clamp(min=1)
-        correct_G = masked((margin_GKK > 0).to(loss_G.dtype), pair_GKK).sum((1, 2)) / pairs_G.clamp(min=1)
+        pair_GKK = ordered_pairs(batch)
         return LossOutput(
-            loss=loss_G.sum() / groups,
+            loss=mean_of_pairs(-logsigmoid(margin_GKK), pair_GKK),
             metrics={
-                "groups_with_pairs": (pairs_G > 0).to(loss_G.dtype).mean(),
-                "pair_accuracy": correct_G.sum() / groups,
+                "groups_with_pairs": pair_GKK.any(-1).any(-1).to(margin_GKK.dtype).mean(),
+                "pair_accuracy": mean_of_pairs((margin_GKK > 0).to(margin_GKK.dtype), pair_GKK),
             },
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from algorithms.base import (
     Algorithm,
     Batch,
@@ -15,19 +13,11 @@ from algorithms.base import (
     LossOutput,
     Needs,
     PolicyOutput,
-    centred,
-    clamped_ratio,
-    covariance,
-    group_size,
     hyperparameter,
     require,
-    sequence_sum,
-    token_log_ratio,
     token_mean,
 )
-
-STD_EPSILON = 1e-6
-"""Added to the standard deviation, as in verl: a group of equal rewards, exactly zero once centred, stays zero."""
+from algorithms.terms import STD_EPSILON, clipped_surrogate, group_std, k3, mean_of_groups, response_mean, standardised
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +28,11 @@ class GRPO(Algorithm):
         Â_i = (R_i − R̄)/std(R),   ρ = π_θ/π_behaviour,   k3 = π_ref/π_θ − log(π_ref/π_θ) − 1
 
     with the sample standard deviation (1/(k−1)), as in verl and TRL; the paper leaves it open.
+
+    Reduces to: Dr.GRPO without std and 1/|y|; DAPO with one ε, a mean per response, and no refilling or shaping.
+
+    Pitfalls: 1/|y| makes long wrong answers cheap, and the std weighs easy and hard prompts up (Dr.GRPO). A group of
+    equal rewards teaches nothing. On stale samples it stops where the clip stops it.
     """
 
     name: ClassVar[str] = "GRPO"
@@ -58,24 +53,12 @@ class GRPO(Algorithm):
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         mask_GKT, valid_GK = batch.mask_GKT, batch.valid_GK
-        std_G = covariance(batch.rewards_GK, batch.rewards_GK, valid_GK).sqrt()
-        advantage_GK1 = (centred(batch.rewards_GK, valid_GK) / (std_G[:, None] + STD_EPSILON))[..., None]
-
-        ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
-        clipped_GKT = ratio_GKT.clamp(1 - self.clip, 1 + self.clip)
-        objective_GKT = torch.minimum(ratio_GKT * advantage_GK1, clipped_GKT * advantage_GK1)
-        metrics = {
-            "clipped_share": token_mean((objective_GKT < ratio_GKT * advantage_GK1).to(ratio_GKT.dtype), mask_GKT),
-            "clamped_share": clamped,
-            "no_signal_share": (std_G < STD_EPSILON).to(std_G.dtype).mean(),
-        }
+        advantage_GK1 = standardised(batch.rewards_GK, valid_GK)[..., None]
+        objective_GKT, metrics = clipped_surrogate(policy, batch, advantage_GK1, low=self.clip, high=self.clip)
+        std_G = group_std(batch.rewards_GK, valid_GK)
+        metrics["no_signal_share"] = (std_G < STD_EPSILON).to(std_G.dtype).mean()
         if self.beta > 0:
-            # The clamped ratio in both terms: the log alone would push π_θ away from a π_ref that is far above it.
-            ref_ratio_GKT, _ = clamped_ratio(-token_log_ratio(policy, batch, "reference"), mask_GKT)
-            k3_GKT = ref_ratio_GKT - ref_ratio_GKT.log() - 1
+            k3_GKT = k3(policy, batch)
             objective_GKT = objective_GKT - self.beta * k3_GKT
             metrics["k3"] = token_mean(k3_GKT, mask_GKT)
-
-        length_GK = mask_GKT.sum(-1).clamp(min=1)
-        loss_G = -(sequence_sum(objective_GKT, mask_GKT) / length_GK / group_size(valid_GK)).sum(-1)
-        return LossOutput(loss=loss_G.mean(), metrics=metrics)
+        return LossOutput(loss=-mean_of_groups(response_mean(objective_GKT, mask_GKT), valid_GK), metrics=metrics)

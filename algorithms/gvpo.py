@@ -33,6 +33,12 @@ class GVPO(Algorithm):
     (eq. 8). 1/(k−1) makes the estimate unbiased for every k(x); a prompt with one sample contributes zero and stays
     in |D|. The authors' code has a further factor ½.
 
+    Reduces to: Kimi without the centring of ℓ; policy gradient with KL, times 2β, without its importance weight; TBA
+    and REBEL at the same anchor, up to scale. On-policy it points where RLOO does.
+
+    Pitfalls: with one update a batch and the anchor "old", ℓ = 0 and no term but the reward's acts. Groups of equal
+    rewards still pull log-ratios together, so they are never dropped.
+
     The ablations leave out one term of the decomposition (eq. 13, β kept; equal up to a constant in θ)
 
         L = −2β Cov(R, log π_θ) − 2β² Cov(log π_θ, log π') + β² Var(log π_θ).

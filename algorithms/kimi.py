@@ -32,6 +32,11 @@ class Kimi(Algorithm):
 
     with ℓ_i = Σ_t log π_θ(y_i)/π'(y_i), squared per response, not per token. GVPO's weight is
     (R_i − R̄) − β(ℓ_i − ℓ̄): centring ℓ is the only difference. The paper writes τ for β.
+
+    Reduces to: GVPO's direction where ℓ̄ = 0; on-policy it points where RLOO does.
+
+    Pitfalls: R̄ stands for β log Z, which it is only as β → ∞, so the optimum is not π' exp(R/β)/Z. A square per token
+    in place of one per response is another loss.
     """
 
     name: ClassVar[str] = "Kimi k1.5"

@@ -16,7 +16,6 @@ from algorithms.base import (
     LossOutput,
     Needs,
     PolicyOutput,
-    centred,
     clamped_ratio,
     group_size,
     hyperparameter,
@@ -26,6 +25,7 @@ from algorithms.base import (
     sequence_sum,
     stop_gradient,
 )
+from algorithms.terms import leave_one_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,11 @@ class PolicyGradient(Algorithm):
         L = −1/|D| Σ_x 1/k(x) Σ_i sg[ρ_i (u_i − 1/(k−1) Σ_{j≠i} u_j)] log π_θ(y_i)
         ρ_i = π_θ(y_i)/π_behaviour(y_i),   ℓ_i = log π_θ(y_i)/π'(y_i)
 
-    where sg stops the gradient. With ρ_i = 1 the gradient is GVPO's divided by 2β, sample by sample, off-policy too.
+    where sg stops the gradient.
+
+    Reduces to: with ρ_i = 1, GVPO's gradient divided by 2β, sample by sample, off-policy too.
+
+    Pitfalls: sequence weights have a large variance off-policy: the metric effective_sample_share says how large.
     """
 
     name: ClassVar[str] = "PG + KL"
@@ -57,8 +61,7 @@ class PolicyGradient(Algorithm):
         k_G1 = group_size(batch.valid_GK)
         logp_GK = sequence_sum(policy.logp_GKT, batch.mask_GKT)
         penalised_GK = batch.rewards_GK - self.beta * sequence_log_ratio(policy, batch, self.anchor)
-        # u_i − mean of the others = (u_i − ū) k/(k−1)
-        advantage_GK = centred(penalised_GK, batch.valid_GK) * k_G1 / (k_G1 - 1).clamp(min=1)
+        advantage_GK = leave_one_out(penalised_GK, batch.valid_GK)
         weight_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), batch.valid_GK)
         if not self.importance_weight:
             weight_GK = torch.ones_like(weight_GK)

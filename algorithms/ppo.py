@@ -16,17 +16,12 @@ from algorithms.base import (
     LossOutput,
     Needs,
     PolicyOutput,
-    centred,
-    clamped_ratio,
     hyperparameter,
     masked,
     require,
-    token_log_ratio,
     token_mean,
 )
-
-VARIANCE_EPSILON = 1e-8
-"""Added to the variance before whitening, as in TRL and verl, so that equal advantages are zero."""
+from algorithms.terms import clipped_surrogate, whitened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +35,11 @@ class PPO(Algorithm):
     r_t is −β log(π_old/π_ref) at every token, plus R at the last. After EOS the value is 0; a truncated response
     bootstraps from the critic. Â is A whitened over the rollout batch. The critic is a model of its own with its own
     optimiser, so the two halves of L share no parameter and need no coefficient between them.
+
+    Reduces to: REINFORCE++ with γ = λ = 1 and a critic that says 0.
+
+    Pitfalls: a critic costs as much again as the policy, and has a learning rate of its own. On stale samples it stops
+    where the clip stops it.
     """
 
     name: ClassVar[str] = "PPO"
@@ -90,9 +90,7 @@ class PPO(Algorithm):
             advantage_GKT[..., t] = running_GK
         return_GKT = advantage_GKT + value_GKT
         if self.whiten:
-            # All tokens of the batch are one group here.
-            advantage_GKT = centred(advantage_GKT.reshape(1, -1), mask_GKT.reshape(1, -1)).view_as(advantage_GKT)
-            advantage_GKT = advantage_GKT / (token_mean(advantage_GKT.square(), mask_GKT) + VARIANCE_EPSILON).sqrt()
+            advantage_GKT = whitened(advantage_GKT, mask_GKT)
         return batch.with_extras(advantage_GKT=advantage_GKT, return_GKT=return_GKT)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
@@ -101,10 +99,7 @@ class PPO(Algorithm):
             raise ValueError("ppo needs the critic's values: PolicyOutput.value_GKT and Batch.old_value_GKT")
         advantage_GKT, return_GKT = batch.extra("advantage_GKT"), batch.extra("return_GKT")
 
-        ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
-        clipped_GKT = ratio_GKT.clamp(1 - self.clip, 1 + self.clip)
-        objective_GKT = torch.minimum(ratio_GKT * advantage_GKT, clipped_GKT * advantage_GKT)
-
+        objective_GKT, metrics = clipped_surrogate(policy, batch, advantage_GKT, low=self.clip, high=self.clip)
         value_GKT = masked(policy.value_GKT, mask_GKT)
         near_GKT = old_value_GKT + (value_GKT - old_value_GKT).clamp(-self.value_clip, self.value_clip)
         value_error_GKT = torch.maximum((value_GKT - return_GKT).square(), (near_GKT - return_GKT).square()) / 2
@@ -115,11 +110,4 @@ class PPO(Algorithm):
                 raise ValueError("ppo with entropy_coefficient needs PolicyOutput.entropy_GKT, which is None")
             loss = loss - self.entropy_coefficient * token_mean(policy.entropy_GKT, mask_GKT)
 
-        return LossOutput(
-            loss=loss,
-            metrics={
-                "clipped_share": token_mean((objective_GKT < ratio_GKT * advantage_GKT).to(ratio_GKT.dtype), mask_GKT),
-                "clamped_share": clamped,
-                "value_error": token_mean(value_error_GKT, mask_GKT),
-            },
-        )
+        return LossOutput(loss=loss, metrics={**metrics, "value_error": token_mean(value_error_GKT, mask_GKT)})

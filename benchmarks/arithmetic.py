@@ -7,6 +7,8 @@ written in one of three styles, the text after its last `=` is the answer, and i
     skip    `;0=2`      every second intermediate value
     full    `:0,0=2`    every intermediate value
 
+A problem's solution is the response in full; its mistake is one too, with a slip that makes its answer wrong.
+
 Problems of 4 or 5 terms are in distribution, 6 or 7 are hard. About 10% of all expressions are held out by a hash of
 their text: half of them for the tables, half for tuning.
 """
@@ -76,6 +78,17 @@ def write_response(expression: str, style: Style, *, slip: float = 0.0, rng: ran
     return (":" if style == "full" else ";") + ",".join(map(str, shown)) + f"={value}"
 
 
+def wrong_response(expression: str) -> str:
+    """A response in full with slips, a third of the steps on average, and a wrong answer: the first of those that a
+    generator seeded by the expression writes."""
+    rng = random.Random(f"arithmetic/mistake/{expression}")
+    answer = str(partial_values(expression)[-1])
+    while True:
+        response = write_response(expression, "full", slip=1 / 3, rng=rng)
+        if response.rpartition("=")[2] != answer:
+            return response
+
+
 @dataclass(frozen=True)
 class Arithmetic:
     """`count` distinct problems of one split, the same on every machine."""
@@ -99,7 +112,13 @@ class Arithmetic:
             if split_of(expression) == self.split:
                 found[expression] = None
         return tuple(
-            Problem(id=expression, prompt=expression.ljust(PROMPT_WIDTH), answer=str(partial_values(expression)[-1]))
+            Problem(
+                id=expression,
+                prompt=expression.ljust(PROMPT_WIDTH),
+                answer=str(partial_values(expression)[-1]),
+                solution=write_response(expression, "full"),
+                mistake=wrong_response(expression),
+            )
             for expression in found
         )
 

@@ -28,6 +28,10 @@ class Problem:
     """The question, before any template."""
     answer: str
     """The gold answer."""
+    solution: str | None = None
+    """A right response, for algorithms that are shown one; None where the benchmark has none."""
+    mistake: str | None = None
+    """A wrong response of the same kind, for algorithms that are given pairs."""
 
 
 class Benchmark(Protocol):

@@ -78,15 +78,18 @@ class HubSource:
     configurations: tuple[str | None, ...] = (None,)
     prompt_field: str = "problem"
     answer: Callable[[Row], str] = _plain_answer
+    solution_field: str | None = None
+    """Where a row has a worked solution that ends in the answer; local files call it `solution`."""
 
     def read(self) -> Iterator[Row]:
-        """The hub's rows, each with its `problem` and `answer` as text."""
+        """The hub's rows, each with its `problem`, its `answer` and, where it has one, its `solution` as text."""
         import datasets
 
         for configuration in self.configurations:
             dataset = datasets.load_dataset(self.path, configuration, split=self.split, revision=self.revision)
             for row in dataset:
-                yield row | {"problem": row[self.prompt_field], "answer": self.answer(row)}
+                solution = {"solution": row[self.solution_field]} if self.solution_field else {}
+                yield row | {"problem": row[self.prompt_field], "answer": self.answer(row)} | solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +154,7 @@ class MathBenchmark:
                 id=next((row[field] for field in self.id_fields if field in row), f"{self.name}/{index}"),
                 prompt=row["problem"],
                 answer=row["answer"],
+                solution=row["solution"] if self.hub.solution_field else None,
             )
             for index, row in enumerate(rows)
             if row["answer"].strip()
@@ -311,6 +315,7 @@ MATH_BENCHMARKS = (
             rows=7473,
             prompt_field="question",
             answer=_after_hashes,
+            solution_field="answer",
         ),
     ),
     MathBenchmark(
@@ -326,6 +331,7 @@ MATH_BENCHMARKS = (
             revision="21a5633873b6a120296cce3e2df9d5550074f4a3",
             rows=7500,
             answer=_last_boxed,
+            solution_field="solution",
         ),
     ),
 )

@@ -25,6 +25,7 @@ from harness.training.batch import assemble, draw
 from harness.training.gradient import Passes, accumulate_gradient
 from harness.training.learner import Learner
 from harness.training.schedule import prompts_of_step
+from harness.training.supply import requests
 
 PEAK_SIZE = 1024
 """Rows and columns of the square matrices whose product gives the machine's peak."""
@@ -45,7 +46,7 @@ def main() -> None:
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
     prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))
     with judge_for([benchmark]) as judges:
-        groups = draw(engine, lm, chosen, prompts, {}, judges[benchmark.name], config, 0)
+        groups = draw(engine, lm, requests(config, 0, chosen, {}), prompts, judges[benchmark.name], settings)
     batch, rows, _ = assemble(groups, learner, algorithm, config, Spent(), sampler_is_current=True)
     left, right, product = (torch.randn(PEAK_SIZE, PEAK_SIZE) for _ in range(3))
 

@@ -130,6 +130,12 @@ def random_batch(
         old_value_GKT=filled(old_value_GKT),
         final_value_GK=filled(normal(G, K)),
         truncated_GK=integers(0, 1, G, K).bool(),
+        extras={
+            "greedy_reward_G": integers(0, 1, G).to(dtype),
+            "reference_reward_GN": integers(0, 1, G, 8).to(dtype),
+            "teacher_logp_GK": filled(-1.0 - normal(G, K).abs()),
+            "length_limit_G": torch.full((G,), 2.0 * T, dtype=dtype),
+        },
     )
     return policy, batch
 

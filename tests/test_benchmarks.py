@@ -122,7 +122,12 @@ def test_an_unexpected_number_of_empty_golds_is_refused(tmp_path: Path, monkeypa
         (
             "math-train",
             {"problem": "q", "solution": r"\boxed{1} so \boxed{\frac{1}{2}}."},
-            Problem(id="math-train/0", prompt="q", answer=r"\frac{1}{2}"),
+            Problem(id="math-train/0", prompt="q", answer=r"\frac{1}{2}", solution=r"\boxed{1} so \boxed{\frac{1}{2}}."),
+        ),
+        (
+            "gsm8k-train",
+            {"question": "q", "answer": "2 more\n#### 3"},
+            Problem(id="gsm8k-train/0", prompt="q", answer="3", solution="2 more\n#### 3"),
         ),
     ],
 )

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from batches import close, coefficients, random_batch, worked_example
 
-from algorithms.ppo import PPO, VARIANCE_EPSILON
+from algorithms.ppo import PPO
+from algorithms.terms import VARIANCE_EPSILON
 
 
 def log(*ratios):

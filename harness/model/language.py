@@ -68,6 +68,20 @@ class LanguageModel:
         ends = [at for stop in self.template.stop if (at := text.find(stop)) >= 0]
         return text[: min(ends)] if ends else text
 
+    def response_ids(self, text: str, *, ended: bool = True) -> list[int]:
+        """A text as a response that was never sampled, with the token that ends one where it `ended` by itself."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.end_id] if ended else ids
+
+    @property
+    def end_id(self) -> int:
+        """Which of `eos_ids` ends a response that is written for the model: the chat template's end of turn, or the
+        template's stop, or the tokenizer's EOS, where they are among them."""
+        stops = (self.tokenizer(stop, add_special_tokens=False)["input_ids"] for stop in self.template.stop)
+        turn = end_of_turn(self.tokenizer) if self.template.chat else []
+        wanted = [*turn, *(ids[0] for ids in stops if len(ids) == 1), self.tokenizer.eos_token_id, *self.eos_ids]
+        return next(token for token in wanted if token in self.eos_ids)
+
     def end_at_stop(self, response: Response) -> Response:
         """The response up to the token that completes the first of the template's stops.
 

@@ -219,8 +219,9 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
         }
         if cell is not base:
             metrics = cell.metrics()
-            row["auc"] = area_under_curve(metrics["step"].to_numpy(), metrics["reward"].to_numpy())
-            curve = metrics[["step", "generated_tokens", "reward", "length"]]
+            # Of an algorithm that is trained on given responses, nothing was drawn that has a reward or a length.
+            curve = metrics.reindex(columns=["step", "generated_tokens", "reward", "length"])
+            row["auc"] = area_under_curve(curve["step"].to_numpy(), curve["reward"].to_numpy())
             curves.append(curve.assign(algorithm=cell.algorithm, seed=cell.manifest["seed"]))
         rows.append(row)
     return pd.DataFrame(rows), pd.concat(curves, ignore_index=True) if curves else pd.DataFrame()

@@ -119,6 +119,7 @@ def over_steps(
     """A metric over training steps: each algorithm's mean over its seeds, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
+    order = with_values(curves, column, order)
     for index, label in enumerate(order):
         value = curves[curves["algorithm"] == label].pivot(index="seed", columns="step", values=column)
         band(axes, value.columns.to_numpy(), value.to_numpy(), style[label], index, len(order))
@@ -128,10 +129,17 @@ def over_steps(
     return figure
 
 
+def with_values(curves: pd.DataFrame, column: str, order: list[str]) -> list[str]:
+    """Those of the algorithms whose curves have values: what is trained on given responses draws none."""
+    known = curves[column].notna().groupby(curves["algorithm"]).any()
+    return [label for label in order if known[label]]
+
+
 def over_tokens(curves: pd.DataFrame, order: list[str], names: dict[str, str], style: dict[str, Style]) -> Figure:
     """The mean training reward over generated tokens, as far as all of an algorithm's seeds went, with its interval."""
     figure = new_figure(7.0, 3.6)
     axes = figure.subplots()
+    order = with_values(curves, "reward", order)
     shown = curves[curves["algorithm"].isin(order)]
     tokens = shown["generated_tokens"]
     grid_X = np.linspace(tokens.min(), tokens.max(), GRID_POINTS)

@@ -10,6 +10,13 @@ from harness.record.files import hash_of
 from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
 from harness.suite.points import Section
 
+UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
+    "model": (Model, ("teacher", "teacher_template")),
+    "train": (Train, ("refill_rounds",)),
+}
+"""Settings that few algorithms read, by section: at its default none is in a hash, so that cells that were recorded
+before there was such a setting stay what they are."""
+
 COEFFICIENTS = "coefficients"
 """The label of the job that compares the algorithms' gradient coefficients."""
 
@@ -38,8 +45,17 @@ class CellConfig(Section):
 
         What is trained and how it is evaluated are apart, so that a change of [evaluation] trains nothing again.
         """
-        values = self.model_dump(mode="json", exclude={"resources"})
+        values = self.hashed({"resources"})
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
         evaluation = values.pop("evaluation")
         return Hashes(hash_of(values), "" if self.label == COEFFICIENTS else hash_of(evaluation))
+
+    def hashed(self, exclude: set[str]) -> dict[str, Any]:
+        """What a hash covers, as JSON: every field but some, without what is UNSAID."""
+        values = self.model_dump(mode="json", exclude=exclude)
+        for section, (kind, keys) in UNSAID.items():
+            for key in keys:
+                if values[section][key] == kind.model_fields[key].default:
+                    del values[section][key]
+        return values

@@ -27,6 +27,11 @@ class Model(Section):
     """The hub revision, where path is a hub id."""
     template: str = "none"
     """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
+    teacher: str | None = None
+    """Of algorithms that learn from a teacher's log-probs: its checkpoint, by folder or hub id. Its tokenizer may be
+    another. "embedded-teacher" is a better reasoner than the embedded base, trained on this machine and cached."""
+    teacher_template: str | None = None
+    """The named prompt template that the teacher is asked in; by default `template`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -61,6 +66,9 @@ class Train(Section):
     """Limit of a response, in tokens."""
     reward: str = "correct-v1"
     """The reward recipe, by name and version (harness/suite/rewards.py)."""
+    refill_rounds: int = Field(4, ge=1)
+    """Of algorithms that refill: how often further prompts are drawn in place of groups not worth training on, before
+    what is left of these stays in the batch."""
     sampler_ratio_cap: float | None = Field(None, ge=1.0)
     """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are

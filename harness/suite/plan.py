@@ -18,6 +18,7 @@ from benchmarks.templates import load_template
 from harness.record.files import hash_of
 from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Suite, Train
+from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
 
 BASE = "base"
@@ -115,6 +116,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         raise ConfigError(f"tuning.benchmark = {name!r}: choose from {', '.join(sorted(BENCHMARKS))}")
     try:
         load_template(suite.model.template)
+        load_template(suite.model.teacher_template or suite.model.template)
         for name in (*suite.evaluation.benchmarks, *suite.evaluation.hard_benchmarks):
             load_benchmark(name).problems()
         problems = training_problems(suite.train)
@@ -151,6 +153,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             algorithm = build_algorithm(spec, entry.parameters, where=where)
             source = _source(spec)
             _check_needs(suite, algorithm, where)
+            _check_supply(suite, algorithm, problems, where)
             config = CellConfig(
                 label=label,
                 seed=seed,
@@ -171,10 +174,10 @@ def training_problems(settings: Train) -> list[Problem]:
 
 def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
     needs, train_settings = algorithm.needs, suite.train
-    if train_settings.samples < needs.min_group_size:
+    if (size := group_size(needs, train_settings)) < needs.min_group_size:
         raise ConfigError(
             f"{where}: {type(algorithm).__name__} needs groups of at least {needs.min_group_size} samples; "
-            f"train.samples is {train_settings.samples}"
+            + (f"its groups of {needs.data} have {size}" if needs.data in GIVEN else f"train.samples is {size}")
         )
     if needs.off_policy and train_settings.sampler_ratio_cap is not None:
         raise ConfigError(
@@ -189,6 +192,36 @@ def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
         )
 
 
+def _check_supply(suite: Suite, algorithm: Algorithm, problems: Sequence[Problem], where: str) -> None:
+    """Refuses what the harness cannot supply of what the algorithm needs beyond its loss."""
+    needs, name, benchmark = algorithm.needs, type(algorithm).__name__, suite.train.benchmark
+    if needs.data in GIVEN:
+        for field, _ in GIVEN[needs.data]:
+            lacking = sum(getattr(problem, field) is None for problem in problems)
+            if lacking:
+                raise ConfigError(
+                    f"{where}: {name} is trained on given {needs.data}, and {lacking} of {len(problems)} problems of "
+                    f"train.benchmark = {benchmark!r} give no {field}; the arithmetic benchmarks give both a solution "
+                    "and a mistake, gsm8k-train and math-train a solution: train on one of those, or leave it out"
+                )
+    if suite.train.history_share > 0 and (needs.data in GIVEN or needs.refill is not None):
+        why = f"is trained on given {needs.data}" if needs.data in GIVEN else "refills its groups with other prompts"
+        raise ConfigError(
+            f"{where}: {name} {why}, so that there are no earlier samples to fill a group with: leave out "
+            f"train.history_share (now {suite.train.history_share}), or give it a suite of its own"
+        )
+    if needs.data in GIVEN and needs.refill is not None:
+        raise ConfigError(
+            f"{where}: {name} declares both needs.data = {needs.data!r} and needs.refill; given groups are not drawn "
+            "again: declare one of the two"
+        )
+    if "teacher_logp_GK" in needs.extras and suite.model.teacher is None:
+        raise ConfigError(
+            f"{where}: {name} learns from a teacher: set model.teacher to a checkpoint, or to 'embedded-teacher' for "
+            "the embedded base"
+        )
+
+
 def _source(spec: str) -> bytes | None:
     path = Path(spec.rpartition(":")[0]).expanduser()
     return path.read_bytes() if ":" in spec and path.is_file() else None
@@ -196,4 +229,5 @@ def _source(spec: str) -> bytes | None:
 
 def settings_hash(config: CellConfig) -> str:
     """Of what all cells of a suite share: only cells with the same one stand in one table."""
-    return hash_of(config.model_dump(mode="json", include={"suite", "model", "train", "rollout", "evaluation"}))
+    shared = {"suite", "model", "train", "rollout", "evaluation"}
+    return hash_of(config.hashed(CellConfig.model_fields.keys() - shared))

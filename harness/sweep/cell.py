@@ -147,7 +147,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
             algorithm = algorithm_of(cell, folder.write_algorithm)
 
             def on_step(step: int, row: Mapping[str, float]) -> None:
-                on_progress("train", step, config.train.steps, row["reward"])
+                on_progress("train", step, config.train.steps, row.get("reward"))
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
             spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks)

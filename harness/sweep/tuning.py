@@ -45,7 +45,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     found = []
     for point in points:
         trial: dict[str, Any] = {
-            "optimizer": entry.optimizer.model_dump(exclude_none=True),
+            "optimizer": entry.optimizer.model_dump(exclude_unset=True),
             "parameters": dict(entry.parameters),
         }
         for ((section, name), space), u in zip(spaces.items(), point, strict=True):

@@ -19,9 +19,9 @@ from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows
 from harness.model.scorer import RowScores, Scorer, score
 from harness.record.ledger import Spent
-from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
+from harness.suite.config import Train
 from harness.suite.rewards import REWARDS
 from harness.training.gradient import by_group, truncated_ratio
 from harness.training.learner import Learner
@@ -35,9 +35,11 @@ class Sample:
     prompt: list[int]
     tokens: Sequence[int]
     sampler_logp: Sequence[float]
+    """Empty, until `assemble` fills it in, where the response was given and not drawn."""
     reward: float
     truncated: bool
-    verdict: Verdict
+    verdict: Verdict | None
+    """None where it was given."""
     behaviour_logp: Sequence[float] = ()
 
     def __post_init__(self) -> None:
@@ -45,30 +47,37 @@ class Sample:
         self.sampler_logp, self.behaviour_logp = array("f", self.sampler_logp), array("f", self.behaviour_logp)
 
 
+@dataclass(frozen=True)
+class Request:
+    """Samples to be drawn of one prompt."""
+
+    problem: Problem
+    count: int
+    seed: int
+
+
 def draw(
     engine: Engine,
     lm: LanguageModel,
-    chosen: Sequence[Problem],
+    wanted: Sequence[Request],
     prompts: Mapping[str, list[int]],
-    history: Mapping[str, list[Sample]],
     judge: Judge,
-    config: CellConfig,
-    step: int,
+    settings: Train,
     ranks: Ranks = ALONE,
+    temperature: float | None = None,
 ) -> list[list[Sample]]:
-    """Fresh graded samples for each prompt: the group's size less what history will fill."""
-    settings = config.train
-    from_history = round(settings.history_share * settings.samples)
+    """Fresh graded samples, a group for each request, from what the engine samples from; by default at training's
+    temperature."""
     recipe = REWARDS[settings.reward]
 
-    def draw_share(share: Sequence[tuple[int, Problem]]) -> list[list[Sample]]:
-        problems = [problem for _, problem in share]
+    def draw_share(share: Sequence[Request]) -> list[list[Sample]]:
+        problems = [request.problem for request in share]
         drawn = engine.generate(
             [prompts[p.id] for p in problems],
-            [settings.samples - min(from_history, len(history.get(p.id, []))) for p in problems],
-            temperature=settings.temperature,
+            [request.count for request in share],
+            temperature=settings.temperature if temperature is None else temperature,
             max_new_tokens=settings.max_new_tokens,
-            seeds=[seed_of("rollout", config.seed, step, place) for place, _ in share],
+            seeds=[request.seed for request in share],
         )
         drawn = [[lm.end_at_stop(response) for response in group] for group in drawn]
         flat = [(problem, response) for problem, group in zip(problems, drawn, strict=True) for response in group]
@@ -94,7 +103,7 @@ def draw(
             for problem, group in zip(problems, drawn, strict=True)
         ]
 
-    return ranks.spread(draw_share, list(enumerate(chosen)))
+    return ranks.spread(draw_share, wanted)
 
 
 def assemble(
@@ -105,10 +114,12 @@ def assemble(
     spent: Spent,
     sampler_is_current: bool,
 ) -> tuple[Batch, Rows, Tensor]:
-    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples.
+    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples, and
+    `sampler_logp` of given ones, which no policy drew: theirs are the old log-probs.
 
     Returns the batch, the rows of its valid samples, and each row's group, [N].
     """
+    needs = algorithm.needs
     samples = [sample for group in groups for sample in group]
     if not all(math.isfinite(sample.reward) for sample in samples):
         raise ValueError(f"train.reward = {config.train.reward!r} gave a reward that is NaN or infinite")
@@ -133,18 +144,21 @@ def assemble(
     tokens = int(rows.length_N.sum())
     old = forward(learner.scorer)
     spent.scored += tokens
+    reference_NT = None
+    if learner.reference_scorer is not None:
+        reference_NT = forward(learner.reference_scorer).logp_NT
+        spent.reference += tokens
     behaviour_NT = old.logp_NT
-    if not sampler_is_current:
+    if needs.data == "base":
+        assert reference_NT is not None
+        behaviour_NT = reference_NT
+    elif needs.data == "policy" and not sampler_is_current:
         behaviour_NT = forward(learner.sampler_scorer).logp_NT
         spent.scored += tokens
     for n, sample in enumerate(samples):
-        if not sample.behaviour_logp:
-            sample.behaviour_logp = array("f", behaviour_NT[n, : len(sample.tokens)].tolist())
-
-    reference = None
-    if learner.reference_scorer is not None:
-        reference = grouped(forward(learner.reference_scorer).logp_NT)
-        spent.reference += tokens
+        for name, x_NT in (("behaviour_logp", behaviour_NT), ("sampler_logp", old.logp_NT)):
+            if not getattr(sample, name):
+                setattr(sample, name, array("f", x_NT[n, : len(sample.tokens)].tolist()))
     if learner.critic is not None:
         spent.critic += tokens
     behaviour_NT, sampler_NT = (padded([getattr(s, n) for s in samples]) for n in ("behaviour_logp", "sampler_logp"))
@@ -156,7 +170,7 @@ def assemble(
         old_logp_GKT=grouped(old.logp_NT),
         behaviour_logp_GKT=grouped(behaviour_NT),
         sampler_logp_GKT=grouped(sampler_NT),
-        ref_logp_GKT=reference,
+        ref_logp_GKT=grouped(reference_NT) if reference_NT is not None and needs.reference else None,
         old_value_GKT=None if old.value_NT is None else grouped(old.value_NT),
         final_value_GK=None if old.final_value_N is None else grouped(old.final_value_N),
         truncated_GK=grouped(torch.tensor([s.truncated for s in samples])),
@@ -168,7 +182,8 @@ def assemble(
 def rollout_metrics(
     fresh: Sequence[Sequence[Sample]], groups: Sequence[Sequence[Sample]], batch: Batch
 ) -> dict[str, float]:
-    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples.
+    """What a step's rollouts say, before any update. Rewards and lengths are those of the fresh samples; where nothing
+    was drawn, there is nothing to say.
 
     The sampler_… metrics compare, under the weights that drew each sample, the engine's log-probs with the trainer's:
     mean and maximum of |Δ| over tokens, in nats, and the effective sample size of importance weights between the two,
@@ -176,6 +191,8 @@ def rollout_metrics(
     (Kish 1965, as a share of the n samples).
     """
     samples = [sample for group in fresh for sample in group]
+    if not samples:
+        return {}
     tokens = sum(len(s.tokens) for s in samples)
     difference_GKT = batch.behaviour_logp_GKT - batch.sampler_logp_GKT
     mismatch_GKT = difference_GKT.abs()

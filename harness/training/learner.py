@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import functools
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm
-from harness.model.language import LanguageModel, new_critic
+from harness.model.language import LanguageModel, frozen_copy, new_critic
 from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Optimizer, Resources
+
+Sampler = Literal["policy", "base"]
+"""Whose weights draw responses: the sampling policy's, or those that training started from."""
 
 
 class Learner:
@@ -23,7 +27,8 @@ class Learner:
 
     Alone and with a sampling policy that is never stale, the policy is `lm.model`. Else it is a copy, and `lm.model` is
     what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
-    them from the policy. The reference is `base` itself, a `frozen_base` of `lm`.
+    them from the policy. The reference is `base` itself, a `frozen_base` of `lm`, which also samples where that is
+    asked for; an engine that shares the trainer's weights samples from a whole copy of it where it is sharded.
     """
 
     def __init__(
@@ -36,6 +41,10 @@ class Learner:
         self.max_norms = (settings.max_norm, settings.critic_max_norm)
         self.whole, self.sampler_is_stale = lm.model, train.refresh_every > 1
         in_place = ranks.alone and not self.sampler_is_stale
+
+        samples_base = needs.data == "base" or needs.reference_samples > 0
+        copied = samples_base and not ranks.alone and config.rollout.shares_weights
+        self.base_sampler = PolicyModel(frozen_copy(lm.model), base.chunk) if copied else base
 
         # Each is sharded before the next is made, so that never more than two are whole.
         self.critic = new_critic(lm.model) if needs.critic else None
@@ -57,13 +66,17 @@ class Learner:
         scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
         self.scorer = scorer(policy, self.critic)
         self.sampler_scorer = scorer(self.sampler)
-        self.reference_scorer = scorer(base) if needs.reference else None
+        self.reference_scorer = scorer(base) if needs.reference or needs.data == "base" else None
 
     @staticmethod
     def _make_trainable(model: nn.Module, resources: Resources, ranks: Ranks) -> None:
         if resources.activation_checkpointing:
             recompute_activations(model)
         shard(model, ranks)
+
+    def sampler_of(self, source: Sampler) -> PolicyModel:
+        """What an engine is to sample from."""
+        return self.sampler if source == "policy" else self.base_sampler
 
     def refresh_sampler(self) -> None:
         """Copies the trained weights into the sampling policy, where it is another."""

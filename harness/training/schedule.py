@@ -26,6 +26,13 @@ def prompts_of_step(problems: Sequence[T], seed: int, step: int, count: int) -> 
     return chosen
 
 
+def further_prompts(problems: Sequence[T], chosen: Sequence[T], seed: int, step: int) -> Iterator[T]:
+    """All problems but the step's own, in an order that seed and step decide: for groups that replace others."""
+    for place in torch.randperm(len(problems), generator=generator("refill", seed, step)).tolist():
+        if problems[place] not in chosen:
+            yield problems[place]
+
+
 def mini_batches(config: CellConfig, step: int) -> Iterator[Tensor]:
     """Which groups each update trains on: every epoch a new order that the seed decides, [groups] each."""
     settings = config.train

@@ -23,12 +23,13 @@ from harness.record.cell_folder import CellFolder
 from harness.record.ledger import Spent
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
-from harness.training.batch import assemble, draw, rollout_metrics
+from harness.training.batch import assemble, rollout_metrics
 from harness.training.gradient import accumulate_gradient
 from harness.training.history import History, mix_in_history, pack, unpack
 from harness.training.learner import Learner
 from harness.training.resume import load, save
 from harness.training.schedule import mini_batches, prompts_of_step
+from harness.training.supply import Supply
 
 
 def train(
@@ -65,6 +66,7 @@ def train(
         first_step, spent = progress["step"], Spent(**progress["spent"])
         history = unpack(progress["history"], packed, prompts)
         del loaded, progress, packed
+    supply = Supply(config, algorithm.needs, lm, learner, engine, problems, prompts, judge, spent, ranks)
     ranks.first(lambda: folder.keep_metrics(first_step))
 
     for step in range(first_step, settings.steps):
@@ -72,21 +74,16 @@ def train(
         sampler_is_current = step % settings.refresh_every == 0
         if sampler_is_current:
             learner.refresh_sampler()
-        if sampler_is_current or step == first_step:
-            engine.sync(learner.sampler)
         chosen = prompts_of_step(problems, config.seed, step, settings.prompts)
-        fresh = draw(engine, lm, chosen, prompts, history, judge, config, step, ranks)
-        engine.release_memory()
-        spent.generated += sum(len(sample.tokens) for group in fresh for sample in group)
+        drawn = supply.rollouts(step, chosen, history)
         rolled_out = time.perf_counter()
 
-        groups = [
-            mix_in_history(f, history.get(p.id, []), settings.samples) for f, p in zip(fresh, chosen, strict=True)
-        ]
+        fresh = list(zip(drawn.problems, drawn.groups, strict=True))
+        groups = [mix_in_history(group, history.get(p.id, []), settings.samples) for p, group in fresh]
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
-        batch = algorithm.prepare(batch)
+        batch = algorithm.prepare(supply.with_extras(batch, drawn))
         if settings.history_share > 0:
-            for problem, group in zip(chosen, fresh, strict=True):
+            for problem, group in fresh:
                 history[problem.id] = (history.get(problem.id, []) + group)[-settings.samples :]
 
         updates: dict[str, list[float]] = defaultdict(list)
@@ -109,7 +106,7 @@ def train(
         spent.rollout_seconds += rolled_out - started
         spent.train_seconds += time.perf_counter() - rolled_out
         spent.cpu_seconds += time.process_time() - cpu
-        row = {"step": step + 1, **rollout_metrics(fresh, groups, batch)}
+        row = {"step": step + 1, **rollout_metrics(drawn.first, groups, batch), **drawn.metrics}
         row |= {name: sum(values) / len(values) for name, values in updates.items()}
         row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
         row["padding"] = padding_share(rows.length_N, resources.token_budget, ranks.size)

@@ -1,0 +1,86 @@
+"""Divergence PPO (DPPO, arXiv 2602.04879; the binary approximations of TV and KL, as in verl)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from algorithms.base import (
+    Algorithm,
+    Batch,
+    Family,
+    LogUniform,
+    LossOutput,
+    Needs,
+    PolicyOutput,
+    clamped_ratio,
+    hyperparameter,
+    masked,
+    require,
+    stop_gradient,
+    token_log_ratio,
+    token_mean,
+)
+from algorithms.terms import share, standardised
+
+LARGEST_RATIO = 20.0
+"""The importance weight is truncated here, as in verl."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPPO(Algorithm):
+    """REINFORCE with truncated importance weights on tokens whose probability has not moved too far yet:
+
+        L = −1/Σ|y_i| Σ_x Σ_i Σ_t M_it sg[min(ρ, 20)] Â_i log π_θ(y_it)
+        M_it = 0 where D_it > δ and the ratio has moved the way of its advantage (ρ > 1 and Â_i > 0, or ρ < 1 and
+        Â_i < 0), else 1;   ρ = π_θ/π_behaviour = p/q,   Â_i = (R_i − R̄)/std(R)
+        TV: D = |p − q|;   KL: D = q log(q/p) + (1−q) log((1−q)/(1−p))
+
+    where sg stops the gradient: a trust region in probabilities, not in ratios, of which a rare token may grow fast.
+
+    Reduces to: CISPO where no token is masked. On-policy it is DAPO's loss, without its shaping.
+
+    Pitfalls: δ is a probability (TV) or nats (KL): one value does not fit both.
+    """
+
+    name: ClassVar[str] = "DPPO"
+    family: ClassVar[Family] = "weighted ratio"
+
+    divergence: Literal["tv", "kl"] = hyperparameter(
+        "tv", "D, 'tv' or 'kl', between two outcomes: this token or another"
+    )
+    threshold: float = hyperparameter(0.15, "δ, how far a token may have moved", search=LogUniform(0.01, 0.5))
+
+    def __post_init__(self) -> None:
+        require(self.divergence in ("tv", "kl"), f"dppo: divergence is {self.divergence!r}; use 'tv' or 'kl'")
+        require(self.threshold > 0, f"dppo: threshold is {self.threshold}; it must be positive")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(coupling="sequence", min_group_size=2)
+
+    def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
+        mask_GKT = batch.mask_GKT
+        advantage_GK1 = standardised(batch.rewards_GK, batch.valid_GK)[..., None]
+        ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
+        logp_GKT = masked(policy.logp_GKT, mask_GKT)
+        divergence_GKT = self.divergence_of(logp_GKT, batch.behaviour_logp_GKT)
+        away_GKT = (ratio_GKT - 1) * advantage_GK1 > 0
+        kept_GKT = ~(away_GKT & (divergence_GKT > self.threshold))
+        weight_GKT = stop_gradient(kept_GKT * ratio_GKT.clamp(max=LARGEST_RATIO))
+        return LossOutput(
+            loss=-token_mean(weight_GKT * advantage_GK1 * logp_GKT, mask_GKT),
+            metrics={"masked_share": share(~kept_GKT, mask_GKT), "clamped_share": clamped},
+        )
+
+    def divergence_of(self, logp_GKT: Tensor, behaviour_logp_GKT: Tensor) -> Tensor:
+        """D between the two policies on {this token, any other}, [G, K, T]: a probability, or nats."""
+        p_GKT, q_GKT = logp_GKT.exp(), behaviour_logp_GKT.exp()
+        if self.divergence == "tv":
+            return (p_GKT - q_GKT).abs()
+        tiny = torch.finfo(p_GKT.dtype).tiny
+        rest_GKT = torch.log((1 - q_GKT).clamp(min=tiny) / (1 - p_GKT).clamp(min=tiny))
+        return q_GKT * (behaviour_logp_GKT - logp_GKT) + (1 - q_GKT) * rest_GKT

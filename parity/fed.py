@@ -178,6 +178,8 @@ class Row:
     kinds: tuple[Kind, ...] = (*GROUPS, "partial")
     differs: str = ""
     """Which convention differs, with both formulas; empty where the two agree to TOLERANCE."""
+    restated: Callable[[Fed], Tensor] | None = None
+    """Our loss with that convention alone changed to theirs: it must agree."""
     factor: float = 1.0
     """Their loss over ours: a constant that no optimiser with a free learning rate sees."""
     constant: bool = False
@@ -193,35 +195,46 @@ def coefficients(loss: Tensor, *leaves: Tensor) -> Tensor:
     return torch.cat([-(torch.zeros_like(x) if g is None else g).flatten() for x, g in zip(leaves, grads, strict=True)])
 
 
-def ours(algorithm: str, settings: Mapping[str, Any], case: Fed) -> tuple[Tensor, Tensor]:
-    """Our loss and its coefficients with respect to log-probs and values, in the order of Fed's rows."""
+def our_loss(algorithm: str, settings: Mapping[str, Any], case: Fed) -> Tensor:
+    """Our loss, differentiable in the rows' log-probs and values as a peer's is."""
     built = ALGORITHMS[algorithm](**settings)
-    assert case.policy.value_GKT is not None
-    logp_GKT = case.policy.logp_GKT.clone().requires_grad_()
-    value_GKT = case.policy.value_GKT.clone().requires_grad_()
-    policy = PolicyOutput(logp_GKT=logp_GKT, value_GKT=value_GKT, entropy_GKT=case.policy.entropy_GKT)
-    loss = built.loss(policy, built.prepare(case.batch)).loss
-    C, dV = coefficients(loss, logp_GKT, value_GKT).view(2, *logp_GKT.shape)
-    return loss.detach(), torch.cat([case.rows(C).flatten(), case.rows(dV).flatten()])
+    padding_GKT = torch.zeros(case.batch.mask_GKT.shape, dtype=torch.float64)
+    at_GK = case.batch.valid_GK.nonzero(as_tuple=True)
+    policy = PolicyOutput(
+        logp_GKT=padding_GKT.index_put(at_GK, case.logp_BT),
+        value_GKT=padding_GKT.index_put(at_GK, case.value_BT),
+        entropy_GKT=case.policy.entropy_GKT,
+    )
+    return built.loss(policy, built.prepare(case.batch)).loss
 
 
-def measure(row: Row) -> dict[str, float]:
-    """The largest relative differences of a row over its batches: of the loss, and of the coefficients.
+def difference(case: Fed, ours: Tensor, theirs: Tensor, factor: float = 1.0) -> tuple[float, float]:
+    """The relative differences of the two losses, and of their coefficients.
 
-    Each relative to the largest coefficient of the peer in that batch; the loss to its own size where that is larger.
+    Each relative to the largest coefficient of theirs; the loss to its own size where that is larger.
     """
-    worst = {"loss": 0.0, "coefficients": 0.0}
+    our_C, their_C = (coefficients(loss, case.logp_BT, case.value_BT) for loss in (ours, theirs))
+    largest = float(their_C.abs().max())
+    if largest == 0 or not math.isfinite(largest):
+        raise ValueError(f"the peer's largest coefficient is {largest}")
+    off_loss = float((factor * ours - theirs).detach().abs()) / max(largest, float(theirs.detach().abs()))
+    return off_loss, float((factor * our_C - their_C).abs().max()) / largest
+
+
+def measure(row: Row) -> dict[str, float | None]:
+    """The largest differences of a row over its batches. `explained`: those of its restatement, where it has one."""
+    off, explained = [], []
     for kind in row.kinds:
         for seed in SEEDS:
             case = fed(kind, seed)
-            loss, C = ours(row.algorithm, row.settings, case)
-            their_loss = row.theirs(case)
-            their_C = coefficients(their_loss, case.logp_BT, case.value_BT)
-            largest = float(their_C.abs().max())
-            if largest == 0 or not math.isfinite(largest):
-                raise ValueError(f"{row.function} on {kind!r}, seed {seed}: its largest coefficient is {largest}")
-            off_C = float((row.factor * C - their_C).abs().max()) / largest
-            off_loss = float((row.factor * loss - their_loss.detach()).abs()) / max(largest, float(their_loss.abs()))
-            worst["coefficients"] = max(worst["coefficients"], off_C)
-            worst["loss"] = max(worst["loss"], off_loss)
-    return worst
+            theirs = row.theirs(case)
+            off.append(difference(case, our_loss(row.algorithm, row.settings, case), theirs, row.factor))
+            if row.restated is not None:
+                theirs = row.theirs(case)
+                explained.append(max(difference(case, row.restated(case), theirs)))
+    loss, C = (max(values) for values in zip(*off, strict=True))
+    return {
+        "loss": None if row.constant else loss,
+        "coefficients": C,
+        "explained": max(explained) if explained else None,
+    }

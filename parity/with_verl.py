@@ -10,7 +10,6 @@ from stubs import stub
 STUBBED = ("ray", "wandb")
 stub(STUBBED)
 
-import torch  # noqa: E402
 from fed import GROUPS, Fed, Row  # noqa: E402
 from torch import Tensor  # noqa: E402
 from verl.trainer.config import AlgoConfig  # noqa: E402
@@ -102,7 +101,7 @@ def rows() -> list[Row]:
     loss = f"{MODULE}.compute_policy_loss_"
     grpo = f"{MODULE}.compute_grpo_outcome_advantage, {loss}vanilla"
     response = "seq-mean-token-mean"
-    out = [
+    return [
         Row(
             algorithm="dapo",
             function=grpo,
@@ -335,14 +334,4 @@ def rows() -> list[Row]:
             peer_settings="its returns less its values, not whitened",
         ),
     ]
-    return out
 
-
-def version() -> str:
-    """Of the installed package."""
-    from importlib.metadata import version as installed
-
-    return installed("verl")
-
-
-__all__ = ["STUBBED", "rows", "torch"]

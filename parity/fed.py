@@ -16,17 +16,18 @@ from torch import Tensor
 
 from algorithms import ALGORITHMS, Batch, PolicyOutput
 
-Kind = Literal["on-policy", "off-policy", "far", "partial", "lone", "pairs", "dialect"]
+Kind = Literal["on-policy", "off-policy", "far", "partial", "lone", "verdicts", "pairs", "dialect"]
 KINDS: dict[Kind, str] = {
     "on-policy": "4 prompts of 4 samples of 1 to 6 tokens; the sampling policy is the one trained",
-    "off-policy": "the same, log-ratios of a token spread by 0.3 nats, so that every clip at work",
+    "off-policy": "the same, log-ratios of a token spread by 0.3 nats, so that every clip is at work",
     "far": "the same, spread by 2 nats: ratios above 3 and below 1/3",
     "partial": "off-policy, groups of 4, 2, 3 and 4 samples",
     "lone": "off-policy, groups of 4, 1, 3 and 4 samples",
+    "verdicts": "on-policy, all rewards 0 or 1",
     "pairs": "off-policy, 4 prompts of a better and a worse response",
     "dialect": "what the table of dialects is drawn on: off-policy, 2 prompts of 4 samples of 1 to 4 tokens",
 }
-"""In every kind but pairs and dialect, group 1 is tied (all its rewards are equal), groups 0 and 2 have rewards of 0 and
+"""In every kind but pairs and dialect group 1 is tied (all its rewards are equal), groups 0 and 2 have rewards of 0 and
 1, and group 3 has others."""
 GROUPS: tuple[Kind, ...] = ("on-policy", "off-policy")
 SEEDS = range(5)
@@ -115,7 +116,7 @@ def fed(kind: Kind, seed: int) -> Fed:
         return torch.randn(*shape, generator=random, dtype=torch.float64)
 
     G, K, T = {"pairs": (4, 2, 6), "dialect": (2, 4, 4)}.get(kind, (4, 4, 6))
-    spread = {"on-policy": 0.0, "far": 2.0}.get(kind, 0.3)
+    spread = {"on-policy": 0.0, "verdicts": 0.0, "far": 2.0}.get(kind, 0.3)
     sizes = {"partial": [4, 2, 3, 4], "lone": [4, 1, 3, 4]}.get(kind, [K] * G)
     valid_GK = torch.arange(K) < torch.tensor(sizes)[:, None]
     length_GK = torch.randint(1, T + 1, (G, K), generator=random)
@@ -130,7 +131,7 @@ def fed(kind: Kind, seed: int) -> Fed:
     else:
         rewards_GK[1] = 1.0
         rewards_GK[2] = torch.tensor([0.0, 1.0, 1.0, 0.0])
-        rewards_GK[3] = normal(K)
+        rewards_GK[3] = torch.tensor([0.0, 0.0, 0.0, 1.0]) if kind == "verdicts" else normal(K)
     logp_GKT = -0.1 - normal(G, K, T).abs()
     behaviour_GKT = (logp_GKT - spread * normal(G, K, T)).clamp(max=-1e-3)
     ref_GKT = (logp_GKT + 0.3 * normal(G, K, T)).clamp(max=-1e-3)

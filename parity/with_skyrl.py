@@ -146,15 +146,26 @@ def rows() -> list[Row]:
             dialect="DPPO-TV",
             note="the loss is ρA where ours is sg[ρ]A log π; the gradient is the same",
         ),
-        Row(
-            algorithm="maxrl",
-            function=names("regular", "maxrl"),
-            theirs=policy("regular", "maxrl", reduction="seq_mean_token_sum_norm", eps_clip_low=1.0, eps_clip_high=1e9),
-            peer_settings="advantage_estimator=maxrl, loss_reduction=seq_mean_token_sum_norm, no clip",
-            kinds=("on-policy",),
-            factor=1 / 6,
-            constant=True,
-            differs="groups whose mean reward is negative: ours 0, theirs (R−R̄)/(R̄ + 1e-6), a sign the wrong way",
+        *(
+            Row(
+                algorithm="maxrl",
+                function=names("regular", "maxrl"),
+                theirs=policy("regular", "maxrl", reduction="seq_mean_token_sum_norm"),
+                peer_settings="advantage_estimator=maxrl, loss_reduction=seq_mean_token_sum_norm",
+                kinds=(kind,),
+                factor=1 / 6,
+                constant=True,
+                differs=differs,
+                note="at π_θ = π_old; theirs is 1/M of ours",
+            )
+            for kind, differs in (
+                ("verdicts", ""),
+                (
+                    "on-policy",
+                    "groups whose mean reward is negative: ours 0, theirs (R − R̄)/(R̄ + 1e-6), which pushes the better "
+                    "response down",
+                ),
+            )
         ),
         Row(
             algorithm="rloo",

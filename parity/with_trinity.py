@@ -101,17 +101,11 @@ def rows() -> list[Row]:
         Row(
             algorithm="sapo",
             function=f"{grpo}SAPOPolicyLossFn",
-            theirs=policy(SAPOPolicyLossFn, loss_agg_mode="seq-mean-token-mean"),
-            peer_settings="loss_agg_mode=seq-mean-token-mean",
-            kinds=GROUPS,
-        ),
-        Row(
-            algorithm="sapo",
-            function=f"{grpo}SAPOPolicyLossFn",
             theirs=policy(SAPOPolicyLossFn),
             kinds=GROUPS,
             dialect="SAPO",
-            differs="ours 1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t; theirs 1/Σ|y| Σ_i Σ_t, the mean over the batch's tokens",
+            differs="ours −1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t f(ρ) Â_i, whose coefficient f'(ρ)·ρ·Â fades as ρ leaves 1; theirs "
+            "−1/Σ|y| Σ_i Σ_t sg[f(ρ)] Â_i log π, whose coefficient f(ρ)·Â grows with ρ and is 2 Â on-policy",
         ),
         Row(
             algorithm="cispo",

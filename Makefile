@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full ablations tune theory perf gpu test test-vllm lint clean
+.PHONY: install bench bench-full ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -43,6 +43,10 @@ tune: install
 # Ground truth for the claims of the article.
 theory: install
 	$(BIN)/gvpo-bench theory
+
+# Every algorithm on a page, from its class: docs/algorithms.md with the portraits.
+atlas: install
+	$(BIN)/gvpo-bench atlas
 
 # Speed against TRL, which has an environment of its own.
 perf: install .venv-trl/installed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from dataclasses import fields, replace
 from typing import Any, cast
 
@@ -25,6 +26,8 @@ VARIANTS = [
         ("dpo", {"anchor": "old"}),
         ("kimi", {"anchor": "behaviour"}),
         ("pg", {"importance_weight": False, "anchor": "reference"}),
+        ("opmd", {"baseline": "log_mean_exp"}),
+        ("dppo", {"divergence": "kl", "threshold": 0.05}),
     )
 ]
 every_class = pytest.mark.parametrize(("name", "cls"), ALGORITHMS.items(), ids=ALGORITHMS)
@@ -61,7 +64,8 @@ def test_a_declared_reference_that_is_missing_is_named(algorithm):
 def test_class_is_a_documented_frozen_dataclass(name, cls):
     module = __import__(cls.__module__, fromlist=["_"])
     assert cls.__module__ == f"algorithms.{name}", f"{name} should be the one algorithm of algorithms/{name}.py"
-    assert "eq." in (module.__doc__ or ""), f"the docstring of {cls.__module__} must name the source of the formula"
+    source = (module.__doc__ or "").splitlines()[0]
+    assert re.search(r"arXiv \d{4}\.\d{5}|eq\.", source), f"line 1 of {cls.__module__} must name the formula's source"
     assert "L = " in (cls.__doc__ or ""), f"the docstring of {cls.__name__} must state the loss"
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         cls().something = 1.0

@@ -122,7 +122,9 @@ def test_an_unexpected_number_of_empty_golds_is_refused(tmp_path: Path, monkeypa
         (
             "math-train",
             {"problem": "q", "solution": r"\boxed{1} so \boxed{\frac{1}{2}}."},
-            Problem(id="math-train/0", prompt="q", answer=r"\frac{1}{2}", solution=r"\boxed{1} so \boxed{\frac{1}{2}}."),
+            Problem(
+                id="math-train/0", prompt="q", answer=r"\frac{1}{2}", solution=r"\boxed{1} so \boxed{\frac{1}{2}}."
+            ),
         ),
         (
             "gsm8k-train",

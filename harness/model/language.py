@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
-from harness.model.embedded import embedded_base
+from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
@@ -169,8 +169,9 @@ def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: 
 
 
 def resolve_path(settings: Model) -> str:
-    """The folder or hub id to load; trains the embedded base where it isn't cached."""
-    return str(embedded_base()) if settings.path == "embedded" else settings.path
+    """The folder or hub id to load; trains what is embedded where it isn't cached."""
+    recipe = EMBEDDED.get(settings.path)
+    return settings.path if recipe is None else str(embedded_base(recipe))
 
 
 def device_of(settings: Model) -> torch.device:

@@ -17,7 +17,7 @@ from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
 from harness.suite.cell_config import COEFFICIENTS, CellConfig
-from harness.suite.config import ConfigError, Suite, Train
+from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
 
@@ -144,7 +144,8 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         "evaluation": suite.evaluation,
         "resources": suite.resources,
     }
-    base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
+    untaught = {**settings, "model": without_teacher(suite.model)}
+    base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **untaught)
     cells = [Cell(base, about)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
@@ -154,6 +155,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             source = _source(spec)
             _check_needs(suite, algorithm, where)
             _check_supply(suite, algorithm, problems, where)
+            taught = "teacher_logp_GK" in algorithm.needs.extras
             config = CellConfig(
                 label=label,
                 seed=seed,
@@ -161,10 +163,15 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
                 source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
                 parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
                 optimizer=entry.optimizer,
-                **settings,
+                **{**settings, "model": suite.model if taught else without_teacher(suite.model)},
             )
             cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, source))
     return cells
+
+
+def without_teacher(model: Model) -> Model:
+    """The model of a cell whose algorithm has no teacher: another teacher is no other cell."""
+    return model.model_copy(update={"teacher": None, "teacher_template": None})
 
 
 def training_problems(settings: Train) -> list[Problem]:
@@ -230,4 +237,6 @@ def _source(spec: str) -> bytes | None:
 def settings_hash(config: CellConfig) -> str:
     """Of what all cells of a suite share: only cells with the same one stand in one table."""
     shared = {"suite", "model", "train", "rollout", "evaluation"}
-    return hash_of(config.hashed(CellConfig.model_fields.keys() - shared))
+    # Which teacher a cell has is its algorithm's need; those without one stand in the same table.
+    alike = config.model_copy(update={"model": without_teacher(config.model)})
+    return hash_of(alike.stated(CellConfig.model_fields.keys() - shared))

@@ -113,7 +113,7 @@ def _cores(cell: Cell) -> int:
 
 
 def _resolved(cell: Cell) -> dict[str, Any]:
-    resolved = cell.config.model_dump(mode="json")
+    resolved = cell.config.stated()
     entry = {
         "name": resolved.pop("algorithm"),
         "optimizer": resolved.pop("optimizer"),
@@ -158,6 +158,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
 
             record = {
                 "display": getattr(algorithm, "name", config.label),
+                "family": algorithm.family,
                 "tokens": spent.tokens(),
                 "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
                 "made_with": environment(),
@@ -195,6 +196,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
     seconds = {"cpu": time.process_time() - cpu, **record["seconds"]}
     return {
         "display": record["display"],
+        "family": record.get("family"),
         "trained_with": record.get("made_with"),
         "template": lm.template_label,
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},

@@ -5,7 +5,7 @@ What they do not read is not worked: none of them weights or clips, whoever samp
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ EXAMPLE: dict[str, Any] = {
     "behaviour": [[[-3.0, -0.5], [-1.0], [-1.0, -4.0, -0.5]], [[-1.3, -0.3]]],
     "ref": [[[-1.1, -0.6], [-1.6], [-1.4, -1.2, -0.7]], [[-1.0, -2.0]]],
 }
-ALL = [RLOO(), ReMax(), OPO(), MaxRL(), GPG(), GPG(rescale=False), OPMD()]
+ALL = [RLOO(), ReMax(), OPO(), MaxRL(), GPG(), GPG(rescale=False), OPMD(), OPMD(baseline="log_mean_exp")]
 
 
 def with_greedy(batch, *rewards):
@@ -39,7 +39,9 @@ def test_coefficients_depend_neither_on_the_policy_of_now_nor_on_the_one_that_sa
     close(coefficients(algorithm, moved, elsewhere), expected)
 
 
-@pytest.mark.parametrize("algorithm", [RLOO(beta=0.0), OPO(), MaxRL(), GPG(), OPMD(), OPMD(tau=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "algorithm", [RLOO(beta=0.0), OPO(), MaxRL(), GPG(), OPMD(), OPMD(tau=0.1, baseline="log_mean_exp")], ids=repr
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("samples", [1, 6, 7, 8])
 def test_equal_rewards_teach_exactly_nothing(algorithm, dtype, samples):
@@ -151,24 +153,38 @@ def test_gpg_without_prepare_is_refused():
         GPG().loss(policy, batch)
 
 
+def test_opmd_by_default_compares_with_the_mean_and_tau_is_but_a_scale():
+    policy, batch = worked_example(**EXAMPLE)
+    # (.8, −.4, −.4), over 8 tokens and 1 + τ = 4
+    close(coefficients(OPMD(tau=3.0), policy, batch), [[[0.025] * 2, [-0.0125], [-0.0125] * 3], [[0.0] * 2]])
+
+
 def test_opmd_compares_with_the_soft_maximum_of_the_group():
     policy, batch = worked_example(**{**EXAMPLE, "rewards": [[math.log(3), 0.0, 0.0], [7.0]]})
     # τ = 1: b = ln (3 + 1 + 1)/3; ln 3 − b = ln 9/5, 0 − b = −ln 5/3; over 8 tokens and 1 + τ = 2
     a, b = math.log(9 / 5), math.log(5 / 3)
-    close(OPMD(tau=1.0).loss(policy, batch).loss, -(a * -1.3 - b * (-2.4 - 1.7)) / 16)
-    close(coefficients(OPMD(tau=1.0), policy, batch), [[[a / 16] * 2, [-b / 16], [-b / 16] * 3], [[0.0] * 2]])
+    close(OPMD(tau=1.0, baseline="log_mean_exp").loss(policy, batch).loss, -(a * -1.3 - b * (-2.4 - 1.7)) / 16)
+    close(
+        coefficients(OPMD(tau=1.0, baseline="log_mean_exp"), policy, batch),
+        [[[a / 16] * 2, [-b / 16], [-b / 16] * 3], [[0.0] * 2]],
+    )
     # τ = ½ on half the rewards: the same logarithms, halved, over 8 and 1.5
     policy, batch = worked_example(**{**EXAMPLE, "rewards": [[math.log(3) / 2, 0.0, 0.0], [7.0]]})
-    c = coefficients(OPMD(tau=0.5), policy, batch)
+    c = coefficients(OPMD(tau=0.5, baseline="log_mean_exp"), policy, batch)
     close(c, [[[a / 2 / 12] * 2, [-b / 2 / 12], [-b / 2 / 12] * 3], [[0.0] * 2]])
 
 
 def test_opmd_baseline_goes_to_the_best_reward_as_tau_falls_whatever_the_size_of_the_rewards():
     policy, batch = worked_example(rewards=[[1e3, 0.0, 500.0]], logp=[[[-1.0], [-1.0], [-1.0]]])
-    c = coefficients(OPMD(tau=1e-4), policy, batch)
+    c = coefficients(OPMD(tau=1e-4, baseline="log_mean_exp"), policy, batch)
     close(c, [[[0.0], [-1e3 / 3], [-500 / 3]]], atol=1e-1)
 
 
 def test_opmd_tau_must_be_positive():
     with pytest.raises(ValueError, match=r"opmd: tau is 0\.0; it must be positive"):
         OPMD(tau=0.0)
+
+
+def test_opmd_baseline_must_be_known():
+    with pytest.raises(ValueError, match=r"opmd: baseline is 'median'; use 'mean' or 'log_mean_exp'"):
+        OPMD(baseline=cast(Any, "median"))

@@ -5,7 +5,7 @@ What they do not read is not worked: none of them weights or clips, whoever samp
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -39,7 +39,9 @@ def test_coefficients_depend_neither_on_the_policy_of_now_nor_on_the_one_that_sa
     close(coefficients(algorithm, moved, elsewhere), expected)
 
 
-@pytest.mark.parametrize("algorithm", [RLOO(beta=0.0), OPO(), MaxRL(), GPG(), OPMD(), OPMD(tau=0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "algorithm", [RLOO(beta=0.0), OPO(), MaxRL(), GPG(), OPMD(), OPMD(tau=0.1, baseline="log_mean_exp")], ids=repr
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("samples", [1, 6, 7, 8])
 def test_equal_rewards_teach_exactly_nothing(algorithm, dtype, samples):
@@ -151,6 +153,12 @@ def test_gpg_without_prepare_is_refused():
         GPG().loss(policy, batch)
 
 
+def test_opmd_by_default_compares_with_the_mean_and_tau_is_but_a_scale():
+    policy, batch = worked_example(**EXAMPLE)
+    # (.8, −.4, −.4), over 8 tokens and 1 + τ = 4
+    close(coefficients(OPMD(tau=3.0), policy, batch), [[[0.025] * 2, [-0.0125], [-0.0125] * 3], [[0.0] * 2]])
+
+
 def test_opmd_compares_with_the_soft_maximum_of_the_group():
     policy, batch = worked_example(**{**EXAMPLE, "rewards": [[math.log(3), 0.0, 0.0], [7.0]]})
     # τ = 1: b = ln (3 + 1 + 1)/3; ln 3 − b = ln 9/5, 0 − b = −ln 5/3; over 8 tokens and 1 + τ = 2
@@ -175,3 +183,8 @@ def test_opmd_baseline_goes_to_the_best_reward_as_tau_falls_whatever_the_size_of
 def test_opmd_tau_must_be_positive():
     with pytest.raises(ValueError, match=r"opmd: tau is 0\.0; it must be positive"):
         OPMD(tau=0.0)
+
+
+def test_opmd_baseline_must_be_known():
+    with pytest.raises(ValueError, match=r"opmd: baseline is 'median'; use 'mean' or 'log_mean_exp'"):
+        OPMD(baseline=cast(Any, "median"))

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
+from rich.table import Table
 
 import algorithms
 from algorithms import Algorithm, load_algorithm

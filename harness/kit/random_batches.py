@@ -173,6 +173,9 @@ def random_case(needs: Needs, seed: int, label: str = "", *, samples: int = 4, *
     G, K, T = batch.mask_GKT.shape
     limit_G = torch.full((G,), float(T), dtype=policy.logp_GKT.dtype)  # which the longest response reaches
     batch = batch.with_extras(length_limit_G=limit_G)
+    if options.get("signal"):  # and none is the mean of its group, whose sign would be a matter of rounding
+        noise_GK = torch.rand((G, K), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        batch = replace(batch, rewards_GK=batch.rewards_GK + 0.05 * noise_GK.to(limit_G.dtype))
     if needs.data in ("demonstrations", "pairs"):  # the better answer first or second
         better_G1 = torch.arange(G)[:, None] % K
         rewards_GK = (torch.arange(K) == better_G1).to(policy.logp_GKT.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -29,14 +30,19 @@ from harness.theory.every_algorithm import (
 from harness.theory.findings import SMALL, Record
 
 
+@functools.cache
+def rows(label: str) -> pd.DataFrame:
+    return where_it_ends(label, ALGORITHMS[label], SMALL, 0)
+
+
 def ends(label: str, cls: type[Algorithm] | None = None) -> dict[tuple[str, str], str]:
-    table = where_it_ends(label, cls or ALGORITHMS[label], SMALL, 0)
+    table = where_it_ends(label, cls, SMALL, 0) if cls else rows(label)
     return dict(zip(zip(table["settings"], table["sampled_from"], strict=True), table["ends_at"], strict=True))
 
 
 @pytest.mark.parametrize("label", ALGORITHMS)
 def test_every_registered_algorithm_has_rows(label: str) -> None:
-    table = where_it_ends(label, ALGORITHMS[label], SMALL, 0)
+    table = rows(label)
     assert len(table) >= 1
     assert not table["ends_at"].isin(["diverges", "not settled"]).any()
 
@@ -142,7 +148,7 @@ def test_a_field_with_a_known_rest_is_followed_to_it() -> None:
 
 
 def test_the_page_lists_them_by_family() -> None:
-    table = pd.concat([where_it_ends(label, ALGORITHMS[label], SMALL, 0) for label in ("gvpo", "sft")])
+    table = pd.concat([rows(label) for label in ("gvpo", "sft")])
     assert list(as_text(table)["algorithm"]) == ["SFT", "GVPO", "GVPO"]
     record = Record("claim")
     record.near("eq", "s", "q", 0.0, tolerance=1.0)

@@ -282,14 +282,14 @@ def where_it_ends(label: str, cls: type[Algorithm], size: Size, seed: int) -> pd
 
 
 NOTE = (
-    f"Responses of one token, {N} of them, in groups of {K}; rewards from 0 to 1, binary and graded; β = {BETA} wherever "
-    "a hyper-parameter is a β, the reference as anchor where there is a choice, all else by default. What is followed "
-    "to its end is the exact expected update (a batch is one group, π_old = π_θ, the critic exact, reference samples "
-    f"without noise), from {STARTS} starts a problem. On-policy (π_θ), and under the uniform policy of what says that "
-    "it is right whatever policy sampled; given pairs are labelled by Bradley-Terry of the rewards. `ends at` is named "
-    f"where every end lies within a TV of {NEAR:g}; TV from π* = π' e^(R/β)/Z, and between the ends of two starts, are "
-    "the largest. It says where the update leads, not how fast, nor what sampling noise, several updates a batch or a "
-    "finite model make of it."
+    f"Responses of one token, {N} of them, in groups of {K}; rewards from 0 to 1, binary and graded; β = {BETA} "
+    "wherever a hyper-parameter is a β, the reference as anchor where there is a choice, all else by default. What is"
+    " followed to its end is the exact expected update (a batch is one group, π_old = π_θ, the critic exact, "
+    f"reference samples without noise), from {STARTS} starts a problem. On-policy (π_θ), and under the uniform policy "
+    "of what says that it is right whatever policy sampled; given pairs are labelled by Bradley-Terry of the rewards."
+    f" `ends at` is named where every end lies within a TV of {NEAR:g}; TV from π* = π' e^(R/β)/Z, and between the "
+    "ends of two starts, are the largest. It says where the update leads, not how fast, nor what sampling noise, "
+    "several updates a batch or a finite model make of it."
 )
 
 

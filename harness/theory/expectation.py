@@ -45,7 +45,8 @@ def batch_loss(algorithm: Algorithm, logp_GK: Tensor, **known_GK: Tensor) -> Ten
     """The algorithm's loss, as training calls it (`prepare`, then `loss`), on one batch of one-token responses, scalar.
 
     `known_GK` holds `reward`, `anchor_logp`, `behaviour_logp` and, where they differ from a default, `old_logp` (π_θ at
-    the start of the iteration; the behaviour policy), `value` (the critic's; 0) and `valid` (all), each [G, K]; and extras by name.
+    the start of the iteration; the behaviour policy), `value` (the critic's; 0) and `valid` (all), each [G, K]; and
+    extras by name.
     """
     reward_GK, behaviour_logp_GK = known_GK["reward"], known_GK["behaviour_logp"]
     everyone_GK = torch.ones(logp_GK.shape, dtype=torch.bool)

@@ -148,3 +148,12 @@ def test_the_command_highlights_as_many_labels_as_are_given(runs: Path, tmp_path
     )
     assert done.exit_code == 0, done.output
     assert "not by result: GVPO, SFT." in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_what_draws_no_responses_has_no_curve_and_a_family_of_such_has_no_panel() -> None:
+    curves = pd.DataFrame({"algorithm": LABELS, "reward": 0.5})
+    curves.loc[curves["algorithm"].isin(["gvpd", "sft"]), "reward"] = None
+    panels = cast(28).with_values(curves, "reward").panels
+    assert [panel.title for panel in panels] == [family for family in FAMILIES if family != "distillation"]
+    assert panels[0].strong == ["rft", "online_rft", "pg"]
+    assert all("sft" not in panel.behind for panel in panels)

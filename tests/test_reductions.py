@@ -238,19 +238,21 @@ def test_on_policy_gpg_is_dr_grpo_but_for_the_scale_where_groups_have_one_size(s
 
 @few
 @given(seeds)
-def test_opmd_is_gpg_over_one_plus_tau_as_tau_grows(seed):
+def test_opmd_is_gpg_over_one_plus_tau_and_with_a_soft_maximum_so_as_tau_grows(seed):
     policy, batch = random_batch(seed)
+    same(OPMD(tau=0.3), GPG(rescale=False), policy, batch, scale=1 / 1.3)
     tau = 1e7
-    ours = coefficients(OPMD(tau=tau), policy, batch) * (1 + tau)
+    ours = coefficients(OPMD(tau=tau, baseline="log_mean_exp"), policy, batch) * (1 + tau)
     plain = GPG(rescale=False)
     close(ours, coefficients(plain, policy, plain.prepare(batch)), atol=1e-5)
 
 
 @few
 @given(seeds, st.floats(0.1, 10.0))
-def test_opmd_coefficients_of_a_group_sum_to_less_than_zero_the_more_so_the_smaller_tau(seed, tau):
+def test_opmd_coefficients_of_a_soft_maximum_sum_to_less_than_zero_the_more_so_the_smaller_tau(seed, tau):
     policy, batch = random_batch(seed, signal=True)
-    total_G, smaller_G = (coefficients(OPMD(tau=t), policy, batch)[..., 0].sum(-1) for t in (tau, tau / 2))
+    losses = [OPMD(tau=t, baseline="log_mean_exp") for t in (tau, tau / 2)]
+    total_G, smaller_G = (coefficients(loss, policy, batch)[..., 0].sum(-1) for loss in losses)
     assert (total_G < 0).all()
     assert (smaller_G < total_G).all()
 
@@ -342,19 +344,26 @@ def test_on_policy_sapo_has_the_gradient_of_grpo_whatever_tau(seed, tau_pos, tau
 
 @few
 @given(seeds)
-def test_on_policy_cispo_vespo_and_dppo_have_the_gradient_of_dapo_without_shaping(seed):
+def test_on_policy_cispo_and_vespo_have_the_gradient_of_dapo_without_shaping(seed):
     policy, batch = random_batch(seed)
     batch = on_policy(batch, policy)
-    for algorithm in (CISPO(), CISPO(clip_low=0.2, clip_high=0.2), VESPO(), DPPO(), DPPO(divergence="kl")):
+    for algorithm in (CISPO(), CISPO(clip_low=0.2, clip_high=0.2), VESPO()):
         same(algorithm, DAPO(overlong=0.0), policy, batch, loss=False)
 
 
 @few
 @given(seeds, st.sampled_from(["tv", "kl"]))
-def test_dppo_is_cispo_with_weights_up_to_20_where_no_token_is_masked(seed, divergence):
+def test_on_policy_dppo_has_the_gradient_of_gpg_without_alpha(seed, divergence):
+    policy, batch = random_batch(seed)
+    same(DPPO(divergence=divergence), GPG(rescale=False), policy, on_policy(batch, policy), loss=False)
+
+
+@few
+@given(seeds, st.sampled_from(["tv", "kl"]))
+def test_dppo_is_cispo_with_weights_up_to_20_and_no_std_where_no_token_is_masked(seed, divergence):
     policy, batch = random_batch(seed, off_policy=2.0)
     far = DPPO(divergence=divergence, threshold=1e9)
-    same(far, CISPO(clip_low=1.0, clip_high=19.0), policy, batch)
+    same(far, CISPO(clip_low=1.0, clip_high=19.0), policy, batch, scale=group_stds(batch), loss=False)
 
 
 @few

@@ -22,7 +22,7 @@ EXAMPLE: dict[str, Any] = {
     "behaviour": [[[-3.0, -0.5], [-1.0], [-1.0, -4.0, -0.5]], [[-1.3, -0.3]]],
     "ref": [[[-1.1, -0.6], [-1.6], [-1.4, -1.2, -0.7]], [[-1.0, -2.0]]],
 }
-ALL = [RLOO(), ReMax(), OPO(), MaxRL(), GPG(), GPG(rescale=False), OPMD()]
+ALL = [RLOO(), ReMax(), OPO(), MaxRL(), GPG(), GPG(rescale=False), OPMD(), OPMD(baseline="log_mean_exp")]
 
 
 def with_greedy(batch, *rewards):
@@ -155,17 +155,20 @@ def test_opmd_compares_with_the_soft_maximum_of_the_group():
     policy, batch = worked_example(**{**EXAMPLE, "rewards": [[math.log(3), 0.0, 0.0], [7.0]]})
     # τ = 1: b = ln (3 + 1 + 1)/3; ln 3 − b = ln 9/5, 0 − b = −ln 5/3; over 8 tokens and 1 + τ = 2
     a, b = math.log(9 / 5), math.log(5 / 3)
-    close(OPMD(tau=1.0).loss(policy, batch).loss, -(a * -1.3 - b * (-2.4 - 1.7)) / 16)
-    close(coefficients(OPMD(tau=1.0), policy, batch), [[[a / 16] * 2, [-b / 16], [-b / 16] * 3], [[0.0] * 2]])
+    close(OPMD(tau=1.0, baseline="log_mean_exp").loss(policy, batch).loss, -(a * -1.3 - b * (-2.4 - 1.7)) / 16)
+    close(
+        coefficients(OPMD(tau=1.0, baseline="log_mean_exp"), policy, batch),
+        [[[a / 16] * 2, [-b / 16], [-b / 16] * 3], [[0.0] * 2]],
+    )
     # τ = ½ on half the rewards: the same logarithms, halved, over 8 and 1.5
     policy, batch = worked_example(**{**EXAMPLE, "rewards": [[math.log(3) / 2, 0.0, 0.0], [7.0]]})
-    c = coefficients(OPMD(tau=0.5), policy, batch)
+    c = coefficients(OPMD(tau=0.5, baseline="log_mean_exp"), policy, batch)
     close(c, [[[a / 2 / 12] * 2, [-b / 2 / 12], [-b / 2 / 12] * 3], [[0.0] * 2]])
 
 
 def test_opmd_baseline_goes_to_the_best_reward_as_tau_falls_whatever_the_size_of_the_rewards():
     policy, batch = worked_example(rewards=[[1e3, 0.0, 500.0]], logp=[[[-1.0], [-1.0], [-1.0]]])
-    c = coefficients(OPMD(tau=1e-4), policy, batch)
+    c = coefficients(OPMD(tau=1e-4, baseline="log_mean_exp"), policy, batch)
     close(c, [[[0.0], [-1e3 / 3], [-500 / 3]]], atol=1e-1)
 
 

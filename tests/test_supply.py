@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_lm, token_logp
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from training_runs import (
     PROBLEMS,
     Interrupted,
@@ -16,14 +19,18 @@ from training_runs import (
     is_correct,
     run,
 )
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from algorithms import Algorithm, LossOutput, Needs
 from algorithms.base import Data
 from benchmarks import Problem
+from benchmarks.arithmetic import SYMBOLS
 from harness.model.rows import Response
+from harness.model.teacher import Teacher
+from harness.record.ledger import Tokens
 from harness.record.seeding import seed_of
 from harness.sampling.local import CachedEngine
-from harness.suite.config import ConfigError
+from harness.suite.config import ConfigError, Model, Resources
 from harness.training.schedule import further_prompts, prompts_of_step
 
 PROMPT = 13
@@ -223,18 +230,108 @@ def test_a_batch_keeps_its_size_where_no_further_prompt_is_worth_training_on(tmp
     assert [len(call) for call in found.judge.shown] == [8, 8, 8]
 
 
+def other_tokenizer() -> PreTrainedTokenizerFast:
+    """Pairs of characters where there are some: about half as many tokens, under other numbers."""
+    pairs = [a + b for a in "0123456789" for b in "0123456789,;:=+-* "]
+    names = ["<eos>", "<pad>", *reversed(pairs), *reversed(SYMBOLS), "<unk>"]
+    tok = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
+    tok.pre_tokenizer = pre_tokenizers.Split(Regex(f"[0-9][{re.escape(SYMBOLS)}]|."), "isolated")
+    tok.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token="<pad>", eos_token="<eos>")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A random model over other tokens than the policy's."""
+    tok = other_tokenizer()
+    config = GPT2Config(
+        vocab_size=len(tok),
+        n_positions=128,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        bos_token_id=None,
+        eos_token_id=0,
+        initializer_range=0.5,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = GPT2LMHeadModel(config).eval()
+    path = tmp_path_factory.mktemp("teacher")
+    model.save_pretrained(path)
+    tok.save_pretrained(path)
+    return path
+
+
+def test_a_teacher_with_another_tokenizer_scores_the_text_of_a_response_after_its_own_prompt(teacher, tmp_path):
+    spy = spying(extras=("teacher_logp_GK",))
+    asked = {"teacher": str(teacher), "teacher_template": "plain", "temperature": 0.8, "token_budget": 60}
+    found = run(tmp_path, spy, steps=2, refresh_every=2, eos_ids=(1, 5, 9, 14, 20, 27), **asked)
+    model, tok = GPT2LMHeadModel.from_pretrained(teacher), other_tokenizer()
+    assert len(tok("7+3*5-8")["input_ids"]) == 4  # 7+ 3* 5- 8: the policy's tokenizer has seven
+    tokens = 0
+    shown = iter([text for call in found.judge.shown for _, text in call])
+    ended = []
+    for step, batch in enumerate(spy.prepared):
+        for g, problem in enumerate(chosen(step)):
+            prompt = tok(f"Question: {problem.prompt}\nAnswer:")["input_ids"]
+            for k in range(4):
+                response = tok(next(shown))["input_ids"]
+                ended.append(not batch.truncated_GK[g, k])
+                response += [0] if ended[-1] else []
+                logp_T = token_logp(model, prompt, response, temperature=0.8) if response else torch.zeros(0)
+                assert batch.extras["teacher_logp_GK"][g, k].item() == pytest.approx(logp_T.sum().item(), abs=1e-4)
+                tokens += len(prompt) + len(response)
+    assert len(set(ended)) == 2  # some hit the limit, and get no EOS
+    assert found.spent.teacher == tokens
+    assert Tokens(**found.spent.tokens()).extra == found.spent.scored + tokens
+
+
+def test_a_response_without_text_costs_the_teacher_its_eos_alone(teacher):
+    problems = PROBLEMS[:2]
+    found = Teacher.load(Model(teacher=str(teacher)), problems, 1.0, Resources())
+    assert found.logp(found.rows(problems, ["", ""], [False, False])).tolist() == [0.0, 0.0]
+    rows = found.rows(problems, ["", "=2"], [True, False])
+    assert rows.response_length_N.tolist() == [1, 2]
+    model, tok = GPT2LMHeadModel.from_pretrained(teacher), other_tokenizer()
+    expected = [
+        token_logp(model, tok(problem.prompt)["input_ids"], response).sum().item()
+        for problem, response in zip(problems, [[0], tok("=2")["input_ids"]], strict=True)
+    ]
+    assert found.logp(rows).tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_response_too_long_for_the_teacher_is_refused(teacher):
+    found = Teacher.load(Model(teacher=str(teacher)), [Problem(id="a", prompt="=" * 10, answer="")], 1.0, Resources())
+    with pytest.raises(ConfigError, match=r"has 128 positions; a response to problem .* has 131 of its tokens"):
+        found.rows([Problem(id="a", prompt="=" * 10, answer="")], ["=" * 120], [True])
+
+
+def test_without_a_teacher_the_algorithm_that_needs_one_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"model\.teacher is not set"):
+        run(tmp_path, Asks(extras=("teacher_logp_GK",)), steps=1)
+
+
 KINDS = {
     "demonstrations": Asks(data="demonstrations"),
     "pairs": Asks(data="pairs"),
     "base": Asks(data="base"),
     "extras": Asks(extras=("greedy_reward_G", "reference_reward_GN"), reference_samples=2),
     "refill": Asks(refill=mixed),
+    "teacher": Asks(extras=("teacher_logp_GK",)),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(kind, tmp_path):
-    settings = {"steps": 6, "max_new_tokens": 12, "refresh_every": 3, "mini_batches": 2, "checkpoint_every": 2}
+def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(kind, teacher, tmp_path):
+    settings = {
+        "teacher": str(teacher),
+        "steps": 6,
+        "max_new_tokens": 12,
+        "refresh_every": 3,
+        "mini_batches": 2,
+        "checkpoint_every": 2,
+    }
     undisturbed = run(tmp_path / "a", KINDS[kind], **settings)
     with pytest.raises(Interrupted):
         run(tmp_path / "b", KINDS[kind], interrupt_at=5, **settings)

@@ -105,9 +105,9 @@ def test_dppo_masks_tokens_that_have_moved_far_the_way_of_their_advantage():
     algorithm = DPPO(divergence="tv", threshold=0.15)
     out = algorithm.loss(policy, batch)
     # .3/.25 = 1.2, .3/.5 = .6, .4/.2 = 2, over six tokens
-    expected = [[[0.0, 1.2 / 6 / S, 0.6 / 6 / S], [0.0], [0.0, -2 / 6 / S]]]
+    expected = [[[0.0, 1.2 / 6, 0.6 / 6], [0.0], [0.0, -2 / 6]]]
     close(coefficients(algorithm, policy, batch), expected)
-    close(out.loss, -(1.8 * math.log(0.3) - 2 * math.log(0.4)) / 6 / S)
+    close(out.loss, -(1.8 * math.log(0.3) - 2 * math.log(0.4)) / 6)
     close(out.metrics["masked_share"].double(), 2 / 6, atol=1e-7)
 
 
@@ -122,13 +122,13 @@ def test_dppo_kl_is_that_of_this_token_against_all_others(threshold, masked):
     # ¼ ln(¼/½) + ¾ ln(¾/½) = −.17329 + .30410 = .13081
     policy, batch = of_probabilities([(0.5, 0.25)], [(0.5, 0.5)], [(0.5, 0.5)])
     c = coefficients(DPPO(divergence="kl", threshold=threshold), policy, batch)[0, 0, 0]
-    close(c, 0.0 if masked else 2 / 3 / S)
+    close(c, 0.0 if masked else 2 / 3)
 
 
 @pytest.mark.parametrize("divergence", ["tv", "kl"])
 def test_dppo_lets_a_rare_token_grow_a_hundredfold_and_truncates_its_weight(divergence):
     policy, batch = of_probabilities([(1e-3, 1e-5)], [(0.5, 0.5)], [(0.5, 0.5)])
-    close(coefficients(DPPO(divergence=divergence), policy, batch)[0, 0, 0], 20 / 3 / S)
+    close(coefficients(DPPO(divergence=divergence), policy, batch)[0, 0, 0], 20 / 3)
 
 
 @pytest.mark.parametrize("divergence", ["tv", "kl"])

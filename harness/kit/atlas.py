@@ -25,23 +25,24 @@ KINDS = (*NO_METADATA, "csv")
 INTRODUCTION = f"""\
 # The algorithms
 
-Made from the classes in `algorithms/` and their docstrings by `make atlas`; a test holds it up to date. Every loss here is
-a gradient ∇L = −Σ C ∇log π, and they differ in the coefficients C. Notation: x a prompt, y_i the i-th of its k responses,
-R_i its reward, R̄ the mean of the group, π_θ the policy in training, ℓ_i the log-ratio of a response to the policy that is
-named, in nats; sg holds a value constant. `gvpo-bench algorithms NAME` shows one of them in the terminal.
+Made from the classes in `algorithms/` and their docstrings by `make atlas`; a test holds it up to date. Every loss here
+is a gradient ∇L = −Σ C ∇log π, and they differ in the coefficients C. Notation: x a prompt, y_i the i-th of its k
+responses, R_i its reward, R̄ the mean of the group, π_θ the policy in training, ℓ_i the log-ratio of a response to the
+policy that is named, in nats; sg holds a value constant. `gvpo-bench algorithms NAME` shows one of them in the
+terminal.
 
 ![The portraits of all algorithms on one sheet](portraits.png)
 
-**How to read a portrait.** It shows C of one response, measured on the class at its defaults; no formula is written twice.
-The batch has {GROUPS} groups of {SAMPLES} responses of {TOKENS} tokens, half of them right (reward 1) and half wrong (0).
-The policy in training has moved by ℓ nats on one response alone, evenly over its tokens; the behaviour, old and reference
-policies are one and stay at ℓ = 0, where the dots are: on-policy. The dotted line is a response of a group that is wrong
-throughout: what it shows is no reward. The narrow panel is on-policy: C against the share of the group that is right. C is
-summed over the response's tokens and divided by the largest on-policy coefficient of the half-right batch, so all have one
-scale. What stands for a prompt's difficulty (a critic's value, the greedy response's reward, the reference samples' mean)
-is the share that is right; a teacher gives right responses {TEACHER:g} nats more than the anchor, wrong ones {TEACHER:g} less.
-Given answers are all right, one a prompt, and given pairs are one right, one wrong. What is drawn stands in
-[portraits.csv](portraits.csv), the sheet also as [SVG](portraits.svg).
+**How to read a portrait.** It shows C of one response, measured on the class at its defaults; no formula is written
+twice. The batch has {GROUPS} groups of {SAMPLES} responses of {TOKENS} tokens, half of them right (reward 1) and half
+wrong (0). The policy in training has moved by ℓ nats on one response alone, evenly over its tokens; the behaviour, old
+and reference policies are one and stay at ℓ = 0, where the dots are: on-policy. The dotted line is a response of a
+group that is wrong throughout: what it shows is no reward. The narrow panel is on-policy: C against the share of the
+group that is right. C is summed over the response's tokens and divided by the largest on-policy coefficient of the
+half-right batch, so all have one scale. What stands for a prompt's difficulty (a critic's value, the greedy response's
+reward, the reference samples' mean) is the share that is right; a teacher gives right responses {TEACHER:g} nats more
+than the anchor, wrong ones {TEACHER:g} less. Given answers are all right, one a prompt, and given pairs are one right,
+one wrong. What is drawn stands in [portraits.csv](portraits.csv), the sheet also as [SVG](portraits.svg).
 
 **The words of the table** are measured on the classes, too:
 
@@ -190,7 +191,7 @@ def require_kind(path: Path) -> str:
 
 
 def write_atlas(out: Path) -> Path:
-    """Writes algorithms.md, portraits.csv, .svg and .png, and portraits/NAME.svg into a folder, and returns the page."""
+    """Writes algorithms.md, portraits.csv, .svg and .png, and portraits/NAME.svg into a folder; returns the page."""
     found = entries()
     figure, rows = sheet([entry.picture for entry in found]), data(found)
     for kind in ("svg", "png", "csv"):

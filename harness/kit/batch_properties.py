@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -157,30 +156,33 @@ def large_rewards_are_finite(subject: Subject, case: Case) -> str | None:
 def rounding_share(subject: Subject) -> tuple[float, str]:
     """The largest coefficient that the rounding of equal rewards makes, on the scale of those that rewards make.
 
-    Zero for a loss that equal rewards do give a signal: where their mean is exact in every precision, as that of four
-    ones is.
+    Zero for a loss that equal rewards do give a signal: where their mean is exact in every precision, as that of ones.
     """
     whole = on_policy(random_case(subject.needs, 4, ragged=False, signal=True))
-    zero_GKT = torch.zeros_like(whole.policy.logp_GKT)
-    whole = replace(whole, batch=replace(whole.batch, old_value_GKT=zero_GKT, final_value_GK=zero_GKT[..., 0]))
     signal = evaluate(subject.algorithm, whole).coefficient_GKT.abs().max()
-    exact = whole.with_batch(rewards_GK=torch.ones_like(whole.batch.rewards_GK))
-    if signal == 0 or evaluate(subject.algorithm, exact).coefficient_GKT.any():
-        return 0.0, ""
     worst, where = 0.0, ""
     for samples in (6, 7, 8):
-        case = on_policy(random_case(subject.needs, 0, samples=samples)).to(torch.float32)
-        zero_GKT = torch.zeros_like(case.policy.logp_GKT)
+        case = on_policy(random_case(subject.needs, 0, samples=samples))
+        if signal == 0 or evaluate(subject.algorithm, _tied(case, 1.0)).coefficient_GKT.any():
+            continue
         for reward in (1.2, 0.3, -1.7):
-            tied = case.with_batch(
-                rewards_GK=torch.full_like(case.batch.rewards_GK, reward),
-                old_value_GKT=zero_GKT,
-                final_value_GK=zero_GKT[..., 0],
-            )
+            tied = _tied(case, reward).to(torch.float32)
             found = float(evaluate(subject.algorithm, tied).coefficient_GKT.abs().max() / signal)
             if found > worst:
                 worst, where = found, f"{samples} rewards of {reward} in float32"
     return worst, where
+
+
+def _tied(case: Case, reward: float) -> Case:
+    """The case where every reward is this one, those of other responses too, and a critic expects nothing."""
+    extras = {name: torch.full_like(x, reward) if "reward" in name else x for name, x in case.batch.extras.items()}
+    zero_GKT = torch.zeros_like(case.policy.logp_GKT)
+    return case.with_batch(
+        rewards_GK=torch.full_like(case.batch.rewards_GK, reward),
+        old_value_GKT=zero_GKT,
+        final_value_GK=zero_GKT[..., 0],
+        extras=extras,
+    )
 
 
 @overall("The rounding of equal rewards makes no signal.")

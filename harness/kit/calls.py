@@ -7,18 +7,25 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+import algorithms.base
 from algorithms.base import Algorithm, Batch, LossOutput, PolicyOutput
 from harness.kit.random_batches import Case, tensors
 from harness.training.judgement import fault_of_loss
 
 VARIABLES = ("logp_GKT", "entropy_GKT", "value_GKT")
 """What the harness differentiates with respect to."""
+
+
+KIT = Path(__file__).parent
+HELPERS = (Path(algorithms.base.__file__), Path(algorithms.__file__))
+"""Where an error may come from that a loss makes."""
 
 
 class CallError(Exception):
@@ -53,7 +60,7 @@ def evaluate(algorithm: Algorithm, case: Case, *, prepared: bool = False) -> Out
         batch = case.batch if prepared else prepare(algorithm, case.batch)
         output = loss_of(algorithm, policy, batch)
         fault = fault_of_loss(output, case.dtype)
-        if fault is not None and not fault.startswith("the loss is"):
+        if fault is not None:
             raise CallError(fault)
         with torch.enable_grad():  # the algorithm may have turned it off
             gradient = _gradient(output.loss, leaves)
@@ -95,16 +102,18 @@ def _called(algorithm: Algorithm, method: str, *arguments: Any) -> Any:
 
 
 def described(error: BaseException) -> str:
-    """The error's kind, its first line, and the last place outside of this package and of torch that it came from."""
+    """The error's kind, its first line, and the last place that it came from outside of the helpers around a loss."""
     text = (str(error).splitlines() or [""])[0]
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if frame.filename != __file__ and "/torch/" not in frame.filename and not frame.filename.startswith("<"):
-            place = f" ({frame.filename.rpartition('/')[2]}, line {frame.lineno})"
+        path = Path(frame.filename)
+        if not (frame.filename.startswith("<") or path in HELPERS or "torch" in path.parts or path.parent == KIT):
+            place = f" ({path.name}, line {frame.lineno})"
     return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
-Getter, Setter = Callable[[], Any], Callable[[Any], Any]
+Getter = Callable[[], Any]
+Setter = Callable[[Any], Any]
 
 
 def _flag(owner: Any, name: str) -> tuple[Getter, Setter]:

@@ -1,7 +1,8 @@
 """What an algorithm's class says of itself, read from its docstrings and fields: its card.
 
-The module's docstring begins with the source. The class's docstring states the loss as an indented block; paragraphs that
-begin with "Reduces to:" and "Pitfalls:" are told apart, all others are kept in their order. Imports no torch by itself.
+The module's docstring begins with the source. The class's docstring states the loss as an indented block; paragraphs
+that begin with "Reduces to:" and "Pitfalls:" are told apart, all others are kept in their order. Imports no torch by
+itself.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ DATA = {
 }
 SUPPLIED = {
     "greedy_reward_G": "greedy response",
-    "reference_reward_GN": "reference samples",
+    "reference_reward_GN": "its samples",
     "teacher_logp_GK": "teacher",
-    "length_limit_G": "length limit",
+    "length_limit_G": "limit",
 }
 
 
@@ -66,11 +67,11 @@ class Card:
 
     @property
     def short_source(self) -> str:
-        """The arXiv number, or whatever stands first in the source's brackets."""
+        """The arXiv number, or what stands first in the source's brackets, as far as it fits beside such numbers."""
         if found := re.search(r"arXiv[: ](\d{4}\.\d{4,5})", self.source):
             return found[1]
         found = re.search(r"\(([^,;)]+)", self.source)
-        return found[1] if found else ""
+        return textwrap.shorten(found[1], 11, placeholder="…") if found else ""
 
     @property
     def short_needs(self) -> str:
@@ -85,8 +86,8 @@ def load(spec: str) -> type[Algorithm]:
     except ValueError as error:
         near = difflib.get_close_matches(spec.lower(), ALGORITHMS, n=3, cutoff=0.5)
         near += [name for name in ALGORITHMS if spec.lower() in name and name not in near]
-        hint = f"did you mean {' or '.join(near)}? " if near and ":" not in spec else ""
-        raise CardError(f"{hint}{error}") from None
+        hint = f"; did you mean {' or '.join(near)}?" if near and ":" not in spec else ""
+        raise CardError(f"{error}{hint}") from None
 
 
 def card_of(cls: type[Algorithm], name: str) -> Card:
@@ -141,8 +142,8 @@ def families() -> dict[str, dict[str, type[Algorithm]]]:
 def needs_in_words(needs: Needs) -> tuple[tuple[str, str], ...]:
     """Everything that the harness must supply beyond rewards and log-probs, shortly and in a sentence."""
     words = [DATA[needs.data]] if needs.data in DATA else []
-    if needs.min_group_size > 1:
-        words.append((f"k ≥ {needs.min_group_size}", f"at least {needs.min_group_size} samples a prompt"))
+    if needs.min_group_size > 1 and needs.data != "pairs":
+        words.append((f"k≥{needs.min_group_size}", f"at least {needs.min_group_size} samples a prompt"))
     if needs.critic:
         words.append(("critic", "a critic, trained along with the policy"))
     if needs.reference:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import time
+import traceback
+import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+import algorithms
 from algorithms import Algorithm, load_algorithm
 from algorithms.base import Needs
 from benchmarks.errors import BenchError
@@ -83,9 +88,17 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
     `fresh` makes another instance of the same settings, from a module that has run nothing yet where there is one.
     """
     begun = time.monotonic()
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        findings, facts = _examined(algorithm, fresh)
+    return Examination(findings, facts, time.monotonic() - begun)
+
+
+def _examined(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None) -> tuple[list[Finding], list[str]]:
     fault = _fault_of_needs(algorithm)
     findings: list[Finding] = []
-    sound, facts = fault is None, []
+    sound = fault is None
+    facts: list[str] = []
     subject = Subject(algorithm, fresh or (lambda: dataclasses.replace(algorithm)))  # type: ignore[type-var]
     if fault is None:
         subject = dataclasses.replace(subject, needs=algorithm.needs)
@@ -103,7 +116,7 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
             facts = facts_of(subject)
         except CallError as error:
             facts = [f"No facts could be found: {error}."]
-    return Examination(findings, facts, time.monotonic() - begun)
+    return findings, facts
 
 
 def _fault_of_needs(algorithm: Algorithm) -> str | None:
@@ -120,11 +133,11 @@ def _fault_of_needs(algorithm: Algorithm) -> str | None:
 def contradiction_of(found: Property, subject: Subject) -> Fault | None:
     """The fault that a property finds, with the smallest batch that shows it."""
     if found.cases is None:
-        return _told(lambda: found.check(subject))  # type: ignore[call-arg, arg-type]
+        return _told(lambda: found.check(subject))  # type: ignore[call-arg]
     for case in found.cases(subject.needs):
 
         def text_of(x: Case) -> Fault | None:
-            return _told(lambda: found.check(subject, x))  # type: ignore[call-arg, arg-type]
+            return _told(lambda: found.check(subject, x))  # type: ignore[call-arg]
 
         if text_of(case) is not None:
             small = shrunk(case, lambda x: text_of(x) is not None)
@@ -151,10 +164,10 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
         try:
             with undisturbed():
                 cls = load_algorithm(spec)
-        except ValueError as error:
-            raise CheckError(str(error) if "algorithm" in str(error) else f"{spec} cannot be loaded: {error}") from None
         except (Exception, SystemExit) as error:
-            raise CheckError(f"{spec} cannot be loaded: {described(error)}") from None
+            refused = traceback.extract_tb(error.__traceback__)[-1].filename == algorithms.__file__
+            text = str(error) if refused else f"{spec} cannot be loaded: {described(error)}"
+            raise CheckError(text) from None
         try:
             return cls()
         except (Exception, SystemExit) as error:
@@ -186,26 +199,23 @@ def show(examination: Examination, title: str, console: Console) -> None:
 
 
 def _show_finding(finding: Finding, console: Console) -> None:
-    held = finding.fault is None
-    mark = (
-        "·"
-        if not finding.told
-        else "[green]✓[/]"
-        if held
-        else "[yellow]![/]"
-        if finding.property.advice
-        else "[red]✗[/]"
-    )
-    _lines([f"{mark} {escape(finding.property.sentence)}"], console, 0, marked=True)
+    mark = "[green]✓[/]" if finding.told else "·"
     if finding.fault is not None:
-        _lines([escape(finding.fault.text[:1].upper() + finding.fault.text[1:] + ".")], console, 4, bullet="")
-        if finding.fault.case is not None:
-            _lines(describe(finding.fault.case), console, 6, bullet="")
+        mark = "[yellow]![/]" if finding.property.advice else "[red]✗[/]"
+    _line(mark, finding.property.sentence, console)
+    if finding.fault is not None:
+        _line("", finding.fault.text[:1].upper() + finding.fault.text[1:] + ".", console, indent=2)
+        for text in [] if finding.fault.case is None else describe(finding.fault.case):
+            _line("", text, console, indent=4)
 
 
-def _lines(texts: Iterable[str], console: Console, indent: int, bullet: str = "· ", marked: bool = False) -> None:
-    for text in texts:
-        console.print(Padding(text if marked else bullet + text, (0, 0, 0, indent)), highlight=False)
+def _line(mark: str, text: str, console: Console, indent: int = 0) -> None:
+    """The text beside its mark, with its further lines below its first."""
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=1)
+    grid.add_column()
+    grid.add_row(mark, Padding(escape(text), (0, 0, 0, indent)))
+    console.print(grid, highlight=False)
 
 
 def describe(case: Case) -> list[str]:

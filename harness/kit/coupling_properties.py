@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from algorithms.base import Algorithm, Batch, Coupling
+from algorithms.base import EXTRAS, Algorithm, Batch, Coupling
 from harness.kit.calls import VARIABLES, CallError, Outcome, evaluate, prepare, undisturbed
 from harness.kit.properties import Subject, difference, overall, per_case
 from harness.kit.random_batches import Case, ordinary_cases, random_case, tensors
@@ -197,22 +197,19 @@ def mini_batch_is_not_whitened(subject: Subject) -> str | None:
             return None
         G = len(ready.batch.valid_GK)
         last_G = torch.arange(G) == G - 1
-        supplied = random_case(subject.needs, seed, signal=True).batch.extras
+        computed = ready.batch.extras.keys() - EXTRAS.keys()
 
-        def larger(name: str, x: Tensor, last_G: Tensor = last_G, supplied=supplied) -> Tensor:  # type: ignore[no-untyped-def]
-            of_rewards = name == "rewards_GK" or (
-                name.endswith(("_GK", "_GKT")) and name in extras and name not in supplied
-            )
+        def larger(name: str, x: Tensor, last_G: Tensor = last_G, computed: Set[str] = computed) -> Tensor:
+            of_rewards = name == "rewards_GK" or (name in computed and name.endswith(("_GK", "_GKT")))
             last = last_G.view(-1, *[1] * (x.dim() - 1))
             return torch.where(last, 3 * x, x) if of_rewards and x.is_floating_point() else x
 
-        extras = ready.batch.extras
         expected = evaluate(subject.algorithm, ready, prepared=True)
         found = evaluate(subject.algorithm, ready.changed(larger), prepared=True)
         at_GKT = ~last_G[:, None, None] & ready.batch.mask_GKT
         if wrong := difference(_within(found, at_GKT), _within(expected, at_GKT), loss=False):
             return (
-                f"with the rewards of prompt {G - 1} three times as large {wrong}: the loss whitens over the mini-batch, "
-                "so the gradient depends on how a rollout batch is dealt out; compute it once, in prepare()"
+                f"with the rewards of prompt {G - 1} three times as large {wrong}: the loss whitens over the mini-"
+                "batch, so the gradient depends on how a rollout batch is dealt out; compute it once, in prepare()"
             )
     return None

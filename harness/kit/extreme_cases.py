@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from algorithms.base import Needs
 from harness.kit.random_batches import Case, on_policy, random_case
 
 LOG_RATIO = 300.0
-"""Of a token, in nats: more than exp can take in float32, and a response of five of them more than it can in float64."""
+"""Of a token, in nats: more than exp can take in float32, and a response of five more than it can in float64."""
 LOG_PROB = -1e4
 """Of a token, in nats: where exp is zero in every precision."""
 REWARD = 1e6
@@ -75,12 +76,11 @@ def _log_probs(needs: Needs) -> Iterator[Case]:
     mask_GKT = case.batch.mask_GKT
     some_GKT = mask_GKT & (torch.arange(mask_GKT.numel()).view(mask_GKT.shape) % 3 == 0)
     for where_GKT, label in ((mask_GKT, "every log-prob is −1e4"), (some_GKT, "a third of the log-probs are −1e4")):
-        yield replace(
-            case.changed(
-                lambda name, x, where_GKT=where_GKT: x.masked_fill(where_GKT, LOG_PROB) if "logp_GKT" in name else x
-            ),
-            label=label,
-        )
+
+        def tiny(name: str, x: Tensor, where_GKT: Tensor = where_GKT) -> Tensor:
+            return x.masked_fill(where_GKT, LOG_PROB) if name.endswith("logp_GKT") else x
+
+        yield replace(case.changed(tiny), label=label)
 
 
 def _log_ratios(needs: Needs) -> Iterator[Case]:

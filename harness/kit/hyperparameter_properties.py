@@ -92,8 +92,8 @@ def every_hyper_parameter_changes_something(subject: Subject) -> str | None:
         if not any(_effect(other, name, cases[:6], _outcomes(other, cases[:6])) for other in besides):
             tried = ", ".join(str(getattr(x, name)) for x in list(variants(subject.algorithm, name))[:4])
             return (
-                f"{name} changes neither loss nor gradient on any batch: at {getattr(subject.algorithm, name)} they are "
-                f"what they are at {tried}; read it, or take it out"
+                f"{name} changes neither loss nor gradient on any batch, at {getattr(subject.algorithm, name)} as at "
+                f"{tried}; read it, or take it out"
             )
     return None
 

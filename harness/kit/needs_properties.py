@@ -134,15 +134,15 @@ def _undeclared(needs: Needs, case: Case) -> Iterable[tuple[str, str, Case]]:
 
 
 def _anchor(subject: Subject) -> str | None:
-    """An old policy that stands alone in a loss is either an anchor, or the denominator that `behaviour` ought to be."""
+    """An old policy that stands alone in a loss is an anchor, or the denominator that `behaviour` ought to be."""
     needs = subject.needs
     if needs.data in ("demonstrations", "pairs"):
         return None  # there the two are one
     old, behaviour = reads(subject, "old_logp_GKT"), reads(subject, "behaviour_logp_GKT")
     if old and not behaviour and needs.anchor is None and not needs.reference:
         return (
-            "the loss reads old_logp_GKT, which needs does not declare: declare anchor='old' if it is the policy of a KL "
-            "term; the denominator of an importance ratio is behaviour_logp_GKT"
+            "the loss reads old_logp_GKT, which needs does not declare: declare anchor='old' if it is the policy of a "
+            "KL term; the denominator of an importance ratio is behaviour_logp_GKT"
         )
     if old and needs.anchor == "behaviour":
         return "needs.anchor is 'behaviour', and the loss reads old_logp_GKT as well: use batch.anchor_logp_GKT(anchor)"

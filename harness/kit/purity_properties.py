@@ -95,7 +95,7 @@ def no_random_numbers_are_drawn(subject: Subject) -> str | None:
         finally:
             drawn = put_back(RANDOM, before)
         if drawn:
-            return f"the loss draws random numbers from {' and '.join(drawn)}; what it needs of chance belongs in the batch"
+            return f"the loss draws random numbers from {' and '.join(drawn)}; chance belongs in the batch"
     return None
 
 

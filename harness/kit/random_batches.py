@@ -1,4 +1,4 @@
-"""Random batches that hold everything an algorithm may ask for, and what may be done to one without changing its meaning."""
+"""Random batches that hold everything an algorithm may ask for, and what may be done to one of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from torch import Tensor
 
 from algorithms.base import EXTRAS, Batch, Needs, PolicyOutput
 
-REFERENCE_SAMPLES = 6
-"""N of an algorithm that asks for none. Batches here have 3 prompts, 4 samples and 5 tokens, all different numbers."""
-
 
 def random_batch(
     seed: int,
@@ -27,8 +24,10 @@ def random_batch(
     padding: float = math.nan,
     ragged: bool = True,
     signal: bool = False,
+    reference_samples: int = 8,
 ) -> tuple[PolicyOutput, Batch]:
-    """All fields of a batch but extras, drawn at random. `off_policy` is the spread of each token's log-ratios in nats.
+    """Everything that an algorithm may declare, drawn at random. `off_policy` is the spread of each token's
+    log-ratios in nats.
 
     If ragged, the first group is full, the last has one sample, and responses have from 1 to `tokens` tokens. Binary
     rewards in even groups (so with ties), normal ones in odd groups. With `signal` every group has at least two samples
@@ -81,7 +80,14 @@ def random_batch(
         old_value_GKT=filled(old_value_GKT),
         final_value_GK=filled(normal(G, K)),
         truncated_GK=integers(0, 1, G, K).bool(),
+        extras={
+            "greedy_reward_G": integers(0, 1, G).to(dtype),
+            "reference_reward_GN": integers(0, 1, G, reference_samples).to(dtype),
+            "teacher_logp_GK": filled(-1.0 - normal(G, K).abs()),
+            "length_limit_G": torch.full((G,), 2.0 * T, dtype=dtype),
+        },
     )
+    assert batch.extras.keys() == EXTRAS.keys()
     return policy, batch
 
 
@@ -161,26 +167,17 @@ class Case:
 def random_case(needs: Needs, seed: int, label: str = "", *, samples: int = 4, **options: Any) -> Case:
     """A random batch as `needs.data` has it, with everything that anyone may declare; zeros in the padding."""
     samples = {"demonstrations": 1, "pairs": 2}.get(needs.data, samples)
+    if needs.reference_samples:
+        options["reference_samples"] = needs.reference_samples
     policy, batch = random_batch(seed, samples=samples, padding=0.0, **options)
     G, K, T = batch.mask_GKT.shape
-    given = needs.data in ("demonstrations", "pairs")
-    random = torch.Generator().manual_seed(seed + 1000)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=random, dtype=torch.float64).to(policy.logp_GKT.dtype)
-
-    extras = {
-        "greedy_reward_G": normal(G),
-        "reference_reward_GN": normal(G, needs.reference_samples or REFERENCE_SAMPLES),
-        "teacher_logp_GK": batch.ref_logp_GKT.sum(-1) + normal(G, K),  # type: ignore[union-attr]
-        "length_limit_G": torch.full((G,), T, dtype=policy.logp_GKT.dtype),
-    }
-    assert extras.keys() == EXTRAS.keys()
-    if given:  # the better answer first or second
+    limit_G = torch.full((G,), float(T), dtype=policy.logp_GKT.dtype)  # which the longest response reaches
+    batch = batch.with_extras(length_limit_G=limit_G)
+    if needs.data in ("demonstrations", "pairs"):  # the better answer first or second
         better_G1 = torch.arange(G)[:, None] % K
         rewards_GK = (torch.arange(K) == better_G1).to(policy.logp_GKT.dtype)
         batch = replace(batch, rewards_GK=rewards_GK, behaviour_logp_GKT=batch.old_logp_GKT)
-    return Case(policy, replace(batch, extras=extras), label)
+    return Case(policy, batch, label)
 
 
 def ordinary_cases(needs: Needs) -> Iterator[Case]:

@@ -11,17 +11,17 @@ import torch
 from harness.kit.random_batches import Case
 
 PATIENCE = 2.0
-"""Seconds to spend on making one batch smaller."""
+"""Seconds of a core to spend on making one batch smaller."""
 
 
 def shrunk(case: Case, contradicts: Callable[[Case], bool]) -> Case:
     """Leaves out prompts, samples and tokens for as long as the rest `contradicts`."""
-    until = time.monotonic() + PATIENCE
+    until = time.process_time() + PATIENCE
     again = True
-    while again and time.monotonic() < until:
+    while again and time.process_time() < until:
         again = False
         for smaller in _smaller(case):
-            if time.monotonic() > until:
+            if time.process_time() > until:
                 break
             if contradicts(smaller):
                 case, again = smaller, True

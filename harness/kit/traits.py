@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ MEANING = {
     "clips": "beyond some log-ratio the coefficient drops to nothing",
     "weights": "the push of the reward grows or fades with the log-ratio",
     "pulls back": "what has moved is pushed towards where it was, whatever its reward",
-    "ignores ℓ": "the log-ratio plays no part",
+    "ignores": "this plays no part: the ratio, the reward, or the wrong answers, whose coefficient is zero",
 }
 """The words, where they need one."""
 
@@ -35,7 +36,7 @@ class Traits:
     """What moves an algorithm's coefficients, and how, at its hyper-parameters."""
 
     does: tuple[str, ...]
-    """Of MEANING, and what it ignores."""
+    """In the words of MEANING."""
     ratio: str
     """The unit whose log-ratio moves the coefficients: "token ratio", "response ratio", or "no ratio"."""
     policies: tuple[str, ...]
@@ -65,18 +66,20 @@ def _does(algorithm: Algorithm, rows: pd.DataFrame) -> tuple[str, ...]:
     tied = lines.pop("tied", np.zeros(1))
     pull = min(tied[0], -tied[-1])
     found = []
-    if any(_clips(line) for line in lines.values()):
+    pushes = [line - tied if pull > 0 else line for line in lines.values()]  # what the reward alone does
+    if any(_clips(push) for push in pushes):
         found.append("clips")
-    if any(_weights(line - tied if pull > 0 else line) for line in lines.values()):
+    if any(_weights(push) for push in pushes):
         found.append("weights")
     if pull > 0:
         found.append("pulls back" if -tied[-1] > NOTHING else "pulls back weakly")
-    if not any(np.ptp(line) > CHANGE for line in lines.values()):
-        found.append("ignores ℓ")
-    if "wrong" in lines and not lines["wrong"].any():
-        found.append("ignores the wrong")
-    if not _moved_by_rewards(algorithm):
-        found.append("ignores the reward")
+    ignored = {
+        "the ratio": not any(np.ptp(line) > CHANGE for line in lines.values()),
+        "the wrong": "wrong" in lines and not lines["wrong"].any(),
+        "the reward": not _moved_by_rewards(algorithm),
+    }
+    if any(ignored.values()):
+        found.append("ignores " + " and ".join(what for what, is_so in ignored.items() if is_so))
     return tuple(found)
 
 
@@ -98,13 +101,15 @@ def _off_policy(algorithm: Algorithm) -> Callable[[Callable[[Tensor], Tensor], s
     """Whether a batch in which a tensor is changed has other coefficients; all its policies differ a little."""
     random = torch.Generator().manual_seed(0)
     still = probe_batch(algorithm)
-    batch = replace(still, **{field: _noise(getattr(still, field), random) for field in POLICIES.values()})
+    apart: dict[str, Any] = {field: _noise(getattr(still, field), random) for field in POLICIES.values()}
+    batch = replace(still, **apart)
     logp_GKT = _noise(still.old_logp_GKT, random)
-    before_GKT = coefficients(algorithm, batch, logp_GKT)
+    before_GKT = coefficients(algorithm, algorithm.prepare(batch), logp_GKT)
 
     def matters(change: Callable[[Tensor], Tensor], field: str) -> bool:
-        after_GKT = coefficients(algorithm, replace(batch, **{field: change(getattr(batch, field))}), logp_GKT)
-        return _differ(before_GKT, after_GKT)
+        changed: dict[str, Any] = {field: change(getattr(batch, field))}
+        after = algorithm.prepare(replace(batch, **changed))
+        return _differ(before_GKT, coefficients(algorithm, after, logp_GKT))
 
     return matters
 
@@ -126,7 +131,7 @@ def _policies(algorithm: Algorithm) -> tuple[str, ...]:
 
 def _ratio(algorithm: Algorithm) -> str:
     """Moves one token a little, of a right response and then of a wrong one: that token alone, or its response?"""
-    batch = probe_batch(algorithm)
+    batch = algorithm.prepare(probe_batch(algorithm))
     before_KT = coefficients(algorithm, batch, batch.old_logp_GKT)[0]
     found = "no ratio"
     for moved in (0, -1):
@@ -142,7 +147,7 @@ def _ratio(algorithm: Algorithm) -> str:
 
 def _by_length(algorithm: Algorithm) -> bool:
     """Compares a token of a response half as long with one of a response of the same reward."""
-    batch = probe_batch(algorithm, short=True)
+    batch = algorithm.prepare(probe_batch(algorithm, short=True))
     C_GKT = coefficients(algorithm, batch, batch.old_logp_GKT)
     peer = C_GKT[0, 1, 0] if C_GKT.shape[1] > 2 else C_GKT[1, 0, 0]
     return math.isclose(float(C_GKT[0, 0, 0]), 2 * float(peer), rel_tol=1e-3)

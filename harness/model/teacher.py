@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import Problem
-from harness.model.language import LanguageModel, check_length, load_model
+from harness.model.language import LanguageModel, load_model
 from harness.model.policy import PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows
@@ -57,9 +57,15 @@ class Teacher:
         """
         prompts = [self.prompts[problem.id] for problem in problems]
         responses = [self.lm.response_ids(text, ended=end) for text, end in zip(texts, ended, strict=True)]
-        whole = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-        check_length(whole, 0, self.lm.model.config, f"model.teacher = {self.lm.source!r}")
-        return Rows.of(prompts, responses, self.lm.device)
+        rows = Rows.of(prompts, responses, self.lm.device)
+        positions = getattr(self.lm.model.config.get_text_config(), "max_position_embeddings", None)
+        if positions is not None and (longest := int(rows.length_N.max())) > positions:
+            problem = problems[int(rows.length_N.argmax())]
+            raise ConfigError(
+                f"model.teacher = {self.lm.source!r} has {positions} positions; a response to problem {problem.id!r} "
+                f"has {longest} of its tokens, prompt included: lower train.max_new_tokens, or take another teacher"
+            )
+        return rows
 
     def logp(self, rows: Rows) -> Tensor:
         """Σ_t log π_teacher of each response at the sampling temperature, in nats per response, [N]; 0 for one that has

@@ -149,7 +149,16 @@ def score_columns(
         difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
         "p (Holm)": p_texts(table["diff"], table["p_holm"]),
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
-        "reward AUC": interval_texts(table, "auc", "auc_ci", 3),
+        "reward AUC": [
+            "–" if pd.isna(auc) and generated == 0 and label != "base" else text  # trained on given responses
+            for text, auc, generated, label in zip(
+                interval_texts(table, "auc", "auc_ci", 3),
+                table["auc"],
+                table["generated_tokens"],
+                table["algorithm"],
+                strict=True,
+            )
+        ],
         "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
         "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
         "collapsed": [plain(n, "d") for n in table["collapsed"]],

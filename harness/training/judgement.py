@@ -9,7 +9,10 @@ from algorithms.base import LossOutput
 
 
 def fault_of_loss(output: object, dtype: torch.dtype) -> str | None:
-    """What is wrong with what a loss returned for log-probs of this dtype, and how to mend it; None if nothing is."""
+    """What is wrong with what a loss returned for log-probs of this dtype, and how to mend it; None if it is a scalar.
+
+    That may be NaN or infinite, which the gradient tells more of.
+    """
     if not isinstance(output, LossOutput):
         kind = "None" if output is None else f"a {type(output).__name__}"
         return f"loss() returned {kind}; return LossOutput(loss=...)"
@@ -22,8 +25,6 @@ def fault_of_loss(output: object, dtype: torch.dtype) -> str | None:
         return f"the loss has shape {tuple(loss.shape)}; it must be a scalar: take the mean or the sum"
     if loss.dtype != dtype:
         return f"the loss holds {loss.dtype} for log-probs in {dtype}; keep the dtype of the input"
-    if not torch.isfinite(loss):
-        return f"the loss is {loss.item()}"
     return None
 
 

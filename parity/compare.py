@@ -1,7 +1,7 @@
 """This library against the field: feeds peers the same batches, and writes results/parity/.
 
-    .venv/bin/python parity/compare.py            # `make parity` builds .venv-parity first
-    .venv/bin/python parity/compare.py --only trl # one peer, and nothing written
+.venv/bin/python parity/compare.py            # `make parity` builds .venv-parity first
+.venv/bin/python parity/compare.py --only trl # one peer, and nothing written
 """
 
 from __future__ import annotations

@@ -196,17 +196,21 @@ def coefficients(loss: Tensor, *leaves: Tensor) -> Tensor:
     return torch.cat([-(torch.zeros_like(x) if g is None else g).flatten() for x, g in zip(leaves, grads, strict=True)])
 
 
-def our_loss(algorithm: str, settings: Mapping[str, Any], case: Fed) -> Tensor:
-    """Our loss, differentiable in the rows' log-probs and values as a peer's is."""
-    built = ALGORITHMS[algorithm](**settings)
+def policy_of(case: Fed) -> PolicyOutput:
+    """The policy, differentiable in the rows' log-probs and values."""
     padding_GKT = torch.zeros(case.batch.mask_GKT.shape, dtype=torch.float64)
     at_GK = case.batch.valid_GK.nonzero(as_tuple=True)
-    policy = PolicyOutput(
+    return PolicyOutput(
         logp_GKT=padding_GKT.index_put(at_GK, case.logp_BT),
         value_GKT=padding_GKT.index_put(at_GK, case.value_BT),
         entropy_GKT=case.policy.entropy_GKT,
     )
-    return built.loss(policy, built.prepare(case.batch)).loss
+
+
+def our_loss(algorithm: str, settings: Mapping[str, Any], case: Fed) -> Tensor:
+    """Our loss, differentiable in the rows' log-probs and values as a peer's is."""
+    built = ALGORITHMS[algorithm](**settings)
+    return built.loss(policy_of(case), built.prepare(case.batch)).loss
 
 
 def difference(case: Fed, ours: Tensor, theirs: Tensor, factor: float = 1.0) -> tuple[float, float]:
@@ -232,7 +236,8 @@ def measure(row: Row) -> dict[str, float | None]:
             off.append(difference(case, our_loss(row.algorithm, row.settings, case), theirs, row.factor))
             if row.restated is not None:
                 theirs = row.theirs(case)
-                explained.append(max(difference(case, row.restated(case), theirs)))
+                loss, C = difference(case, row.restated(case), theirs)
+                explained.append(C if row.constant else max(loss, C))
     loss, C = (max(values) for values in zip(*off, strict=True))
     return {
         "loss": None if row.constant else loss,

@@ -29,7 +29,7 @@ NAMES = {
 
 def settings_text(settings: Mapping[str, Any]) -> str:
     """As they are written in a suite."""
-    return ", ".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items()) or "defaults"
 
 
 def verdict(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Compares this library with one peer, and writes what it found as JSON. Runs in the peers' environment.
 
-    python parity/peer.py verl found.json
+python parity/peer.py verl found.json
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from fed import Row, coefficients, fed, measure  # noqa: E402
+from fed import Row, coefficients, fed, measure
 
 PEERS = {
     "trl": "trl",

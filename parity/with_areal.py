@@ -13,6 +13,7 @@ stub(STUBBED)
 import torch  # noqa: E402
 from areal.utils import functional  # noqa: E402
 from fed import GROUPS, Fed, Row  # noqa: E402
+from restate import by_tokens, changed  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from algorithms.terms import standardised  # noqa: E402
@@ -110,6 +111,7 @@ def rows() -> list[Row]:
             dialect="GSPO",
             note=GIVEN,
             differs="ours 1/|D| Σ_x 1/k Σ_i f(s_i); theirs 1/Σ|y| Σ_i |y_i| f(s_i): a response counts by its length",
+            restated=changed("gspo", {"clip_low": 0.2, "clip_high": 0.2}, mean_of_groups=by_tokens),
         ),
         Row(
             algorithm="sapo",
@@ -120,6 +122,7 @@ def rows() -> list[Row]:
             dialect="SAPO",
             note=GIVEN,
             differs="ours 1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t; theirs 1/Σ|y| Σ_i Σ_t, the mean over the batch's tokens",
+            restated=changed("sapo", mean_of_groups=by_tokens),
         ),
         *(
             Row(

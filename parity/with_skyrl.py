@@ -11,7 +11,7 @@ STUBBED = ("ray", "skyrl.tinker", "cloudpathlib", "skyrl_gym.envs")
 stub(STUBBED)
 
 from fed import GROUPS, Fed, Row  # noqa: E402
-from restate import by_samples  # noqa: E402
+from restate import bessel, by_samples, changed, others, ppo_clip, signed_mean  # noqa: E402
 from skyrl.backends.skyrl_train.utils import ppo_utils  # noqa: E402
 from skyrl.train.config.config import AlgorithmConfig  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -125,7 +125,7 @@ def rows() -> list[Row]:
             peer_settings="policy_loss_type=sapo, loss_reduction=sequence_mean",
             kinds=("partial",),
             differs="groups of unequal size: ours 1/|D| Σ_x 1/k(x) Σ_i, theirs 1/Σk Σ_x Σ_i",
-            restated=by_samples("sapo"),
+            restated=changed("sapo", mean_of_groups=by_samples),
         ),
         Row(
             algorithm="cispo",
@@ -156,6 +156,7 @@ def rows() -> list[Row]:
                 factor=1 / 6,
                 constant=True,
                 differs=differs,
+                restated=signed_mean if differs else None,
                 note="at π_θ = π_old; theirs is 1/M of ours",
             )
             for kind, differs in (
@@ -176,6 +177,7 @@ def rows() -> list[Row]:
             dialect="RLOO",
             differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/Σ|y| Σ_i Σ_t "
             "min[ρ A_i, clip(ρ, 1±0.2) A_i], PPO's clip on each token",
+            restated=ppo_clip(others),
         ),
         Row(
             algorithm="reinforce_pp",
@@ -185,5 +187,6 @@ def rows() -> list[Row]:
             peer_settings="advantage_estimator=reinforce++, without a KL penalty",
             dialect="REINFORCE++",
             differs="whitening: ours divides by √(1/n Σ(A−Ā)² + 1e-8), theirs by √(1/(n−1) Σ(A−Ā)² + 1e-8)",
+            restated=changed("reinforce_pp", {"beta": 0.0}, whitened=bessel),
         ),
     ]

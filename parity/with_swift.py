@@ -14,7 +14,7 @@ stub(STUBBED)
 
 import torch  # noqa: E402
 from fed import GROUPS, Fed, Row  # noqa: E402
-from restate import with_constant  # noqa: E402
+from restate import changed, constant, others, over_batch_std, ppo_clip, std_1e4, unscaled  # noqa: E402
 from swift.rl_core.advantage import compute_advantages  # noqa: E402
 from swift.rl_core.data import GRPOBatch  # noqa: E402
 from swift.rlhf_trainers.grpo_trainer import GRPOTrainer  # noqa: E402
@@ -24,7 +24,9 @@ FUNCTION = "swift.rl_core.advantage.compute_advantages, swift.rlhf_trainers.GRPO
 STD = "ours Â = (R − R̄)/(std + 1e-6), theirs (R − R̄)/(std + 1e-4)"
 
 
-def policy(loss_type: str = "grpo", estimator: str = "grpo", scale: str = "group", **options: Any) -> Callable[[Fed], Tensor]:
+def policy(
+    loss_type: str = "grpo", estimator: str = "grpo", scale: str = "group", **options: Any
+) -> Callable[[Fed], Tensor]:
     """The trainer's loss on its own advantages, with GRPOArgumentsMixin's defaults but for the options."""
 
     def theirs(case: Fed) -> Tensor:
@@ -35,7 +37,9 @@ def policy(loss_type: str = "grpo", estimator: str = "grpo", scale: str = "group
         attributes = {
             "args": SimpleNamespace(delta=None, log_entropy=False, top_entropy_quantile=1.0),
             "model": SimpleNamespace(training=True),
-            "accelerator": SimpleNamespace(num_processes=1, device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x),
+            "accelerator": SimpleNamespace(
+                num_processes=1, device="cpu", gather=lambda x: x, gather_for_metrics=lambda x: x
+            ),
             "compute_entropy": False,
             "overlong_filter": False,
             "beta": 0.0,
@@ -78,37 +82,84 @@ def rows() -> list[Row]:
     """All comparisons with ms-swift. Its groups all have one size; its KL loss (β 0.04 by default) is left out."""
     plain = {"overlong": 0.0, "dynamic_sampling": False}
 
-    def row(algorithm: str, theirs: Callable[[Fed], Tensor], settings: dict[str, Any] | None = None, **rest: Any) -> Row:
+    def row(
+        algorithm: str, theirs: Callable[[Fed], Tensor], settings: dict[str, Any] | None = None, **rest: Any
+    ) -> Row:
         """A row that differs by the std's ε alone, unless it says otherwise."""
         settings = settings or {}
         if "differs" not in rest:
-            rest |= {"differs": STD, "restated": with_constant("STD_EPSILON", 1e-4, algorithm, settings)}
-        return Row(algorithm=algorithm, theirs=theirs, settings=settings, **({"function": FUNCTION, "kinds": GROUPS} | rest))
+            rest |= {"differs": STD, "restated": changed(algorithm, settings, standardised=std_1e4)}
+        return Row(
+            algorithm=algorithm, theirs=theirs, settings=settings, **({"function": FUNCTION, "kinds": GROUPS} | rest)
+        )
 
     return [
         row("grpo", policy(), dialect="GRPO", peer_settings="its defaults without the KL loss: loss_type=grpo"),
-        row("grpo", policy(scale="none", beta=0.04), {"beta": 0.04}, peer_settings="scale_rewards=none, beta=0.04",
-            differs="ours Â = (R − R̄)/std; theirs R − R̄ with scale_rewards=none: Dr.GRPO's advantage"),
+        row(
+            "grpo",
+            policy(scale="none", beta=0.04),
+            {"beta": 0.04},
+            peer_settings="scale_rewards=none, beta=0.04",
+            differs="ours Â = (R − R̄)/std; theirs R − R̄ with scale_rewards=none: Dr.GRPO's advantage",
+            restated=changed("grpo", {"beta": 0.04}, standardised=unscaled),
+        ),
         row("grpo", policy(beta=0.04), {"beta": 0.04}, peer_settings="its defaults, beta=0.04"),
-        row("dapo", policy("dapo", epsilon_high=0.28), plain, dialect="DAPO",
-            peer_settings="loss_type=dapo, epsilon_high=0.28"),
+        row(
+            "dapo",
+            policy("dapo", epsilon_high=0.28),
+            plain,
+            dialect="DAPO",
+            peer_settings="loss_type=dapo, epsilon_high=0.28",
+        ),
         row("dapo", policy("bnpo"), plain | {"clip_high": 0.2}, peer_settings="loss_type=bnpo"),
-        row("dr_grpo", policy("dr_grpo", scale="none"), dialect="Dr.GRPO", differs="",
-            peer_settings="loss_type=dr_grpo, scale_rewards=none"),
-        row("gspo", policy(importance_sampling_level="sequence"), {"clip_low": 0.2, "clip_high": 0.2}, dialect="GSPO",
-            peer_settings="importance_sampling_level=sequence"),
+        row(
+            "dr_grpo",
+            policy("dr_grpo", scale="none"),
+            dialect="Dr.GRPO",
+            differs="",
+            peer_settings="loss_type=dr_grpo, scale_rewards=none",
+        ),
+        row(
+            "gspo",
+            policy(importance_sampling_level="sequence"),
+            {"clip_low": 0.2, "clip_high": 0.2},
+            dialect="GSPO",
+            peer_settings="importance_sampling_level=sequence",
+        ),
         row("sapo", policy("sapo"), dialect="SAPO", peer_settings="loss_type=sapo"),
-        row("cispo", policy("cispo"), dialect="CISPO", peer_settings="loss_type=cispo",
+        row(
+            "cispo",
+            policy("cispo"),
+            dialect="CISPO",
+            peer_settings="loss_type=cispo",
             differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = 0.2: no "
-            "weight is above 0.2"),
+            "weight is above 0.2; and the std's ε",
+            restated=changed(
+                "cispo",
+                {"clip_low": 1.0, "clip_high": -0.8},
+                standardised=std_1e4,
+                require_clip=constant(lambda *_, **__: None),
+            ),
+        ),
         row("cispo", policy("cispo", epsilon_high=5.0), peer_settings="loss_type=cispo, epsilon_high=5"),
-        row("reinforce_pp_baseline", policy("bnpo", "reinforce_plus_plus", "batch"), {"beta": 0.0},
+        row(
+            "reinforce_pp_baseline",
+            policy("bnpo", "reinforce_plus_plus", "batch"),
+            {"beta": 0.0},
             peer_settings="advantage_estimator=reinforce_plus_plus, loss_type=bnpo, without a KL",
             dialect="REINFORCE++",
             differs="ours whitens R − R̄ over the tokens of the batch (mean and std by token); theirs divides by the std "
-            "over responses, 1/(n−1), + 1e-4, and by default averages per response"),
-        row("rloo", policy("grpo", "rloo", "none"), {"beta": 0.0}, peer_settings="advantage_estimator=rloo",
+            "over responses, 1/(n−1), + 1e-4",
+            restated=ppo_clip(over_batch_std),
+        ),
+        row(
+            "rloo",
+            policy("grpo", "rloo", "none"),
+            {"beta": 0.0},
+            peer_settings="advantage_estimator=rloo",
             dialect="RLOO",
             differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/B Σ_i 1/|y_i| Σ_t "
-            "min[ρ A_i, clip(ρ, 1±0.2) A_i]"),
+            "min[ρ A_i, clip(ρ, 1±0.2) A_i]",
+            restated=ppo_clip(others, responses=True),
+        ),
     ]

@@ -11,7 +11,8 @@ from stubs import stub
 STUBBED = ("ray",)
 stub(STUBBED)
 
-from fed import GROUPS, Fed, Row  # noqa: E402
+from fed import GROUPS, Fed, Row, our_loss  # noqa: E402
+from restate import changed, dual_clip, held_gate, one_pair, token_taper  # noqa: E402
 from torch import Tensor  # noqa: E402
 from trinity.algorithm.advantage_fn.grpo_advantage import GRPOGroupedAdvantage  # noqa: E402
 from trinity.algorithm.advantage_fn.opmd_advantage import OPMDGroupAdvantage  # noqa: E402
@@ -38,7 +39,10 @@ def advantages(kind: type[Any], case: Fed, **options: Any) -> Tensor:
 
 
 def policy(
-    loss: type[Any], advantage: type[Any] = GRPOGroupedAdvantage, estimator: dict[str, Any] | None = None, **options: Any
+    loss: type[Any],
+    advantage: type[Any] = GRPOGroupedAdvantage,
+    estimator: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Callable[[Fed], Tensor]:
     """The loss on Trinity's own advantages."""
 
@@ -90,6 +94,7 @@ def rows() -> list[Row]:
             settings=plain | {"clip_high": 0.2},
             kinds=("far",),
             differs="dual clip where Â < 0: ours max(ρ, 1−ε)·Â, without bound; theirs at least c·Â with c = 3",
+            restated=changed("dapo", plain | {"clip_high": 0.2}, clipped_surrogate=dual_clip),
         ),
         Row(
             algorithm="gspo",
@@ -106,6 +111,7 @@ def rows() -> list[Row]:
             dialect="SAPO",
             differs="ours −1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t f(ρ) Â_i, whose coefficient f'(ρ)·ρ·Â fades as ρ leaves 1; theirs "
             "−1/Σ|y| Σ_i Σ_t sg[f(ρ)] Â_i log π, whose coefficient f(ρ)·Â grows with ρ and is 2 Â on-policy",
+            restated=held_gate,
         ),
         Row(
             algorithm="cispo",
@@ -127,6 +133,7 @@ def rows() -> list[Row]:
             theirs=policy(OPMDPolicyLossFn, OPMDGroupAdvantage),
             dialect="OPMD",
             differs="ours b = τ log 1/k Σ exp(R/τ); theirs by default b = R̄, τ in the factor 1/(1+τ) alone",
+            restated=lambda case: 0.5 * our_loss("gpg", {"rescale": False}, case),
         ),
         Row(
             algorithm="gpg",
@@ -143,6 +150,7 @@ def rows() -> list[Row]:
             dialect="TOPR",
             differs="ours sg[min(1, π(y)/π_behaviour(y))]·(R − R̄), a ratio of whole responses, summed over tokens; theirs "
             "sg[min(1, ρ)]·(R − R̄)/(std + 1e-6), a ratio per token, the mean over tokens",
+            restated=token_taper,
         ),
         Row(
             algorithm="offline_dpo",
@@ -159,6 +167,6 @@ def rows() -> list[Row]:
             dialect="DPO",
             differs="ours mean_x −log σ(β(ℓ_w − ℓ_l)); theirs −log σ(β Σ_x (ℓ_w − ℓ_l)): masked_sum sums over the pairs of "
             "the micro-batch too",
+            restated=one_pair,
         ),
     ]
-

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from fed import GROUPS, Fed, Row
+from fed import GROUPS, Fed, Row, our_loss
+from restate import by_tokens, changed, constant, sequence_clip, std_1e4
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from trl.trainer import dpo_trainer, grpo_trainer, rloo_trainer
@@ -107,7 +108,11 @@ def stand_in(case: Fed, args: Any, **attributes: Any) -> StandIn:
         _is_vlm=False,
         _image_token_id=None,
         image_token_id=None,
-        _get_per_token_logps_and_entropies=lambda model, *_, **__: (logp[id(model)], torch.zeros_like(case.old_BT), None),
+        _get_per_token_logps_and_entropies=lambda model, *_, **__: (
+            logp[id(model)],
+            torch.zeros_like(case.old_BT),
+            None,
+        ),
         **attributes,
     )
 
@@ -206,48 +211,148 @@ def rows() -> list[Row]:
     """All comparisons with TRL. Its groups all have one size."""
     plain = {"overlong": 0.0, "dynamic_sampling": False}
     grpo_row = {"function": ", ".join(GRPO_FUNCTIONS), "kinds": GROUPS}
-    out = [
-        Row(algorithm="dapo", theirs=grpo(), settings=plain | {"clip_high": 0.2}, dialect="GRPO", differs=STD,
-            note="its default loss_type is 'dapo': the mean over the tokens of the generation batch", **grpo_row),
-        Row(algorithm="grpo", theirs=grpo(loss_type="grpo"), peer_settings="loss_type=grpo", differs=STD, **grpo_row),
-        Row(algorithm="dapo", theirs=grpo(loss_type="bnpo"), settings=plain | {"clip_high": 0.2},
-            peer_settings="loss_type=bnpo", differs=STD,
-            note="the mean over the tokens of a micro-batch: with one micro-batch DAPO's", **grpo_row),
-        Row(algorithm="dapo", theirs=grpo(epsilon_high=0.28), settings=plain, peer_settings="epsilon_high=0.28",
-            dialect="DAPO", differs=STD, **grpo_row),
-        Row(algorithm="dr_grpo", theirs=grpo(loss_type="dr_grpo", scale_rewards="none"),
-            peer_settings="loss_type=dr_grpo, scale_rewards=none", dialect="Dr.GRPO", **grpo_row),
-        Row(algorithm="dr_grpo", theirs=grpo(loss_type="dr_grpo"), peer_settings="loss_type=dr_grpo",
+
+    def row(algorithm: str, *, std: bool = False, **rest: Any) -> Row:
+        """A row that differs by the std's ε alone where `std` says so."""
+        if std:
+            rest |= {"differs": STD, "restated": changed(algorithm, rest.get("settings"), standardised=std_1e4)}
+        return Row(algorithm=algorithm, **rest)
+
+    return [
+        row(
+            "dapo",
+            theirs=grpo(),
+            settings=plain | {"clip_high": 0.2},
+            dialect="GRPO",
+            std=True,
+            note="its default loss_type is 'dapo': the mean over the tokens of the generation batch",
+            **grpo_row,
+        ),
+        row("grpo", theirs=grpo(loss_type="grpo"), peer_settings="loss_type=grpo", std=True, **grpo_row),
+        row(
+            "dapo",
+            theirs=grpo(loss_type="bnpo"),
+            settings=plain | {"clip_high": 0.2},
+            peer_settings="loss_type=bnpo",
+            std=True,
+            note="the mean over the tokens of a micro-batch: with one micro-batch DAPO's",
+            **grpo_row,
+        ),
+        row(
+            "dapo",
+            theirs=grpo(epsilon_high=0.28),
+            settings=plain,
+            peer_settings="epsilon_high=0.28",
+            dialect="DAPO",
+            std=True,
+            **grpo_row,
+        ),
+        row(
+            "dr_grpo",
+            theirs=grpo(loss_type="dr_grpo", scale_rewards="none"),
+            peer_settings="loss_type=dr_grpo, scale_rewards=none",
+            dialect="Dr.GRPO",
+            **grpo_row,
+        ),
+        row(
+            "dr_grpo",
+            theirs=grpo(loss_type="dr_grpo"),
+            peer_settings="loss_type=dr_grpo",
             differs="ours Â = R − R̄; theirs by default (R − R̄)/(std + 1e-4): the loss_type leaves scale_rewards at "
-            "'group'", **grpo_row),
-        Row(algorithm="gspo", theirs=grpo(loss_type="grpo", importance_sampling_level="sequence"),
+            "'group'",
+            restated=changed("dr_grpo", centred=std_1e4),
+            **grpo_row,
+        ),
+        row(
+            "gspo",
+            theirs=grpo(loss_type="grpo", importance_sampling_level="sequence"),
             settings={"clip_low": 0.2, "clip_high": 0.2},
-            peer_settings="loss_type=grpo, importance_sampling_level=sequence", dialect="GSPO", differs=STD, **grpo_row),
-        Row(algorithm="gspo", theirs=grpo(importance_sampling_level="sequence"),
-            settings={"clip_low": 0.2, "clip_high": 0.2}, peer_settings="importance_sampling_level=sequence",
+            peer_settings="loss_type=grpo, importance_sampling_level=sequence",
+            dialect="GSPO",
+            std=True,
+            **grpo_row,
+        ),
+        row(
+            "gspo",
+            theirs=grpo(importance_sampling_level="sequence"),
+            settings={"clip_low": 0.2, "clip_high": 0.2},
+            peer_settings="importance_sampling_level=sequence",
             differs="ours 1/|D| Σ_x 1/k Σ_i f(s_i); theirs, with the default loss_type 'dapo', 1/Σ|y| Σ_i |y_i| f(s_i): "
-            "a response counts by its length", **grpo_row),
-        Row(algorithm="cispo", theirs=grpo(loss_type="cispo"), peer_settings="loss_type=cispo", dialect="CISPO",
+            "a response counts by its length; and the std's ε",
+            restated=changed(
+                "gspo", {"clip_low": 0.2, "clip_high": 0.2}, standardised=std_1e4, mean_of_groups=by_tokens
+            ),
+            **grpo_row,
+        ),
+        row(
+            "cispo",
+            theirs=grpo(loss_type="cispo"),
+            peer_settings="loss_type=cispo",
+            dialect="CISPO",
             differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = 0.2: no "
-            "weight is above 0.2", **grpo_row),
-        Row(algorithm="cispo", theirs=grpo(loss_type="cispo", epsilon_high=5.0),
-            peer_settings="loss_type=cispo, epsilon_high=5, as its docs advise", differs=STD, **grpo_row),
-        Row(algorithm="sapo", theirs=grpo(loss_type="sapo"), peer_settings="loss_type=sapo", dialect="SAPO",
-            differs=STD, **grpo_row),
-        Row(algorithm="vespo", theirs=grpo(loss_type="vespo"), peer_settings="loss_type=vespo", dialect="VESPO",
-            differs=STD, **grpo_row),
-        Row(algorithm="rloo", theirs=rloo(), function=", ".join(RLOO_FUNCTIONS), kinds=("on-policy",), constant=True,
-            dialect="RLOO", note="at π_θ = π_old; the loss is Σ A instead of Σ A log π, the gradient is the same"),
-        Row(algorithm="rloo", theirs=rloo(), function=", ".join(RLOO_FUNCTIONS), kinds=("off-policy",),
+            "weight is above 0.2; and the std's ε",
+            restated=changed(
+                "cispo",
+                {"clip_low": 1.0, "clip_high": -0.8},
+                standardised=std_1e4,
+                require_clip=constant(lambda *_, **__: None),
+            ),
+            **grpo_row,
+        ),
+        row(
+            "cispo",
+            theirs=grpo(loss_type="cispo", epsilon_high=5.0),
+            peer_settings="loss_type=cispo, epsilon_high=5, as its docs advise",
+            std=True,
+            **grpo_row,
+        ),
+        row(
+            "sapo", theirs=grpo(loss_type="sapo"), peer_settings="loss_type=sapo", dialect="SAPO", std=True, **grpo_row
+        ),
+        row(
+            "vespo",
+            theirs=grpo(loss_type="vespo"),
+            peer_settings="loss_type=vespo",
+            dialect="VESPO",
+            std=True,
+            **grpo_row,
+        ),
+        row(
+            "rloo",
+            theirs=rloo(),
+            function=", ".join(RLOO_FUNCTIONS),
+            kinds=("on-policy",),
+            constant=True,
+            dialect="RLOO",
+            note="at π_θ = π_old; the loss is Σ A instead of Σ A log π, the gradient is the same",
+        ),
+        row(
+            "rloo",
+            theirs=rloo(),
+            function=", ".join(RLOO_FUNCTIONS),
+            kinds=("off-policy",),
             differs="ours A_i log π(y_i); theirs min[ρ_i A_i, clip(ρ_i, 1±0.2) A_i] with ρ_i the ratio of whole "
-            "responses"),
-        Row(algorithm="offline_dpo", theirs=dpo(), function="trl.DPOTrainer._compute_loss", kinds=("pairs",),
-            dialect="DPO"),
-        Row(algorithm="dpo", theirs=dpo(), function="trl.DPOTrainer._compute_loss", kinds=("pairs",)),
-        Row(algorithm="ipo", theirs=dpo(loss_type=["ipo"]), function="trl.DPOTrainer._compute_loss", kinds=("pairs",),
-            settings={"length_average": True}, peer_settings="loss_type=ipo", dialect="IPO"),
-        Row(algorithm="ipo", theirs=dpo(loss_type=["ipo"]), function="trl.DPOTrainer._compute_loss", kinds=("pairs",),
+            "responses",
+            restated=sequence_clip,
+        ),
+        row("offline_dpo", theirs=dpo(), function="trl.DPOTrainer._compute_loss", kinds=("pairs",), dialect="DPO"),
+        row("dpo", theirs=dpo(), function="trl.DPOTrainer._compute_loss", kinds=("pairs",)),
+        row(
+            "ipo",
+            theirs=dpo(loss_type=["ipo"]),
+            function="trl.DPOTrainer._compute_loss",
+            kinds=("pairs",),
+            settings={"length_average": True},
             peer_settings="loss_type=ipo",
-            differs="ours ℓ_i = Σ_t log π_θ/π_ref, as the paper writes it; theirs the mean over the tokens of a response"),
+            dialect="IPO",
+        ),
+        row(
+            "ipo",
+            theirs=dpo(loss_type=["ipo"]),
+            function="trl.DPOTrainer._compute_loss",
+            kinds=("pairs",),
+            peer_settings="loss_type=ipo",
+            differs="ours ℓ_i = Σ_t log π_θ/π_ref, as the paper writes it; theirs the mean over the tokens of a response",
+            restated=lambda case: our_loss("ipo", {"length_average": True}, case),
+        ),
     ]
-    return out

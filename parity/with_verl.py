@@ -11,6 +11,19 @@ STUBBED = ("ray", "wandb")
 stub(STUBBED)
 
 from fed import GROUPS, Fed, Row  # noqa: E402
+from restate import (  # noqa: E402
+    bessel,
+    by_samples,
+    by_tokens,
+    changed,
+    constant,
+    dual_clip,
+    length_weighted,
+    lone_reward,
+    nonzero_alpha,
+    others,
+    ppo_clip,
+)
 from torch import Tensor  # noqa: E402
 from verl.trainer.config import AlgoConfig  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
@@ -119,6 +132,7 @@ def rows() -> list[Row]:
             kinds=("far",),
             differs="dual clip where Â < 0: ours max(ρ, 1−ε)·Â, without bound; theirs at least c·Â with c = 3, so no "
             "gradient where ρ > 3",
+            restated=changed("dapo", {"clip_high": 0.2, **TOKEN_MEAN}, clipped_surrogate=dual_clip),
         ),
         Row(
             algorithm="dapo",
@@ -127,6 +141,7 @@ def rows() -> list[Row]:
             settings={"clip_high": 0.2, **TOKEN_MEAN},
             kinds=("lone",),
             differs="a group of one: ours Â = 0, theirs Â = R (mean 0, std 1)",
+            restated=changed("dapo", {"clip_high": 0.2, **TOKEN_MEAN}, standardised=lone_reward),
         ),
         Row(
             algorithm="grpo",
@@ -142,6 +157,7 @@ def rows() -> list[Row]:
             peer_settings=f"loss_agg_mode={response}",
             kinds=("partial",),
             differs=PER_PROMPT,
+            restated=changed("grpo", mean_of_groups=by_samples),
         ),
         Row(
             algorithm="grpo",
@@ -185,6 +201,7 @@ def rows() -> list[Row]:
             dialect="GSPO",
             differs="ours 1/|D| Σ_x 1/k Σ_i f(s_i); theirs 1/Σ|y| Σ_i |y_i| f(s_i): a response counts by its length; "
             "and ε is GRPO's 0.2, not the paper's 3e-4 and 4e-4",
+            restated=changed("gspo", {"clip_low": 0.2, "clip_high": 0.2}, mean_of_groups=by_tokens),
         ),
         Row(
             algorithm="sapo",
@@ -200,6 +217,7 @@ def rows() -> list[Row]:
             theirs=policy_loss("sapo"),
             kinds=("partial",),
             differs=PER_PROMPT,
+            restated=changed("sapo", mean_of_groups=by_samples),
         ),
         Row(
             algorithm="cispo",
@@ -237,6 +255,7 @@ def rows() -> list[Row]:
             kinds=("far",),
             differs="ours min(ρ, 20), as in the paper; theirs min(ρ, 3): ActorConfig.clip_ratio_c, 3, hides the 20 of "
             "the function",
+            restated=changed("dppo", {"threshold": 0.2}, LARGEST_RATIO=constant(3.0)),
         ),
         Row(
             algorithm="dppo",
@@ -253,6 +272,7 @@ def rows() -> list[Row]:
             dialect="GPG",
             differs="ours α = |D| / #{x: rewards differ}; theirs α = B / #{i: R_i ≠ 0}, responses with a reward that is "
             "not zero",
+            restated=nonzero_alpha,
         ),
         Row(
             algorithm="gpg",
@@ -278,6 +298,7 @@ def rows() -> list[Row]:
             dialect="RLOO",
             differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/Σ|y| Σ_i Σ_t "
             "min[ρ A_i, clip(ρ, 1±0.2) A_i], PPO's clip on each token",
+            restated=ppo_clip(others),
         ),
         Row(
             algorithm="remax",
@@ -300,6 +321,7 @@ def rows() -> list[Row]:
             peer_settings="its defaults for adv_estimator=opo",
             differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/Σ|y| Σ_i Σ_t "
             "min[ρ A_i, clip(ρ, 1±0.2) A_i]",
+            restated=ppo_clip(length_weighted),
         ),
         Row(
             algorithm="reinforce_pp",
@@ -308,6 +330,7 @@ def rows() -> list[Row]:
             peer_settings="use_kl_in_reward, kl_penalty=kl, kl_coef=0.01",
             dialect="REINFORCE++",
             differs=WHITEN,
+            restated=changed("reinforce_pp", whitened=bessel),
         ),
         Row(
             algorithm="reinforce_pp_baseline",
@@ -317,6 +340,7 @@ def rows() -> list[Row]:
             peer_settings="kl_loss_type=k2, kl_loss_coef=0.01",
             dialect="REINFORCE++ baseline",
             differs=WHITEN,
+            restated=changed("reinforce_pp_baseline", whitened=bessel),
         ),
         Row(
             algorithm="ppo",
@@ -325,6 +349,7 @@ def rows() -> list[Row]:
             dialect="PPO",
             kinds=(*GROUPS, "partial"),
             differs=WHITEN,
+            restated=changed("ppo", whitened=bessel),
         ),
         Row(
             algorithm="ppo",
@@ -334,4 +359,3 @@ def rows() -> list[Row]:
             peer_settings="its returns less its values, not whitened",
         ),
     ]
-

@@ -1,13 +1,20 @@
 """`gvpo-bench check` and `gvpo-bench new`: what they print, and the exit codes that they end with."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from small import command, lean_environment
 
+from algorithms import Needs
+from harness.kit.check import ORDERED, Examination, Finding, show
+from harness.kit.properties import Fault
+from harness.kit.random_batches import random_case
 from harness.kit.template import write_module
 
+BY_NAME = {found.name: found for found in ORDERED}
 GOOD = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,8 +43,7 @@ def check(tmp_path, capsys, source, name="Mine"):
     return code, capsys.readouterr()
 
 
-def test_a_sound_loss_ends_with_0_a_line_a_property_and_facts(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+def test_a_sound_loss_ends_with_0_a_line_a_property_and_facts(tmp_path, capsys):
     code, shown = check(tmp_path, capsys, SOUND)
     assert code == 0
     assert "✓ What stands in the padding changes nothing" in shown.out
@@ -45,7 +51,16 @@ def test_a_sound_loss_ends_with_0_a_line_a_property_and_facts(tmp_path, capsys, 
     assert "Beside π_θ it reads rewards, π_behaviour." in shown.out
     assert "noise" not in shown.out
     assert "'sequence' is true as well" in shown.out  # the default coupling is right, and wasteful
-    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_the_report_can_be_read_at_80_columns():
+    found = BY_NAME["invalid_samples_take_no_part"]
+    fault = Fault("with two samples more " * 8, random_case(Needs(), 0))
+    page = io.StringIO()
+    show(Examination([Finding(found, fault)], ["A fact. " * 20], 1.0), "mine", Console(file=page, width=80))
+    lines = page.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("  ") for line in lines) > 10  # what is wrong stands below its sentence, indented
 
 
 def test_a_faulty_loss_ends_with_1_and_its_smallest_counterexample(tmp_path, capsys):

@@ -47,6 +47,8 @@ class @NAME@(Algorithm):
     """REINFORCE with a quadratic pull towards the policy that the iteration began with:
 
         L = 1/|D| Σ_x 1/k(x) Σ_i [−(R_i − R̄) ℓ_i + β/2 ℓ_i²],   ℓ_i = Σ_t log π_θ(y_i)/π_old(y_i)
+
+    where R̄ is the mean reward of the prompt's k(x) responses and |D| the number of prompts.
     """
 
     name: ClassVar[str] = "@NAME@"

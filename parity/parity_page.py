@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dialects import dialect_rows, draw
+from dialects import LIBRARY, NAMES, dialect_rows, draw
 from fed import KINDS, SEEDS
 
 from algorithms import ALGORITHMS
@@ -17,14 +17,6 @@ from harness.record.markdown import escape_markdown, markdown_table
 
 TOLERANCE = 1e-5
 READ = "read, not run"
-NAMES = {
-    "trl": "TRL",
-    "ms-swift": "ms-swift",
-    "openrlhf": "OpenRLHF",
-    "skyrl": "SkyRL",
-    "areal": "AReaL",
-    "trinity-rft": "Trinity-RFT",
-}
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
@@ -154,7 +146,8 @@ changed to theirs; the number is what remains. Nothing in a row says that the on
 The batches: {kinds}.
 
 *theirs* names each function that ran. A trainer's method ran on a light stand-in for `self`, with the trainer's config
-for defaults; log-probs, rewards and generations were given to it. Modules that a peer imports and these functions do not
+for defaults; log-probs, rewards and generations were given to it. Modules that a peer imports and these
+functions do not
 need were empty ones: {stubbed}.
 
 ## Dialects: one name, many losses
@@ -167,7 +160,8 @@ What each peer computes by default under a name, on one batch, beside what this 
 ![Coefficients of each dialect](dialects.png)
 
 *The batch: {dialect_batch}. A bar a token, up where the token is made likelier; every line is scaled to its own
-largest coefficient, which stands at its right; rewards stand above. Hatched: peers that were read and not run, computed by
+largest coefficient, which stands at its right; rewards stand above. Hatched: peers that were read and not run,
+computed by
 this library with the settings that reproduce their formula.*
 
 ## Run
@@ -224,7 +218,7 @@ def dialect_table(dialects: pd.DataFrame) -> str:
     """For each name, how far each peer's coefficients are from ours: direction and size."""
     lines: list[Sequence[str]] = []
     for name, group in dialects.groupby("name", sort=False):
-        ours = group[group.peer == "gvpo-bench"].coefficient.to_numpy()
+        ours = group[group.peer == LIBRARY].coefficient.to_numpy()
         for peer, one in group.groupby("peer", sort=False):
             C = one.coefficient.to_numpy()
             cosine = float(ours @ C / ((ours @ ours) ** 0.5 * (C @ C) ** 0.5))

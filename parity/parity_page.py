@@ -146,9 +146,9 @@ changed to theirs; the number is what remains. Nothing in a row says that the on
 The batches: {kinds}.
 
 *theirs* names each function that ran. A trainer's method ran on a light stand-in for `self`, with the trainer's config
-for defaults; log-probs, rewards and generations were given to it. Modules that a peer imports and these
-functions do not
-need were empty ones: {stubbed}.
+for defaults; log-probs, rewards and generations were given to it, and in TRL's modules what gathers over processes, or
+asks a model for its checkpoints and adapters, gives back what it is given. AReaL's losses ran on our advantages. Modules
+that a peer imports and these functions do not need were empty ones: {stubbed}.
 
 ## Dialects: one name, many losses
 

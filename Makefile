@@ -58,6 +58,19 @@ gpu: install
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vllm]'
 	$(BIN)/python perf/sampling.py
 
+# This library against TRL, verl, ms-swift, OpenRLHF, SkyRL, AReaL and Trinity-RFT, which have an environment of their own.
+parity: install .venv-parity/installed
+	$(BIN)/python parity/compare.py
+
+# Peers ask for each other's and for older versions, and for CUDA: --no-deps, and beside them what the functions under
+# test import.
+.venv-parity/installed: parity/requirements.txt parity/peers.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet torch==2.13.0
+	.venv-parity/bin/pip install --quiet --requirement parity/requirements.txt
+	.venv-parity/bin/pip install --quiet --no-deps --requirement parity/peers.txt
+	@touch $@
+
 .venv-trl/installed:
 	$(PYTHON) -m venv .venv-trl
 	.venv-trl/bin/pip install --quiet torch==2.13.0

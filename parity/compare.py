@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def main() -> None:
     options = parser.parse_args()
     if not options.python.is_file():
         sys.exit(f"parity: there is no {options.python}; `make parity` builds the peers' environment")
-    found = {peer: run(peer, options.python) for peer in ([options.only] if options.only else PEERS)}
+    peers = [options.only] if options.only else list(PEERS)
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(peers, pool.map(lambda peer: run(peer, options.python), peers), strict=True))
     if options.only:
         for row in found[options.only]["rows"]:
             print(row["algorithm"], row["peer_settings"], row["loss"], row["coefficients"], row["explained"], sep="\t")

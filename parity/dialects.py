@@ -39,6 +39,14 @@ OURS = {
 }
 """Names in the order of the figure, with the algorithm of ours that bears each."""
 PAIRS = ("DPO", "IPO")
+NAMES = {
+    "trl": "TRL",
+    "openrlhf": "OpenRLHF",
+    "skyrl": "SkyRL",
+    "areal": "AReaL",
+    "trinity-rft": "Trinity-RFT",
+}
+"""How peers write themselves, where their distribution is named otherwise."""
 LIBRARY = "gvpo-bench"
 
 
@@ -122,7 +130,7 @@ def panel(axes: Any, name: str, peers: Sequence[str], tokens: pd.DataFrame) -> N
         x = starts[one.response.to_numpy()] + one.token.to_numpy()
         largest = one.coefficient.abs().max()
         read = bool((one.how == "read").all())
-        axes.axhline(line, color="0.6", lw=0.5, zorder=1)
+        axes.hlines(line, -1, starts[-1] - 1, color="0.6", lw=0.5, zorder=1)
         axes.bar(
             x,
             -0.44 * one.coefficient / largest,
@@ -135,7 +143,7 @@ def panel(axes: Any, name: str, peers: Sequence[str], tokens: pd.DataFrame) -> N
             zorder=2,
         )
         axes.text(starts[-1] + 0.2, line, f"{largest:.3g}", va="center", fontsize=7)
-    axes.set_yticks(range(len(peers)), [str(peer) for peer in peers], fontsize=8)
+    axes.set_yticks(range(len(peers)), [NAMES.get(peer, peer) for peer in peers], fontsize=8)
     axes.set_ylim(len(peers) - 0.4, -1.1)
     axes.set_xlim(-1.2, starts[-1] + 3)
     axes.set_xticks([])

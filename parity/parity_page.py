@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dialects import dialect_rows, draw
-from fed import KINDS
+from dialects import LIBRARY, NAMES, dialect_rows, draw
+from fed import KINDS, SEEDS
 
 from algorithms import ALGORITHMS
 from harness.record.files import write
@@ -17,14 +17,6 @@ from harness.record.markdown import escape_markdown, markdown_table
 
 TOLERANCE = 1e-5
 READ = "read, not run"
-NAMES = {
-    "trl": "TRL",
-    "ms-swift": "ms-swift",
-    "openrlhf": "OpenRLHF",
-    "skyrl": "SkyRL",
-    "areal": "AReaL",
-    "trinity-rft": "Trinity-RFT",
-}
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
@@ -139,32 +131,38 @@ def read_table(rows: pd.DataFrame) -> str:
 
 PAGE = """# Parity with the field
 
-Made by `make parity` on {date}, with {versions}. [table.csv](table.csv) holds every row, [dialects.csv](dialects.csv) every
-coefficient of the figure.
+Made by `make parity` on {date}, with {versions}. [table.csv](table.csv) holds every row, [dialects.csv](dialects.csv)
+every coefficient of the figure.
 
-Each row feeds the same random batches to a loss of this library and to a peer's own functions, unmodified, and compares the
-loss and the gradient coefficients C = −∂L/∂log π of every token (and of every value of a critic). *loss* and *coefficients*
-are the largest differences over {seeds} seeds of each kind of batch, relative to the peer's largest coefficient (the loss to
-its own size where that is larger); in float64, but where a peer computes in float32 itself. Rows without an entry under *which
-convention differs* agree to {tolerance:.0e}: {agree} of {run}. The other {differ} are the finding: each names the convention and
-gives both formulas, and none is left out. Where it says *restated so*, our loss was computed again with that convention alone
-changed to theirs: the number is what then remains.
+Each row feeds the same random batches to a loss of this library and to a peer's own functions, unmodified, and compares
+the loss and the gradient coefficients C = −∂L/∂log π of every token (and of every value of a critic). *loss* and
+*coefficients* are the largest differences over {seeds} seeds of each kind of batch, relative to the peer's largest
+coefficient (the loss to its own size where that is larger); in float64, but where a peer computes in float32 itself.
+
+**{agree} of {run} agree** to {tolerance:.0e}. The other {differ} are the finding: each names the convention that
+differs and gives both formulas, and none is left out. *Restated so*: our loss computed again with that convention alone
+changed to theirs; the number is what remains. Nothing in a row says that the one or the other is right.
 
 The batches: {kinds}.
 
-Two parts of a peer may stand in different places: *theirs* names each function that ran. A trainer's method ran on a light
-stand-in for `self`, with the trainer's config for defaults; what was given to it are log-probs, rewards and generations.
-Modules that a peer imports and these functions do not need were empty ones: {stubbed}.
+*theirs* names each function that ran. A trainer's method ran on a light stand-in for `self`, with the trainer's config
+for defaults; log-probs, rewards and generations were given to it, and in TRL's modules what gathers over processes, or
+asks a model for its checkpoints and adapters, gives back what it is given. AReaL's losses ran on our advantages. Modules
+that a peer imports and these functions do not need were empty ones: {stubbed}.
 
 ## Dialects: one name, many losses
+
+What each peer computes by default under a name, on one batch, beside what this library computes by default. A cosine of
+1 is the same direction: then only the scale differs.
 
 {dialects}
 
 ![Coefficients of each dialect](dialects.png)
 
-*What each peer computes by default under one name, on one batch: {dialect_batch}. A bar a token, up where the token is made
-likelier; every line is scaled to its own largest coefficient, which stands at its right. The rewards stand above. Lines of
-peers that were read and not run are computed by this library with the settings that reproduce their formula, and hatched.*
+*The batch: {dialect_batch}. A bar a token, up where the token is made likelier; every line is scaled to its own
+largest coefficient, which stands at its right; rewards stand above. Hatched: peers that were read and not run,
+computed by
+this library with the settings that reproduce their formula.*
 
 ## Run
 
@@ -196,7 +194,7 @@ def publish(found: Mapping[str, Any], read: Mapping[str, Any], out: Path) -> Non
     page = PAGE.format(
         date=datetime.date.today().isoformat(),
         versions=", ".join(f"{NAMES.get(peer, peer)} {version}" for peer, version in versions),
-        seeds=5,
+        seeds=len(SEEDS),
         tolerance=TOLERANCE,
         agree=int((ran.verdict == "agrees").sum()),
         differ=int((ran.verdict == "differs").sum()),
@@ -220,7 +218,7 @@ def dialect_table(dialects: pd.DataFrame) -> str:
     """For each name, how far each peer's coefficients are from ours: direction and size."""
     lines: list[Sequence[str]] = []
     for name, group in dialects.groupby("name", sort=False):
-        ours = group[group.peer == "gvpo-bench"].coefficient.to_numpy()
+        ours = group[group.peer == LIBRARY].coefficient.to_numpy()
         for peer, one in group.groupby("peer", sort=False):
             C = one.coefficient.to_numpy()
             cosine = float(ours @ C / ((ours @ ours) ** 0.5 * (C @ C) ** 0.5))

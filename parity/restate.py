@@ -53,6 +53,11 @@ def unscaled(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
     return centred
 
 
+def scaled(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
+    """(x − x̄)/(std + 1e-6), in place of `centred`."""
+    return standardised
+
+
 def lone_reward(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
     """The reward itself for a group of one, in place of `standardised`."""
     return lambda x_GK, valid_GK: torch.where(valid_GK.sum(-1, keepdim=True) == 1, x_GK, standardised(x_GK, valid_GK))

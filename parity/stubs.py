@@ -75,4 +75,4 @@ class _Finder:
 
 def stub(names: Iterable[str]) -> None:
     """From now on these modules are empty ones, whether they are installed or not."""
-    sys.meta_path.insert(0, _Finder(names))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _Finder(names))

@@ -11,7 +11,7 @@ STUBBED = ("ray", "skyrl.tinker", "cloudpathlib", "skyrl_gym.envs")
 stub(STUBBED)
 
 from fed import GROUPS, Fed, Row  # noqa: E402
-from restate import bessel, by_samples, changed, others, ppo_clip, signed_mean  # noqa: E402
+from restate import bessel, by_samples, changed, others, ppo_clip, scaled, signed_mean  # noqa: E402
 from skyrl.backends.skyrl_train.utils import ppo_utils  # noqa: E402
 from skyrl.train.config.config import AlgorithmConfig  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -136,15 +136,20 @@ def rows() -> list[Row]:
             dialect="CISPO",
             note="its default clips the weight to [1, 6]: no token weighs less than on-policy",
         ),
-        Row(
-            algorithm="dppo",
-            function=names("dppo"),
-            theirs=policy("dppo"),
-            settings={"threshold": 0.2},
-            peer_settings="policy_loss_type=dppo",
-            constant=True,
-            dialect="DPPO-TV",
-            note="the loss is ρA where ours is sg[ρ]A log π; the gradient is the same",
+        *(
+            Row(
+                algorithm="dppo",
+                function=names("dppo"),
+                theirs=policy("dppo", by_std=by_std),
+                settings={"threshold": 0.2},
+                peer_settings=f"policy_loss_type=dppo, grpo_norm_by_std={by_std}",
+                constant=True,
+                dialect="DPPO-TV" if by_std else "",
+                differs="ours A = R − R̄; theirs by default (R − R̄)/(std + 1e-6), GRPO's advantage" if by_std else "",
+                restated=changed("dppo", {"threshold": 0.2}, centred=scaled) if by_std else None,
+                note="the loss is ρA where ours is sg[ρ]A log π; the gradient is the same",
+            )
+            for by_std in (False, True)
         ),
         *(
             Row(
@@ -163,7 +168,8 @@ def rows() -> list[Row]:
                 ("verdicts", ""),
                 (
                     "on-policy",
-                    "groups whose mean reward is negative: ours 0, theirs (R − R̄)/(R̄ + 1e-6), which pushes the better "
+                    "groups whose mean reward is negative: ours 0, theirs (R − R̄)/(R̄ + 1e-6), which pushes "
+                    "the better "
                     "response down",
                 ),
             )

@@ -132,7 +132,8 @@ def rows() -> list[Row]:
             policy("cispo"),
             dialect="CISPO",
             peer_settings="loss_type=cispo",
-            differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = 0.2: no "
+            differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = "
+            "0.2: no "
             "weight is above 0.2; and the std's ε",
             restated=changed(
                 "cispo",
@@ -148,7 +149,8 @@ def rows() -> list[Row]:
             {"beta": 0.0},
             peer_settings="advantage_estimator=reinforce_plus_plus, loss_type=bnpo, without a KL",
             dialect="REINFORCE++",
-            differs="ours whitens R − R̄ over the tokens of the batch (mean and std by token); theirs divides by the std "
+            differs="ours whitens R − R̄ over the tokens of the batch (mean and std by token); theirs divides "
+            "by the std "
             "over responses, 1/(n−1), + 1e-4",
             restated=ppo_clip(over_batch_std),
         ),
@@ -158,7 +160,8 @@ def rows() -> list[Row]:
             {"beta": 0.0},
             peer_settings="advantage_estimator=rloo",
             dialect="RLOO",
-            differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/B Σ_i 1/|y_i| Σ_t "
+            differs="ours 1/|D| Σ_x 1/k Σ_i A_i log π(y_i), a sum over tokens without a ratio; theirs 1/B Σ_i "
+            "1/|y_i| Σ_t "
             "min[ρ A_i, clip(ρ, 1±0.2) A_i]",
             restated=ppo_clip(others, responses=True),
         ),

@@ -11,7 +11,7 @@ from stubs import stub
 STUBBED = ("ray",)
 stub(STUBBED)
 
-from fed import GROUPS, Fed, Row, our_loss  # noqa: E402
+from fed import GROUPS, Fed, Row  # noqa: E402
 from restate import changed, dual_clip, held_gate, one_pair, token_taper  # noqa: E402
 from torch import Tensor  # noqa: E402
 from trinity.algorithm.advantage_fn.grpo_advantage import GRPOGroupedAdvantage  # noqa: E402
@@ -109,7 +109,8 @@ def rows() -> list[Row]:
             theirs=policy(SAPOPolicyLossFn),
             kinds=GROUPS,
             dialect="SAPO",
-            differs="ours −1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t f(ρ) Â_i, whose coefficient f'(ρ)·ρ·Â fades as ρ leaves 1; theirs "
+            differs="ours −1/|D| Σ_x 1/k Σ_i 1/|y_i| Σ_t f(ρ) Â_i, whose coefficient f'(ρ)·ρ·Â fades as ρ "
+            "leaves 1; theirs "
             "−1/Σ|y| Σ_i Σ_t sg[f(ρ)] Â_i log π, whose coefficient f(ρ)·Â grows with ρ and is 2 Â on-policy",
             restated=held_gate,
         ),
@@ -124,16 +125,15 @@ def rows() -> list[Row]:
         Row(
             algorithm="opmd",
             function=opmd,
-            theirs=policy(OPMDPolicyLossFn, OPMDGroupAdvantage, {"opmd_baseline": "logavgexp"}),
-            peer_settings="opmd_baseline=logavgexp",
+            theirs=policy(OPMDPolicyLossFn, OPMDGroupAdvantage),
+            dialect="OPMD",
         ),
         Row(
             algorithm="opmd",
             function=opmd,
-            theirs=policy(OPMDPolicyLossFn, OPMDGroupAdvantage),
-            dialect="OPMD",
-            differs="ours b = τ log 1/k Σ exp(R/τ); theirs by default b = R̄, τ in the factor 1/(1+τ) alone",
-            restated=lambda case: 0.5 * our_loss("gpg", {"rescale": False}, case),
+            theirs=policy(OPMDPolicyLossFn, OPMDGroupAdvantage, {"opmd_baseline": "logavgexp"}),
+            settings={"baseline": "log_mean_exp"},
+            peer_settings="opmd_baseline=logavgexp",
         ),
         Row(
             algorithm="gpg",
@@ -148,7 +148,8 @@ def rows() -> list[Row]:
             function=f"{grpo}TOPRPolicyLossFn",
             theirs=policy(TOPRPolicyLossFn),
             dialect="TOPR",
-            differs="ours sg[min(1, π(y)/π_behaviour(y))]·(R − R̄), a ratio of whole responses, summed over tokens; theirs "
+            differs="ours sg[min(1, π(y)/π_behaviour(y))]·(R − R̄), a ratio of whole responses, summed over "
+            "tokens; theirs "
             "sg[min(1, ρ)]·(R − R̄)/(std + 1e-6), a ratio per token, the mean over tokens",
             restated=token_taper,
         ),
@@ -165,7 +166,8 @@ def rows() -> list[Row]:
             theirs=dpo_batch,
             kinds=("pairs",),
             dialect="DPO",
-            differs="ours mean_x −log σ(β(ℓ_w − ℓ_l)); theirs −log σ(β Σ_x (ℓ_w − ℓ_l)): masked_sum sums over the pairs of "
+            differs="ours mean_x −log σ(β(ℓ_w − ℓ_l)); theirs −log σ(β Σ_x (ℓ_w − ℓ_l)): masked_sum sums over "
+            "the pairs of "
             "the micro-batch too",
             restated=one_pair,
         ),

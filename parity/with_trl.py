@@ -277,7 +277,8 @@ def rows() -> list[Row]:
             theirs=grpo(importance_sampling_level="sequence"),
             settings={"clip_low": 0.2, "clip_high": 0.2},
             peer_settings="importance_sampling_level=sequence",
-            differs="ours 1/|D| Σ_x 1/k Σ_i f(s_i); theirs, with the default loss_type 'dapo', 1/Σ|y| Σ_i |y_i| f(s_i): "
+            differs="ours 1/|D| Σ_x 1/k Σ_i f(s_i); theirs, with the default loss_type 'dapo', 1/Σ|y| Σ_i |y_i| "
+            "f(s_i): "
             "a response counts by its length; and the std's ε",
             restated=changed(
                 "gspo", {"clip_low": 0.2, "clip_high": 0.2}, standardised=std_1e4, mean_of_groups=by_tokens
@@ -289,7 +290,8 @@ def rows() -> list[Row]:
             theirs=grpo(loss_type="cispo"),
             peer_settings="loss_type=cispo",
             dialect="CISPO",
-            differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = 0.2: no "
+            differs="ours sg[clip(ρ, 0, 1 + ε_high)], 5 by default; theirs sg[min(ρ, ε_high)] with ε_high = ε = "
+            "0.2: no "
             "weight is above 0.2; and the std's ε",
             restated=changed(
                 "cispo",
@@ -352,7 +354,8 @@ def rows() -> list[Row]:
             function="trl.DPOTrainer._compute_loss",
             kinds=("pairs",),
             peer_settings="loss_type=ipo",
-            differs="ours ℓ_i = Σ_t log π_θ/π_ref, as the paper writes it; theirs the mean over the tokens of a response",
+            differs="ours ℓ_i = Σ_t log π_θ/π_ref, as the paper writes it; theirs the mean over the tokens of a "
+            "response",
             restated=lambda case: our_loss("ipo", {"length_average": True}, case),
         ),
     ]

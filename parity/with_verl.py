@@ -23,6 +23,7 @@ from restate import (  # noqa: E402
     nonzero_alpha,
     others,
     ppo_clip,
+    scaled,
 )
 from torch import Tensor  # noqa: E402
 from verl.trainer.config import AlgoConfig  # noqa: E402
@@ -114,6 +115,7 @@ def rows() -> list[Row]:
     loss = f"{MODULE}.compute_policy_loss_"
     grpo = f"{MODULE}.compute_grpo_outcome_advantage, {loss}vanilla"
     response = "seq-mean-token-mean"
+    unscaled = {"norm_adv_by_std_in_grpo": False}
     return [
         Row(
             algorithm="dapo",
@@ -240,29 +242,41 @@ def rows() -> list[Row]:
             Row(
                 algorithm="dppo",
                 function=f"{MODULE}.compute_grpo_outcome_advantage, {loss}dppo_{divergence}",
+                theirs=policy_loss(f"dppo_{divergence}", options=unscaled),
+                settings={"divergence": divergence, "threshold": 0.2},
+                peer_settings="norm_adv_by_std_in_grpo=False; δ is clip_ratio, 0.2",
+            )
+            for divergence in ("tv", "kl")
+        ),
+        *(
+            Row(
+                algorithm="dppo",
+                function=f"{MODULE}.compute_grpo_outcome_advantage, {loss}dppo_{divergence}",
                 theirs=policy_loss(f"dppo_{divergence}"),
                 settings={"divergence": divergence, "threshold": 0.2},
-                dialect="DPPO-TV" if divergence == "tv" else "DPPO-KL",
-                note="δ is clip_ratio, 0.2",
+                peer_settings="its defaults; δ is clip_ratio, 0.2",
+                dialect="DPPO-TV" if divergence == "tv" else "",
+                differs="ours A = R − R̄; theirs by default (R − R̄)/(std + 1e-6), GRPO's advantage",
+                restated=changed("dppo", {"divergence": divergence, "threshold": 0.2}, centred=scaled),
             )
             for divergence in ("tv", "kl")
         ),
         Row(
             algorithm="dppo",
             function=f"{MODULE}.compute_grpo_outcome_advantage, {loss}dppo_tv",
-            theirs=policy_loss("dppo_tv"),
+            theirs=policy_loss("dppo_tv", options=unscaled),
             settings={"threshold": 0.2},
+            peer_settings="norm_adv_by_std_in_grpo=False",
             kinds=("far",),
-            differs="ours min(ρ, 20), as in the paper; theirs min(ρ, 3): ActorConfig.clip_ratio_c, 3, hides the 20 of "
-            "the function",
+            differs="ours min(ρ, 20); theirs min(ρ, 3): ActorConfig.clip_ratio_c, 3, hides the 20 of the function",
             restated=changed("dppo", {"threshold": 0.2}, LARGEST_RATIO=constant(3.0)),
         ),
         Row(
             algorithm="dppo",
             function=f"{MODULE}.compute_grpo_outcome_advantage, {loss}dppo_tv",
-            theirs=policy_loss("dppo_tv", clip_ratio_c=20.0),
+            theirs=policy_loss("dppo_tv", options=unscaled, clip_ratio_c=20.0),
             settings={"threshold": 0.2},
-            peer_settings="clip_ratio_c=20",
+            peer_settings="norm_adv_by_std_in_grpo=False, clip_ratio_c=20",
             kinds=("far",),
         ),
         Row(
@@ -270,7 +284,8 @@ def rows() -> list[Row]:
             function=f"{MODULE}.compute_gpg_outcome_advantage, {loss}gpg",
             theirs=policy_loss("gpg", "gpg"),
             dialect="GPG",
-            differs="ours α = |D| / #{x: rewards differ}; theirs α = B / #{i: R_i ≠ 0}, responses with a reward that is "
+            differs="ours α = |D| / #{x: rewards differ}; theirs α = B / #{i: R_i ≠ 0}, responses with a reward "
+            "that is "
             "not zero",
             restated=nonzero_alpha,
         ),

@@ -147,7 +147,8 @@ The batches: {kinds}.
 
 *theirs* names each function that ran. A trainer's method ran on a light stand-in for `self`, with the trainer's config
 for defaults; log-probs, rewards and generations were given to it, and in TRL's modules what gathers over processes, or
-asks a model for its checkpoints and adapters, gives back what it is given. AReaL's losses ran on our advantages. Modules
+asks a model for its checkpoints and adapters, gives back what it is given. AReaL's losses ran on our
+advantages. Modules
 that a peer imports and these functions do not need were empty ones: {stubbed}.
 
 ## Dialects: one name, many losses

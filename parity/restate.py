@@ -43,6 +43,11 @@ def by_tokens(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x_GK, valid_GK: masked(length_GK * x_GK, valid_GK).sum() / length_GK.sum()
 
 
+def over_tokens(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
+    """1/Σ|y| Σ_i x_i of sums over tokens x, in place of `mean_of_groups`."""
+    return lambda x_GK, valid_GK: x_GK[valid_GK].sum() / case.batch.mask_GKT.sum()
+
+
 def std_1e4(case: Fed) -> Callable[[Tensor, Tensor], Tensor]:
     """(x − x̄)/(std + 1e-4), in place of `standardised`."""
     return lambda x_GK, valid_GK: centred(x_GK, valid_GK) / (group_std(x_GK, valid_GK)[:, None] + 1e-4)

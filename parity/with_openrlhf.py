@@ -22,7 +22,7 @@ stub(STUBBED)
 from fed import GROUPS, Fed, Row  # noqa: E402
 from openrlhf.models.loss import DPOLoss, PolicyLoss, SFTLoss, ValueLoss  # noqa: E402
 from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker  # noqa: E402
-from restate import by_tokens, changed, others, ppo_clip  # noqa: E402
+from restate import by_tokens, changed, others, over_tokens, ppo_clip  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 LOSS = "openrlhf.models.loss."
@@ -132,7 +132,7 @@ def rows() -> list[Row]:
             dialect="Dr.GRPO",
             differs="ours 1/|D| Σ_x 1/k Σ_i 1/M Σ_t; theirs 1/Σ|y| Σ_i Σ_t: only the std is left out, the mean is over "
             "the batch's tokens",
-            restated=lambda case: case.limit * changed("dr_grpo", mean_of_groups=by_tokens)(case),
+            restated=lambda case: case.limit * changed("dr_grpo", mean_of_groups=over_tokens)(case),
         ),
         Row(
             algorithm="gspo",

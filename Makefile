@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full ablations tune theory perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -54,6 +54,10 @@ tune: install
 theory: install
 	$(BIN)/gvpo-bench theory
 
+# Every algorithm on a page, from its class: docs/algorithms.md with the portraits.
+atlas: install
+	$(BIN)/gvpo-bench atlas
+
 # Speed against TRL, which has an environment of its own.
 perf: install .venv-trl/installed
 	$(BIN)/python perf/measure.py
@@ -63,6 +67,19 @@ gpu: install
 	$(BIN)/python perf/gpu.py
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vllm]'
 	$(BIN)/python perf/sampling.py
+
+# This library against TRL, verl, ms-swift, OpenRLHF, SkyRL, AReaL and Trinity-RFT, which have an environment of their own.
+parity: install .venv-parity/installed
+	$(BIN)/python parity/compare.py
+
+# Peers ask for each other's and for older versions, and for CUDA: --no-deps, and beside them what the functions under
+# test import.
+.venv-parity/installed: parity/requirements.txt parity/peers.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet torch==2.13.0
+	.venv-parity/bin/pip install --quiet --requirement parity/requirements.txt
+	.venv-parity/bin/pip install --quiet --no-deps --requirement parity/peers.txt
+	@touch $@
 
 .venv-trl/installed:
 	$(PYTHON) -m venv .venv-trl

@@ -1,4 +1,4 @@
-"""A*-PO, policy optimization with optimal advantage regression (arXiv 2505.20686, eq. 3 and 4)."""
+"""A*-PO, optimal advantage regression (arXiv 2505.20686; ZhaolinGao/A-PO: verl/trainer/apo/core_algos.py)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AStarPO(Algorithm):
     Reduces to: Kimi with V* in place of the group's mean reward, anchored on the reference.
 
     Pitfalls: N samples of the reference a prompt cost tokens. Where none of them is right, V* is too low, and every
-    right answer is pushed for ever.
+    right answer is pushed for ever: TRL drops such prompts by default, the authors' code can.
     """
 
     name: ClassVar[str] = "A*-PO"

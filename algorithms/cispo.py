@@ -30,11 +30,12 @@ class CISPO(Algorithm):
         L = −1/Σ|y_i| Σ_x Σ_i Σ_t sg[clip(ρ, 1−ε_low, 1+ε_high)] Â_i log π_θ(y_it)
         ρ = π_θ/π_behaviour,   Â_i = (R_i − R̄)/std(R)
 
-    where sg stops the gradient. The paper sets no lower bound (ε_low = 1: weights from 0) and tunes ε_high.
+    where sg stops the gradient. The paper sets no lower bound (ε_low = 1: weights from 0), and tunes ε_high but does
+    not say to what; a largest weight of 5 is what TRL recommends, after arXiv 2510.13786.
 
-    Reduces to: on-policy DAPO's loss, without its shaping.
+    Reduces to: on-policy its gradient is DAPO's, without the shaping.
 
-    Pitfalls: the name means other things elsewhere: in some code the weight is clipped at ε_high itself, so that 0.2
+    Pitfalls: the name means other things elsewhere: TRL and ms-swift clip the weight at ε_high itself, so that 0.2
     makes every weight at most 0.2. A floor above 0 can make the KL run away off-policy.
     """
 

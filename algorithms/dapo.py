@@ -1,4 +1,4 @@
-"""Decoupled Clip and Dynamic Sampling Policy Optimization (DAPO, arXiv 2503.14476, eq. 8, 11 and 13)."""
+"""Decoupled Clip and Dynamic Sampling Policy Optimization (DAPO, arXiv 2503.14476v2, eq. 8, 11 and 13)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class DAPO(Algorithm):
     Reduces to: GRPO with ε_low = ε_high, a mean per response, s = 0 and no refilling.
 
     Pitfalls: the refilled groups cost tokens, which the ledger counts; a mean over the tokens of the mini-batch (and
-    never of a micro-batch) gives long responses more weight.
+    never of a micro-batch) gives long responses more weight. The paper's rewards are ±1: on 0 and 1 the penalty for
+    length weighs twice as much.
     """
 
     name: ClassVar[str] = "DAPO"

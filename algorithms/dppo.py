@@ -1,4 +1,4 @@
-"""Divergence PPO (DPPO, arXiv 2602.04879; the binary approximations of TV and KL, as in verl)."""
+"""Divergence Proximal Policy Optimization (DPPO, arXiv 2602.04879v3, eq. 12 to 14; averaged as in verl)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from algorithms.base import (
     LossOutput,
     Needs,
     PolicyOutput,
+    centred,
     clamped_ratio,
     hyperparameter,
     masked,
@@ -24,7 +25,7 @@ from algorithms.base import (
     token_log_ratio,
     token_mean,
 )
-from algorithms.terms import share, standardised
+from algorithms.terms import share
 
 LARGEST_RATIO = 20.0
 """The importance weight is truncated here, as in verl."""
@@ -34,16 +35,19 @@ LARGEST_RATIO = 20.0
 class DPPO(Algorithm):
     """REINFORCE with truncated importance weights on tokens whose probability has not moved too far yet:
 
-        L = −1/Σ|y_i| Σ_x Σ_i Σ_t M_it sg[min(ρ, 20)] Â_i log π_θ(y_it)
-        M_it = 0 where D_it > δ and the ratio has moved the way of its advantage (ρ > 1 and Â_i > 0, or ρ < 1 and
-        Â_i < 0), else 1;   ρ = π_θ/π_behaviour = p/q,   Â_i = (R_i − R̄)/std(R)
+        L = −1/Σ|y_i| Σ_x Σ_i Σ_t M_it sg[min(ρ, 20)] A_i log π_θ(y_it)
+        M_it = 0 where D_it > δ and the ratio has moved the way of its advantage (ρ > 1 and A_i > 0, or ρ < 1 and
+        A_i < 0), else 1;   ρ = π_θ/π_behaviour = p/q,   A_i = R_i − R̄
         TV: D = |p − q|;   KL: D = q log(q/p) + (1−q) log((1−q)/(1−p))
 
     where sg stops the gradient: a trust region in probabilities, not in ratios, of which a rare token may grow fast.
 
-    Reduces to: CISPO where no token is masked. On-policy it is DAPO's loss, without its shaping.
+    Reduces to: CISPO with weights from 0 to 20 (ε_low = 1, ε_high = 19) and no std, where no token is masked. On-policy
+    it is GPG's gradient without α.
 
-    Pitfalls: δ is a probability (TV) or nats (KL): one value does not fit both.
+    Pitfalls: δ is a probability (TV) or nats (KL), and one value does not fit both: the paper has 0.15 or 0.2 for TV
+    and 0.05 for KL. It truncates ρ at 5 or nowhere, the authors' code (sail-sg/Stable-RL) at 10. With GRPO's std, which
+    verl's advantage has by default, it is another loss.
     """
 
     name: ClassVar[str] = "DPPO"
@@ -52,7 +56,9 @@ class DPPO(Algorithm):
     divergence: Literal["tv", "kl"] = hyperparameter(
         "tv", "D, 'tv' or 'kl', between two outcomes: this token or another"
     )
-    threshold: float = hyperparameter(0.15, "δ, how far a token may have moved", search=LogUniform(0.01, 0.5))
+    threshold: float = hyperparameter(
+        0.15, "δ, how far a token may have moved; 0.05 for kl", search=LogUniform(0.01, 0.5)
+    )
 
     def __post_init__(self) -> None:
         require(self.divergence in ("tv", "kl"), f"dppo: divergence is {self.divergence!r}; use 'tv' or 'kl'")
@@ -64,7 +70,7 @@ class DPPO(Algorithm):
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         mask_GKT = batch.mask_GKT
-        advantage_GK1 = standardised(batch.rewards_GK, batch.valid_GK)[..., None]
+        advantage_GK1 = centred(batch.rewards_GK, batch.valid_GK)[..., None]
         ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         logp_GKT = masked(policy.logp_GKT, mask_GKT)
         divergence_GKT = self.divergence_of(logp_GKT, batch.behaviour_logp_GKT)

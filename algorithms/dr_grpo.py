@@ -1,4 +1,4 @@
-"""Dr.GRPO, GRPO done right (arXiv 2503.20783, section 3.2 and eq. 3)."""
+"""Dr.GRPO, GRPO done right (arXiv 2503.20783v2, section 3.2, figure 1 and listing 1)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DrGRPO(Algorithm):
     Reduces to: GRPO with Â/std and 1/|y_i| in place of 1/M; on-policy it points where RLOO does.
 
     Pitfalls: its scale is 1/M of GRPO's, so that a learning rate means another thing; Adam forgets it, a clipped norm
-    does not.
+    does not. The paper's figure has no 1/M, its code has.
     """
 
     name: ClassVar[str] = "Dr.GRPO"

@@ -1,4 +1,4 @@
-"""Geometric-Mean Policy Optimization (arXiv 2507.20673, eq. 4 and 5)."""
+"""Geometric-Mean Policy Optimization (arXiv 2507.20673v3, eq. 4 and algorithm 1)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class GMPO(Algorithm):
         L = −1/|D| Σ_x 1/k(x) Σ_i Â_i exp(1/|y_i| Σ_t s_i min(s_i log ρ_t, ε))
         s_i = sign(Â_i),   ρ = π_θ/π_behaviour,   Â_i = (R_i − R̄)/std(R)
 
-    Reduces to: GSPO with the clip at each token and in log space. On-policy it is GRPO.
+    Reduces to: GSPO, where neither clips: GMPO's clip is at each token and in log space. On-policy it is GRPO.
 
-    Pitfalls: ε is a log-ratio: 0.4 allows ratios up to e^0.4 = 1.49.
+    Pitfalls: ε is a log-ratio: 0.4 allows ratios up to e^0.4 = 1.49, and down to 0.67 where they are pushed down.
     """
 
     name: ClassVar[str] = "GMPO"

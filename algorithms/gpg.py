@@ -1,4 +1,4 @@
-"""Group Policy Gradient (GPG, arXiv 2504.02546, eq. 5 and 6)."""
+"""Group Policy Gradient (GPG, arXiv 2504.02546; AMAP-ML/GPG: open-r1/src/open_r1/gpg_trainer.py)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,12 @@ class GPG(Algorithm):
 
     α is that of the rollout batch.
 
-    Reduces to: on-policy Dr.GRPO, but for the scale.
+    Reduces to: on-policy Dr.GRPO, but for the scale, where all groups have the same size: GPG counts tokens, Dr.GRPO
+    prompts.
 
-    Pitfalls: α makes the step larger as fewer groups teach. Nothing stops it on reused or stale samples.
+    Pitfalls: α makes the step larger as fewer groups teach. Nothing stops it on reused or stale samples. The paper also
+    draws further groups until 0.6 of them teach, which this does not. The authors' VisualThinker takes a mean per
+    response. verl's α counts responses whose reward is not 0.
     """
 
     name: ClassVar[str] = "GPG"
@@ -46,7 +49,7 @@ class GPG(Algorithm):
         advantage_GK = centred(batch.rewards_GK, batch.valid_GK)
         if self.rescale:
             with_signal = (advantage_GK != 0).any(-1).sum().clamp(min=1)
-            advantage_GK = advantage_GK * (len(advantage_GK) / with_signal)
+            advantage_GK = advantage_GK * len(advantage_GK) / with_signal
         return batch.with_extras(advantage_GK=advantage_GK)
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:

@@ -1,4 +1,4 @@
-"""Group Sequence Policy Optimization (arXiv 2507.18071, eq. 5 to 7)."""
+"""Group Sequence Policy Optimization (arXiv 2507.18071v2, eq. 5 to 7)."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class GSPO(Algorithm):
 
     Reduces to: on-policy GRPO. For responses of one token it is GRPO with other ε.
 
-    Pitfalls: ε is a thousandth of GRPO's, since a mean of log-ratios hardly moves; a clipped response is dropped whole,
-    with every token.
+    Pitfalls: ε is hundreds of times smaller than GRPO's, since a mean of log-ratios hardly moves; a clipped response is
+    dropped whole, with every token. verl by default takes the mean over tokens, so that long responses weigh more.
     """
 
     name: ClassVar[str] = "GSPO"

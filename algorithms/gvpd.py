@@ -1,4 +1,4 @@
-"""Group Variance Policy Distillation (GVPD, of GVPO++, arXiv 2609.21432)."""
+"""Group Variance Policy Distillation (GVPD, of GVPO++, arXiv 2609.21432; after its abstract and a reader's notes)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ class GVPD(Algorithm):
 
     Reduces to: GVPO with β = 1 on the rewards log π_T(y_i)/π'(y_i), where f = 1.
 
-    Pitfalls: verdicts are not read. Without 1/|y| the longest responses, whose scores differ most, decide.
+    Pitfalls: verdicts are not read. Without 1/|y| the longest responses, whose scores differ most, decide. The form of
+    f is this project's: the paper says that any positive weight will do and tries one by length.
     """
 
     name: ClassVar[str] = "GVPD"

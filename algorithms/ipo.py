@@ -32,8 +32,8 @@ class IPO(Algorithm):
 
     Reduces to: DPO with a square in place of −log σ, which has a finite optimum for hard labels too.
 
-    Pitfalls: some code takes the mean of ℓ over tokens: `length_average`. Every pair is pulled to the same margin,
-    however far apart its rewards.
+    Pitfalls: TRL takes the mean of ℓ over tokens (`length_average`), which by its account is also what the paper's
+    authors ran; eq. 17 has the sum. Every pair is pulled to the same margin, however far apart its rewards.
     """
 
     name: ClassVar[str] = "IPO"

@@ -1,4 +1,4 @@
-"""Maximum Likelihood RL (MaxRL, arXiv 2602.02710, eq. 9)."""
+"""Maximum Likelihood RL (MaxRL, arXiv 2602.02710, algorithm 1; tajwarfahim/maxrl: verl/trainer/ppo/core_algos.py)."""
 
 from __future__ import annotations
 
@@ -24,15 +24,17 @@ from algorithms.terms import mean_of_groups
 
 @dataclass(frozen=True, kw_only=True)
 class MaxRL(Algorithm):
-    """REINFORCE whose advantage is over the group's rate of success, an estimate of the gradient of log p(success):
+    """REINFORCE whose advantage is over the group's rate of success p, an estimate of the gradient of log p:
 
         L = −1/|D| Σ_x 1/k(x) Σ_i (R_i − R̄)/R̄ log π_θ(y_i)
 
-    A group without a success (R̄ ≤ 0) contributes zero.
+    A group without a success (R̄ ≤ 0) contributes zero. For rewards of 0 and 1 it is on average the gradient of the
+    first k−1 terms of log p = −Σ_t (1−p)^t/t.
 
     Reduces to: REINFORCE against the group's mean, each prompt weighted by 1/R̄: hard prompts count most.
 
-    Pitfalls: made for rewards of 0 and 1. With rewards that may be negative R̄ is no rate of success.
+    Pitfalls: made for rewards of 0 and 1. With rewards that may be negative R̄ is no rate of success. The authors' code
+    adds 1e-6 to R̄, and stands within verl's clip and mean over tokens.
     """
 
     name: ClassVar[str] = "MaxRL"

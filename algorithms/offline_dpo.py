@@ -22,6 +22,7 @@ class OfflineDPO(DPO):
     Reduces to: online DPO where the pairs of a group of samples take the given ones' place.
 
     Pitfalls: the pairs are nobody's samples of now, and both responses may become less likely while the margin grows.
+    DeepSeekMath's DPO (arXiv 2402.03300, eq. 12) takes the mean of ℓ over tokens.
     """
 
     name: ClassVar[str] = "DPO (offline)"

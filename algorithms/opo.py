@@ -1,4 +1,4 @@
-"""On-Policy RL with Optimal baseline (OPO, arXiv 2505.23585, eq. 8)."""
+"""On-Policy RL with Optimal reward baseline (OPO, arXiv 2505.23585; microsoft/LMOps: opo/verl/trainer/ppo)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class OPO(Algorithm):
 
     Reduces to: RLOO with β = 0, up to (k−1)/k, where all responses have the same length.
 
-    Pitfalls: meant for exact on-policy training, one update a batch. Coefficients of a group do not sum to zero.
+    Pitfalls: meant for exact on-policy training, one update a batch. Coefficients of a group do not sum to zero; those
+    of its tokens do. verl takes the mean over tokens.
     """
 
     name: ClassVar[str] = "OPO"

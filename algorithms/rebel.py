@@ -1,4 +1,4 @@
-"""REBEL, regression to relative rewards (arXiv 2404.16767, eq. 1 and algorithm 1)."""
+"""REBEL, regression to relative rewards (arXiv 2404.16767; ZhaolinGao/REBEL: src/tldr/rebel.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""REINFORCE++ (arXiv 2501.03262, eq. 6 to 9)."""
+"""REINFORCE++ (arXiv 2501.03262v9, eq. 1, 4 and 5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ReinforcePP(Algorithm):
     Reduces to: PPO with γ = λ = 1, a critic that says 0 and no value loss.
 
     Pitfalls: the baseline is the whole batch's, so easy prompts are pushed up and hard ones down. What some code calls
-    REINFORCE++ is GRPO.
+    REINFORCE++ is GRPO. Eq. 1 takes a mean per response; the authors' OpenRLHF takes the one over tokens, as here.
     """
 
     name: ClassVar[str] = "REINFORCE++"

@@ -1,4 +1,4 @@
-"""REINFORCE++-baseline (arXiv 2501.03262, version 3 on, eq. 10 to 12)."""
+"""REINFORCE++-baseline (arXiv 2501.03262v9, eq. 6 to 8)."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ class ReinforcePPBaseline(Algorithm):
 
     Â is A whitened over the tokens of the rollout batch: the group gives the mean, the batch the scale.
 
-    Reduces to: GRPO with one standard deviation for the whole batch, a mean over tokens, and k2 in place of k3.
+    Reduces to: GRPO with one standard deviation for the whole batch, a mean over tokens, and k2 in place of k3, where
+    all responses have the same length: else the mean of A over tokens is not zero, and whitening takes it away.
 
-    Pitfalls: a batch in which few groups have a signal has a small standard deviation, and large advantages.
+    Pitfalls: a batch in which few groups have a signal has a small standard deviation, and large advantages. The
+    authors' OpenRLHF has k2 as an option: its default takes k1 from the reward.
     """
 
     name: ClassVar[str] = "REINFORCE++ baseline"

@@ -1,4 +1,4 @@
-"""ReMax (arXiv 2310.10505, eq. 3 and algorithm 1)."""
+"""ReMax (arXiv 2310.10505; liziniu/ReMax: step3_rlhf_finetuning/remax_trainer.py)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class ReMax(Algorithm):
     Reduces to: RLOO with β = 0, another baseline in place of its own.
 
     Pitfalls: the greedy response costs a rollout a prompt. Where it is right, no right sample teaches anything, and
-    where all are right, nothing does.
+    where all are right, nothing does. The authors' code also takes a KL from the reward at each token, and its mean
+    over tokens.
     """
 
     name: ClassVar[str] = "ReMax"

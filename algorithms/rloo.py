@@ -1,4 +1,4 @@
-"""REINFORCE Leave-One-Out (RLOO, arXiv 2402.14740, eq. 6 and section 3)."""
+"""REINFORCE Leave-One-Out (RLOO, arXiv 2402.14740, section 2.3; the KL in the reward, section 2.2)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class RLOO(Algorithm):
 
     The penalty is that of the policy that started the iteration, a part of the reward.
 
-    Reduces to: with β = 0, policy gradient with KL without its KL and weight; on-policy it points where GVPO, Kimi and
-    Dr.GRPO do.
+    Reduces to: with β = 0, policy gradient with KL without its KL and weight; on-policy it then points, in each group,
+    where GVPO, Kimi and Dr.GRPO do.
 
-    Pitfalls: without an importance weight or a clip nothing stops it on reused or stale samples. Some code puts PPO's
-    clip on the sequence ratio under the same name.
+    Pitfalls: without an importance weight or a clip nothing stops it on reused or stale samples. TRL puts PPO's clip on
+    the sequence ratio under the same name, AReaL on each token's. The default β is TRL's; the paper's are 0.03 and 0.1.
     """
 
     name: ClassVar[str] = "RLOO"

@@ -1,4 +1,4 @@
-"""Soft Adaptive Policy Optimization (arXiv 2511.20347, eq. 5 and 6)."""
+"""Soft Adaptive Policy Optimization (SAPO, arXiv 2511.20347; as in verl: verl/trainer/ppo/core_algos.py)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class SAPO(Algorithm):
 
     Its slope at ρ = 1 is 1, whatever τ.
 
-    Reduces to: on-policy GRPO.
+    Reduces to: on-policy its gradient is GRPO's.
 
-    Pitfalls: τ_neg > τ_pos makes wrong answers fade faster. Elsewhere the mean is taken over all tokens of the batch.
+    Pitfalls: τ_neg > τ_pos makes wrong answers fade faster. AReaL takes the mean over all tokens of the batch.
     """
 
     name: ClassVar[str] = "SAPO"
@@ -54,7 +54,7 @@ class SAPO(Algorithm):
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         mask_GKT = batch.mask_GKT
         advantage_GK1 = standardised(batch.rewards_GK, batch.valid_GK)[..., None]
-        tau_GK1 = torch.where(advantage_GK1 > 0, self.tau_pos, self.tau_neg)
+        tau_GK1 = torch.full_like(advantage_GK1, self.tau_neg).masked_fill(advantage_GK1 > 0, self.tau_pos)
         ratio_GKT, clamped = clamped_ratio(token_log_ratio(policy, batch, "behaviour"), mask_GKT)
         gate_GKT = 4 / tau_GK1 * (tau_GK1 * (ratio_GKT - 1)).sigmoid()
         return LossOutput(

@@ -27,7 +27,8 @@ class SFT(Algorithm):
 
     Reduces to: RFT where the given answers are right samples of the base.
 
-    Pitfalls: it learns the given style, whether or not the model would reason in it.
+    Pitfalls: it learns the given style, whether or not the model would reason in it. TRL takes the mean over all tokens
+    of a batch, in which long answers weigh more.
     """
 
     name: ClassVar[str] = "SFT"

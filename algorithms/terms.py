@@ -74,7 +74,7 @@ def mean_of_groups(x_GK: Tensor, valid_GK: Tensor) -> Tensor:
 
 def log_mean_exp(x_GN: Tensor, valid_GN: Tensor) -> Tensor:
     """log 1/n Σ exp(x) over the valid ones of each row, [G, 1]; 0 where there is none."""
-    count_G1 = group_size(valid_GN)
+    count_G1 = group_size(valid_GN).to(x_GN.dtype)
     log_sum_G1 = x_GN.masked_fill(~valid_GN, -torch.inf).logsumexp(-1, keepdim=True)
     return masked(log_sum_G1 - count_G1.log(), valid_GN.any(-1, keepdim=True))
 

@@ -1,4 +1,4 @@
-"""Tapered Off-Policy REINFORCE (TOPR, arXiv 2503.14286, eq. 8)."""
+"""Tapered Off-Policy REINFORCE (TOPR, arXiv 2503.14286v2, section 3)."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TOPR(Algorithm):
 
     Reduces to: on-policy, REINFORCE against the group's mean.
 
-    Pitfalls: some code takes the ratio per token. The paper's rewards are ±1 without a baseline; the group's mean
-    stands in for it here.
+    Pitfalls: Trinity-RFT takes the ratio per token. The paper's rewards are ±1 without a baseline, and its loss is
+    divided by the length; with the group's mean, as here, a group of equal rewards teaches nothing.
     """
 
     name: ClassVar[str] = "TOPR"

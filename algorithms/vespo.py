@@ -1,4 +1,4 @@
-"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693, eq. 12; as in TRL)."""
+"""Variational Sequence-Level Soft Policy Optimization (VESPO, arXiv 2602.10693v3, eq. 20)."""
 
 from __future__ import annotations
 
@@ -36,9 +36,11 @@ class VESPO(Algorithm):
     where sg stops the gradient; κ and λ are those of the advantage's sign. The weight is 1 on-policy, and goes to zero
     on both sides of κ/λ.
 
-    Reduces to: on-policy DAPO's loss, without its shaping.
+    Reduces to: on-policy its gradient is DAPO's, without the shaping.
 
-    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon.
+    Pitfalls: W is a product over tokens, without 1/|y|, so a long response leaves the bell soon. Eq. 20 has R − R̄ and
+    a sum over tokens; the std and the mean over tokens are the authors' code's (FloyedShen/VESPO: recipe/vespo) and
+    TRL's.
     """
 
     name: ClassVar[str] = "VESPO"
@@ -63,8 +65,8 @@ class VESPO(Algorithm):
         advantage_GK = standardised(batch.rewards_GK, valid_GK)
         ratio_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), valid_GK)
         right_GK = advantage_GK >= 0
-        power_GK = torch.where(right_GK, self.power_pos, self.power_neg)
-        rate_GK = torch.where(right_GK, self.rate_pos, self.rate_neg)
+        power_GK = torch.full_like(ratio_GK, self.power_neg).masked_fill(right_GK, self.power_pos)
+        rate_GK = torch.full_like(ratio_GK, self.rate_neg).masked_fill(right_GK, self.rate_pos)
         weight_GK = (power_GK * ratio_GK.log() + rate_GK * (1 - ratio_GK)).exp()
         weighted_GKT = per_token(stop_gradient(weight_GK) * advantage_GK, mask_GKT) * masked(policy.logp_GKT, mask_GKT)
         return LossOutput(

@@ -164,6 +164,9 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
     out: Annotated[Path | None, typer.Option("--out", help="By default OUT/<suite>, beside the runs.")] = None,
     baseline: Annotated[str | None, typer.Option(help="The label that differences are taken from.")] = None,
+    highlight: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="Have this row and line stand out; repeatable.")
+    ] = None,
 ) -> None:
     """Write table and figures of finished runs anew."""
     from rich.console import Console
@@ -172,7 +175,7 @@ def report(
     from harness.report.suite_report import write_report
 
     write = write_ablation if is_ablation(folder) else write_report
-    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline)
+    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
     console.print(f"report: {written.path}")

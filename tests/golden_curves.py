@@ -32,6 +32,7 @@ seeds = 1
 
 [model]
 path = "{HERE / "base"}"
+teacher = "{HERE / "base"}"
 
 [train]
 benchmark = "arithmetic-train"

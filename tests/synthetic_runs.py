@@ -1,11 +1,12 @@
 """A folder of recorded cells as a sweep leaves it, with made-up but plausible numbers, for the tests of the report.
 
 `python tests/synthetic_runs.py OUT` writes one of six algorithms × 12 seeds to OUT/runs/synthetic and its report to
-OUT, which is how the figures are looked at.
+OUT, which is how the figures are looked at; `many` after it, one of 28, and further words are labels to highlight.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,33 @@ ALGORITHMS: dict[str, tuple[str, float, float, float, float, float]] = {
     "pg": ("PG + KL", 0.848, 0.60, 1.15, 7.7, 1.2e-4),
 }
 BASE = (0.275, 0.16, 4.3)
+
+FAMILIES: dict[str, dict[str, str]] = {
+    "supervised": {"sft": "SFT", "rft": "RFT", "online_rft": "Online RFT"},
+    "policy gradient": {
+        **{"pg": "PG + KL", "rloo": "RLOO", "remax": "ReMax", "reinforce_pp": "REINFORCE++"},
+        **{"reinforce_pp_baseline": "REINFORCE++ baseline", "gpg": "GPG", "opo": "OPO", "maxrl": "MaxRL"},
+    },
+    "clipped ratio": {
+        **{"grpo": "GRPO", "ppo": "PPO", "dr_grpo": "Dr.GRPO", "dapo": "DAPO", "gspo": "GSPO", "gmpo": "GMPO"},
+        **{"dppo": "DPPO", "sapo": "SAPO"},
+    },
+    "weighted ratio": {"cispo": "CISPO", "vespo": "VESPO", "topr": "TOPR"},
+    "regression": {"gvpo": "GVPO", "kimi": "Kimi k1.5", "tba": "TBA"},
+    "preference": {"dpo": "DPO", "ipo": "IPO"},
+    "distillation": {"gvpd": "GVPD"},
+}
+"""28 algorithms by family."""
+
+
+def many() -> dict[str, tuple[str, float, float, float, float, float]]:
+    """Made-up numbers for all of FAMILIES, some close to each other and some far away."""
+    random = np.random.default_rng(1)
+    labels = [(label, name) for family in FAMILIES.values() for label, name in family.items()]
+    return {
+        label: (name, random.uniform(0.5, 0.92), random.uniform(0.4, 0.7), random.lognormal(0.2, 0.6), 7.8, 1e-4)
+        for label, name in labels
+    }
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -59,6 +87,7 @@ def write_cell(
     status: str = "finished",
     suite_hash: str = "5a17e0000000cafe",
     settings: dict[str, Any] | None = None,
+    family: str | None = None,
 ) -> Path:
     """One cell. `scores` has an array of 0 and 1 of shape (problems, samples) a benchmark; `curve` a reward a step."""
     name = "base" if label == "base" else f"{label}-s{seed}"
@@ -72,6 +101,7 @@ def write_cell(
         "cell": name,
         "algorithm": label,
         "display": display or label.upper(),
+        "family": family,
         "seed": seed,
         "hash": f"{name}-hash",
         "suite_hash": suite_hash,
@@ -125,8 +155,16 @@ def write_cell(
     return folder
 
 
-def write_runs(out: Path, *, n_seeds: int = 12, problems: int = 192, steps: int = 30) -> Path:
-    """Six algorithms and the base; returns the folder of the cells."""
+def write_runs(
+    out: Path,
+    *,
+    n_seeds: int = 12,
+    problems: int = 192,
+    steps: int = 30,
+    algorithms: Mapping[str, tuple[str, float, float, float, float, float]] = ALGORITHMS,
+) -> Path:
+    """The algorithms, six unless given, and the base; returns the folder of the cells."""
+    family_of = {label: family for family, labels in FAMILIES.items() for label in labels}
     random = np.random.default_rng(0)
     suite = out / "runs" / "synthetic"
     difficulty = {
@@ -142,11 +180,11 @@ def write_runs(out: Path, *, n_seeds: int = 12, problems: int = 192, steps: int 
         return drawn
 
     write_cell(suite, "base", None, sample(BASE[:2]), display="base", kl=None, length=BASE[2])
-    for index, (label, (display, score, hard, kl, length, lr)) in enumerate(ALGORITHMS.items()):
+    for index, (label, (display, score, hard, kl, length, lr)) in enumerate(algorithms.items()):
         for seed in range(n_seeds):
             collapsed = label == "dpo" and seed == 3
             own = 0.12 if collapsed else float(np.clip(score + random.normal(0, 0.012), 0.02, 0.98))
-            rise = 1 / (1 + np.exp(-(np.arange(steps) - 8 - index) / 3.5))
+            rise = 1 / (1 + np.exp(-(np.arange(steps) - 8 - index % 12) / 3.5))
             curve = np.clip(0.27 + (own - 0.27) * rise + random.normal(0, 0.025, steps), 0, 1)
             write_cell(
                 suite,
@@ -158,8 +196,14 @@ def write_runs(out: Path, *, n_seeds: int = 12, problems: int = 192, steps: int 
                 length=length * float(random.lognormal(0, 0.02)),
                 curve=list(curve),
                 lr=lr,
+                family=family_of[label],
             )
-    write_coefficients(suite, coefficients(random))
+    table = coefficients(random)
+    if len(algorithms) > len(ALGORITHMS):
+        made = list(table.groupby("algorithm"))
+        repeated = zip(algorithms.items(), itertools.cycle(made))
+        table = pd.concat([part.assign(algorithm=label, display=of[0]) for (label, of), (_, part) in repeated])
+    write_coefficients(suite, table)
     return suite
 
 
@@ -204,5 +248,6 @@ if __name__ == "__main__":
 
     from harness.report.suite_report import write_report
 
-    folder = Path(sys.argv[1])
-    rich.print(write_report(write_runs(folder), folder / "synthetic").render())
+    folder, *words = sys.argv[1:]
+    runs = write_runs(Path(folder), algorithms=many() if words else ALGORITHMS)
+    rich.print(write_report(runs, Path(folder) / "synthetic", highlight=words[1:]).render())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -69,13 +70,47 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
     assert "Usage" in capsys.readouterr().err
 
 
-def test_algorithms_lists_every_one_with_its_hyperparameters(capsys):
+def test_algorithms_lists_every_one_on_a_line_of_eighty_columns(capsys):
     assert command("algorithms") == 0
-    shown = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
     for name, cls in ALGORITHMS.items():
-        assert f" {name} " in shown
-        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            assert field.name in shown
+        assert [line for line in lines if re.match(rf"{name} +{re.escape(cls.name)}(  |$)", line)]
+
+
+def test_an_algorithm_is_shown_with_its_formula_its_hyperparameters_and_its_portrait(capsys):
+    assert command("algorithms", "gvpo") == 0
+    shown = capsys.readouterr().out
+    assert "L = 1/|D| Σ_x 1/(k(x)−1) Σ_i [(R_θ,i − R̄_θ) − (R_i − R̄)]²" in shown
+    assert "arXiv 2504.19599" in shown
+    assert "● a right response" in shown
+    for field in dataclasses.fields(ALGORITHMS["gvpo"]):  # type: ignore[arg-type]
+        assert f"  {field.name} = {field.default}" in shown
+
+
+def test_an_unknown_algorithm_is_exit_code_2_and_its_neighbours_are_named(capsys):
+    assert command("algorithms", "gpro") == 2
+    message = capsys.readouterr().err
+    assert message.startswith("gvpo-bench: unknown algorithm 'gpro'")
+    assert re.search(r"did you mean .*grpo", message)
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf", "csv"])
+def test_a_portrait_is_written_as_what_its_name_ends_in(tmp_path, kind):
+    starts = {
+        "svg": b"<?xml",
+        "png": b"\x89PNG",
+        "pdf": b"%PDF",
+        "csv": b"algorithm,right,reward,log_ratio,coefficient",
+    }
+    assert command("algorithms", "topr", "--out", tmp_path / f"topr.{kind}") == 0
+    assert (tmp_path / f"topr.{kind}").read_bytes().startswith(starts[kind])
+
+
+def test_a_portrait_of_another_kind_is_refused(tmp_path, capsys):
+    assert command("algorithms", "topr", "--out", tmp_path / "topr.gif") == 2
+    assert "end the name in .svg, .png, .pdf or .csv" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_on_a_folder_without_runs_is_exit_code_2_without_a_traceback(tmp_path, capsys):

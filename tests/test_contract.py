@@ -1,199 +1,107 @@
-"""The checks of the contract catch what they are for: a loss with one deliberate fault fails just where it should."""
+"""The conformance check finds what it is for, names it, and leaves alone what is sound."""
 
-from __future__ import annotations
+import dataclasses
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-import contract
 import pytest
 import torch
-from batches import random_batch
-from contract import CHECKS, DEFAULT_CHECKS
-from torch import Tensor
+from planted_defects import DEFECTS, Sound
+from sound_losses import SOUND
 
-from algorithms import Algorithm, Batch, LossOutput, Needs, PolicyOutput
-from algorithms.base import Coupling, centred, group_size, masked, sequence_log_ratio, sequence_sum, token_log_ratio
+from harness.kit.calls import GLOBALS, RANDOM, read, same
+from harness.kit.check import ORDERED, Subject, contradiction_of, examine
+from harness.kit.random_batches import random_batch, random_case
+from harness.kit.shrinking import shrunk
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sound(Algorithm):
-    """L = −1/|D| Σ_x 1/k Σ_i (R_i − R̄) ℓ_i + ℓ_i²/2: no fault. What follows changes one thing of it."""
-
-    name: ClassVar[str] = "Sound"
-    coupling: ClassVar[Coupling] = "sequence"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(coupling=self.coupling, min_group_size=2)
-
-    def advantage_GK(self, batch: Batch) -> Tensor:
-        return centred(batch.rewards_GK, batch.valid_GK)
-
-    def log_ratio_GK(self, policy: PolicyOutput, batch: Batch) -> Tensor:
-        return sequence_log_ratio(policy, batch, "behaviour")
-
-    def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
-        log_ratio_GK = self.log_ratio_GK(policy, batch)
-        loss_GK = -self.advantage_GK(batch) * log_ratio_GK + log_ratio_GK.square() / 2
-        return LossOutput(loss=(masked(loss_GK, batch.valid_GK) / group_size(batch.valid_GK)).sum(-1).mean())
+BY_NAME = {found.name: found for found in ORDERED}
 
 
-class AgainstTheFirst(Sound):
-    """Takes a group's first sample for its baseline."""
-
-    def advantage_GK(self, batch):
-        return batch.rewards_GK - batch.rewards_GK[:, :1]
+def contradiction(cls, name):
+    algorithm = cls()
+    return contradiction_of(BY_NAME[name], Subject(algorithm, lambda: dataclasses.replace(algorithm), algorithm.needs))
 
 
-class ComparesNeighbours(Sound):
-    """Pairs each sample with the next one alone."""
-
-    def advantage_GK(self, batch):
-        pair_GK = batch.valid_GK[:, :-1] & batch.valid_GK[:, 1:]
-        margin_GK = masked(batch.rewards_GK[:, :-1] - batch.rewards_GK[:, 1:], pair_GK)
-        return torch.nn.functional.pad(margin_GK, (0, 1)) - torch.nn.functional.pad(margin_GK, (1, 0))
+@pytest.mark.parametrize(("faulty", "name"), DEFECTS.items(), ids=lambda x: getattr(x, "__name__", x))
+def test_a_planted_defect_contradicts_its_property(faulty, name):
+    fault = contradiction(faulty, name)
+    assert fault is not None
+    assert len(fault.text) > 20
 
 
-class FavoursEarlySamples(Sound):
-    """Weights samples by their place."""
-
-    def advantage_GK(self, batch):
-        return super().advantage_GK(batch) * torch.linspace(1.1, 0.9, batch.valid_GK.shape[1])
+def test_every_property_but_for_advice_finds_a_planted_defect():
+    assert {found.name for found in ORDERED if not found.advice} == set(DEFECTS.values())
 
 
-class FavoursTheFirstPrompt(Sound):
-    """Weights groups by their place."""
-
-    def advantage_GK(self, batch):
-        return super().advantage_GK(batch) * torch.linspace(1.1, 0.9, len(batch.valid_GK))[:, None]
+@pytest.mark.parametrize("cls", SOUND, ids=lambda cls: cls.__name__)
+def test_an_unusual_loss_that_is_sound_is_not_refused(cls):
+    assert examine(cls()).faults == {}
 
 
-class CentresLogRatios(Sound):
-    """Couples a group, and says that sequences are independent."""
-
-    def log_ratio_GK(self, policy, batch):
-        return centred(super().log_ratio_GK(policy, batch), batch.valid_GK)
-
-
-class WeighsByDetachedMean(Sound):
-    """Couples a group through what autograd does not see, and says that sequences are independent."""
-
-    def log_ratio_GK(self, policy, batch):
-        log_ratio_GK = super().log_ratio_GK(policy, batch)
-        return log_ratio_GK * (1 + log_ratio_GK.detach().mean(-1, keepdim=True))
+def test_an_undeclared_constant_is_told_how_to_declare_itself():
+    name = "gradient_is_that_of_the_loss"
+    (faulty,) = [cls for cls in DEFECTS if cls.__name__ == "DetachesAWeight"]
+    fault = contradiction(faulty, name)
+    assert "stop_gradient() of algorithms.base" in fault.text
+    assert "by autograd" in fault.text
 
 
-class WhitensOverTheBatch(CentresLogRatios):
-    """Couples the batch, and says that groups are independent."""
-
-    coupling = "group"
-
-    def log_ratio_GK(self, policy, batch):
-        log_ratio_GK = super().log_ratio_GK(policy, batch)
-        return log_ratio_GK / (1 + log_ratio_GK.square().sum())
-
-
-class DeclaresTooMuch(Sound):
-    """Couples nothing, and asks for whole groups."""
-
-    coupling = "group"
+@pytest.mark.parametrize("name", ["CountsInvalidSamples", "DividesByThePaddedLength", "ReadsPadding"])
+def test_the_counterexample_is_as_small_as_can_be(name):
+    (faulty,) = [cls for cls in DEFECTS if cls.__name__ == name]
+    case = contradiction(faulty, DEFECTS[faulty]).case
+    assert case.batch.valid_GK.shape[0] == 1  # one prompt
+    assert case.batch.valid_GK.sum() == 1  # of one response
+    assert case.batch.mask_GKT.sum() == 1  # of one token
 
 
-class ReadsPadding(Sound):
-    """Sums over all places of a response."""
-
-    def log_ratio_GK(self, policy, batch):
-        return (policy.logp_GKT - batch.behaviour_logp_GKT).sum(-1)
-
-
-class ReadsPaddingInTheBackwardPass(Sound):
-    """Masks after an exp, through which 0·inf and 0·NaN go back."""
-
-    def log_ratio_GK(self, policy, batch):
-        ratio_GKT = (policy.logp_GKT - batch.behaviour_logp_GKT).exp()
-        return sequence_sum(ratio_GKT - 1, batch.mask_GKT)
+def test_a_batch_is_shrunk_to_what_still_contradicts():
+    case = random_case(Sound().needs, 0, signal=True)
+    small = shrunk(case, lambda x: bool(x.batch.valid_GK.sum() >= 3))
+    assert small.batch.mask_GKT.sum() == 3  # three responses of one token
 
 
-class DividesByThePaddedLength(Sound):
-    """Takes the tensor's length for a response's."""
-
-    def log_ratio_GK(self, policy, batch):
-        return super().log_ratio_GK(policy, batch) / batch.mask_GKT.shape[-1]
-
-
-class DividesByAStandardDeviation(Sound):
-    """Makes a signal of the last digit of equal rewards."""
-
-    def advantage_GK(self, batch):
-        rewards_GK, valid_GK = batch.rewards_GK, batch.valid_GK
-        deviation_GK = masked(rewards_GK - rewards_GK.sum(-1, keepdim=True) / group_size(valid_GK), valid_GK)
-        variance_G1 = deviation_GK.square().sum(-1, keepdim=True) / (group_size(valid_GK) - 1).clamp(min=1)
-        return deviation_GK / (variance_G1.sqrt() + 1e-6)
+def test_a_loss_that_fails_everywhere_leaves_the_rest_untold():
+    (faulty,) = [cls for cls in DEFECTS if cls.__name__ == "Raises"]
+    examination = examine(faulty())
+    assert list(examination.faults) == ["loss_is_a_finite_scalar"]
+    assert "planted_defects.py, line" in examination.faults["loss_is_a_finite_scalar"]
+    assert sum(not finding.told for finding in examination.findings) > 20
 
 
-class ExponentiatesFreely(Sound):
-    """Overflows at log-ratios that clipped training may well reach."""
+def test_a_wasteful_coupling_is_advice_and_no_fault():
+    class DeclaresTooMuch(Sound):
+        coupling = "batch"
 
-    def log_ratio_GK(self, policy, batch):
-        return masked(token_log_ratio(policy, batch, "behaviour").exp() - 1, batch.mask_GKT).sum(-1)
-
-
-class UsesAReference(Sound):
-    """Says nothing of it."""
-
-    def log_ratio_GK(self, policy, batch):
-        return sequence_log_ratio(policy, batch, "reference")
+    examination = examine(dataclasses.dataclass(frozen=True, kw_only=True)(DeclaresTooMuch)())
+    assert examination.faults == {}
+    assert "'sequence' is true as well" in examination.advice["coupling_is_no_larger_than_it_has_to_be"]
 
 
-class Remembers(Sound):
-    """Changes what it is given."""
-
-    def advantage_GK(self, batch):
-        return batch.rewards_GK.mul_(0.9)
-
-
-class Guesses(Sound):
-    """Draws at random."""
-
-    def advantage_GK(self, batch):
-        return torch.rand_like(batch.rewards_GK)
+@pytest.mark.parametrize("name", ["SetsTheDefaultDtype", "TurnsGradientsOff", "Guesses", "DrawsAndDrops"])
+def test_the_process_is_left_as_it_was(name):
+    (faulty,) = [cls for cls in DEFECTS if cls.__name__ == name]
+    before = read(GLOBALS | RANDOM)
+    examine(faulty())
+    after = read(GLOBALS | RANDOM)
+    assert [key for key in before if not same(before[key], after[key])] == []
 
 
-ORDER = "the_order_of_groups_and_of_samples_does_not_matter"
-FAULTS = [
-    (ComparesNeighbours, ORDER),
-    (AgainstTheFirst, ORDER),
-    (FavoursEarlySamples, ORDER),
-    (FavoursTheFirstPrompt, ORDER),
-    (CentresLogRatios, "coefficients_of_a_unit_ignore_the_policy_elsewhere"),
-    (CentresLogRatios, "second_derivatives_between_units_vanish"),
-    (WeighsByDetachedMean, "coefficients_of_a_unit_ignore_the_policy_elsewhere"),
-    (WhitensOverTheBatch, "coefficients_of_a_unit_ignore_the_policy_elsewhere"),
-    (WhitensOverTheBatch, "second_derivatives_between_units_vanish"),
-    (DeclaresTooMuch, "declared_coupling_is_no_larger_than_it_has_to_be"),
-    (ReadsPadding, "what_stands_in_the_padding_changes_nothing"),
-    (ReadsPadding, "loss_and_metrics_are_finite_scalars"),
-    (ReadsPaddingInTheBackwardPass, "what_stands_in_the_padding_changes_nothing"),
-    (DividesByThePaddedLength, "longer_padding_changes_nothing"),
-    (DividesByAStandardDeviation, "equal_rewards_on_policy_give_no_signal_in_float32_either"),
-    (ExponentiatesFreely, "log_ratios_of_hundreds_of_nats_stay_finite"),
-    (UsesAReference, "nothing_is_used_that_needs_does_not_declare"),
-    (Remembers, "the_loss_changes_nothing_in_its_input_and_repeats_itself"),
-    (Guesses, "the_loss_changes_nothing_in_its_input_and_repeats_itself"),
-]
-ALL = CHECKS | DEFAULT_CHECKS
+def test_a_wrong_sign_is_a_fact_and_no_fault():
+    class PushesTheBetterDown(Sound):
+        def advantage_GK(self, batch):
+            return -super().advantage_GK(batch)
+
+    examination = examine(dataclasses.dataclass(frozen=True, kw_only=True)(PushesTheBetterDown)())
+    assert examination.faults == {}
+    assert any(fact.startswith("Surprising: on-policy the better") for fact in examination.facts)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_loss_without_fault_passes_every_check(name):
-    ALL[name](Sound())
+def test_facts_of_gvpo_are_those_of_its_equations():
+    from algorithms.gvpo import GVPO
 
-
-@pytest.mark.parametrize(("faulty", "name"), FAULTS, ids=lambda x: getattr(x, "__name__", x))
-def test_a_loss_with_one_fault_is_caught(faulty, name):
-    with pytest.raises(AssertionError):
-        ALL[name](faulty())
+    facts = " ".join(examine(GVPO()).facts)
+    assert "sum to zero, on-policy and off" in facts
+    assert "A constant added to all rewards changes nothing" in facts
+    assert "reads rewards, π_old." in facts
 
 
 def test_a_batch_with_signal_has_no_tie_no_single_sample_and_no_binary_fraction():
@@ -206,10 +114,11 @@ def test_a_batch_with_signal_has_no_tie_no_single_sample_and_no_binary_fraction(
             assert all(reward * 2**20 % 1 for reward in rewards)
 
 
-def test_a_batch_of_ties_and_pairs_hides_what_a_signal_in_every_group_shows(monkeypatch):
-    # At seed 0 only one group has unequal rewards, and that has two samples, which are neighbours in any order.
-    monkeypatch.setattr(contract, "batches", lambda **options: iter([random_batch(0, **options)]))
-    CHECKS[ORDER](ComparesNeighbours())
-    monkeypatch.setattr(contract, "batches", lambda **options: iter([random_batch(0, signal=True, **options)]))
-    with pytest.raises(AssertionError, match="the order of groups or samples changes the loss"):
-        CHECKS[ORDER](ComparesNeighbours())
+def test_given_pairs_have_a_better_and_a_worse_and_demonstrations_one_right_response():
+    from algorithms import Needs
+
+    pairs = random_case(Needs(data="pairs"), 0, signal=True).batch
+    assert pairs.rewards_GK.sum(-1).tolist() == [1.0, 1.0, 1.0]
+    assert pairs.rewards_GK.shape == (3, 2)
+    assert torch.equal(pairs.behaviour_logp_GKT, pairs.old_logp_GKT)
+    assert random_case(Needs(data="demonstrations"), 0).batch.rewards_GK.tolist() == [[1.0], [1.0], [1.0]]

@@ -16,9 +16,10 @@ from ranks_here import on_ranks
 from rich.console import Console
 from safetensors import safe_open
 from test_gradient import SETTINGS, example
-from test_train import Interrupted, Judge, config_of, engine_of, without_times
+from test_supply import KINDS
 from tiny import random_critic, tiny_lm, tiny_model
 from torch import Tensor
+from training_runs import Interrupted, Judge, config_of, engine_of, without_times
 
 import harness.sweep.cells
 from algorithms import ALGORITHMS, Algorithm, Batch
@@ -178,6 +179,10 @@ RUNS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "kimi-at-a-budget": (Kimi(), {"token_budget": 40, "epochs": 2, "steps": 4}),
     "ppo-with-an-engine-that-keeps-weights": (PPO(), {"mini_batches": 2, "steps": 4}),
     "gvpo-with-an-engine-that-keeps-weights-and-stale": (GVPO(), {"refresh_every": 3, "steps": 4}),
+    "samples-of-the-base": (KINDS["base"], {"refresh_every": 3, "steps": 4}),
+    "samples-of-the-base-by-an-engine-that-keeps-weights": (KINDS["base"], {"steps": 3}),
+    "extras": (KINDS["extras"], {"steps": 4}),
+    "refill": (KINDS["refill"], {"steps": 4, "samples": 2}),
 }
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
 

@@ -21,6 +21,7 @@ from synthetic_runs import coefficients, config, write_cell, write_coefficients,
 
 from harness.record.cell_folder import CellFolder
 from harness.report import drawing, figures
+from harness.report.cast import cast_of
 from harness.report.comparison import ReportError
 from harness.report.formats import escape_latex
 from harness.report.suite_report import Report, write_report
@@ -590,7 +591,7 @@ def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
             "reward": [0.0, 1.0, 0.0, 1.0],
         }
     )
-    figure = figures.over_tokens(curves, ["gvpo"], {"gvpo": "GVPO"}, drawing.styles(["gvpo"]))
+    figure = figures.over_tokens(curves, cast_of({"gvpo": "GVPO"}, ["gvpo"], {}, None, []))
     x, y = map(np.asarray, figure.axes[0].lines[0].get_data())
     assert x.min() >= 20
     assert x.max() <= 30
@@ -613,7 +614,7 @@ def test_coefficients_are_drawn_per_response_in_units_of_the_largest() -> None:
             "coefficient": [1.0, 3.0, -1.0, -1.0],
         }
     )
-    axes = figures.gradient_coefficients(table, {"gvpo": "GVPO"}).axes[0]
+    axes = figures.gradient_coefficients(table, cast_of({"gvpo": "GVPO"}, [], {}, None, [])).axes[0]
     points = np.concatenate([drawn.get_offsets() for drawn in axes.collections])
     # log-ratios less their mean of .3; coefficients over 2
     assert sorted(points.tolist()) == [pytest.approx([-0.2, -0.5]), pytest.approx([0.2, 1.0])]
@@ -622,7 +623,7 @@ def test_coefficients_are_drawn_per_response_in_units_of_the_largest() -> None:
 
 def test_a_batch_whose_policy_has_not_moved_is_drawn_against_the_reward() -> None:
     table = coefficients(np.random.default_rng(0), prompts=2, samples=4).assign(log_ratio=0.0)
-    figure = figures.gradient_coefficients(table, {})
+    figure = figures.gradient_coefficients(table, cast_of(dict.fromkeys(table["algorithm"], ""), [], {}, None, []))
     assert "reward" in figure.get_supxlabel()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from algorithms import ALGORITHMS
 from harness.theory import estimator, fixed_batch
 from harness.theory.claims import PARTS, run, to_latex, to_markdown, to_table, write_results
+from harness.theory.every_algorithm import where_it_ends
 from harness.theory.findings import SMALL, Record
 from harness.theory.theory_figures import FIGURES, draw
 
@@ -39,7 +41,10 @@ def test_a_row_holds_within_its_tolerance_and_a_nan_never():
 def test_the_table_comes_in_three_formats_with_its_origin_and_what_does_not_hold(tmp_path):
     records = [fixed_batch.one_batch(SMALL, 0), Record("1 unique optimum")]
     records[1].near("seed eq. 99", "here", "a | b", 1.0, 0.0, tolerance=1e-6)
-    write_results(tmp_path, to_table(records), records[0].frames, command="gvpo-bench theory", began=0.0)
+    ends = where_it_ends("sft", ALGORITHMS["sft"], SMALL, 0)
+    write_results(tmp_path, to_table(records), records[0].frames, ends, command="gvpo-bench theory", began=0.0)
+    assert "the given answers" in (tmp_path / "optimum_by_algorithm.md").read_text()
+    assert list(pd.read_csv(tmp_path / "optimum_by_algorithm.csv")["ends_at"]) == ["the given answers"]
     table = pd.read_csv(tmp_path / "table.csv")
     assert list(table.columns) == COLUMNS
     assert table.claim.iloc[0] == "1 unique optimum"
@@ -68,7 +73,7 @@ def test_markdown_and_latex_escape_what_their_formats_reserve():
     record = Record("claim")
     record.near("eq", "k_1 & 5%", "|x|", 0.0, tolerance=1.0)
     table = to_table([record])
-    assert "\\|x\\|" in to_markdown(table, {}, "made")
+    assert "\\|x\\|" in to_markdown(table, {}, "made", pd.DataFrame())
     assert "k\\_1 \\& 5\\%" in to_latex(table, "made")
 
 

@@ -1,6 +1,7 @@
 """What a user gets and what a user is told: the wheel's content, the README's example."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from small import command, table
+from small import command, lean_environment, table
 
 pytest_plugins = ["small_fixtures"]
 
@@ -16,27 +17,56 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ["algorithms", "benchmarks", "harness"]
 
 
-def test_readmes_algorithm_runs_beside_the_suites(suite_file, tmp_path, quick_workers, no_figures):
+def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
+    suite_file, tmp_path, monkeypatch, quick_workers, no_figures
+):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = re.search(r"^##+ [^\n]*Add an algorithm[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     assert section, "README.md has no section 'Add an algorithm'"
+    commands = re.search(r"^```\n(.*?)```", section[1], re.M | re.S)
     code = re.search(r"```python\n(.*?)```", section[1], re.S)
+    assert commands, "the section has no block of commands"
     assert code, "the section has no python block"
-    shown = re.search(r"--algorithm (\S+\.py):(\w+) --set (\S+)", section[1])
-    assert shown, "the section shows no `gvpo-bench sweep … --algorithm file.py:Class --set …`"
-    path = tmp_path / shown[1]
-    path.write_text(code[1], encoding="utf-8")
+    example = (ROOT / "examples" / "pairless.py").read_text(encoding="utf-8")
+    assert code[1] == example, "README shows another file than examples/pairless.py"
+    new, check, test, sweep = [shlex.split(line, comments=True) for line in commands[1].splitlines()]
+    monkeypatch.chdir(tmp_path)
+
+    assert new[:2] == ["gvpo-bench", "new"]
+    assert command(*new[1:]) == 0
+    assert command(*check[1:]) == 0  # before it is edited
+    name = check[-1].rpartition(":")[0]
+    assert Path(name).is_file()
+    Path(name).write_text(code[1], encoding="utf-8")
+    shutil.copy(ROOT / "examples" / f"test_{name}", tmp_path)
+    assert command(*check[1:]) == 0
+    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *test[1:]]
+    environment = lean_environment(PYTHONPATH=str(ROOT))
+    subprocess.run(pytest_command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+
+    assert sweep[:3] == ["gvpo-bench", "sweep", "embedded"]
+    small = ["--set", "train.steps=2", "--workers", "1", "--out", str(tmp_path)]
+    shown = [x for x in sweep[3:] if x not in ("--seeds", "2")] + ["--seeds", "1"]
+    assert command("sweep", suite_file, *shown, *small) == 0
+    found = table(tmp_path)
+    assert sorted(found.index) == ["base", "gvpo", "grpo", "pairless"]
+    assert found.loc["pairless", "status"] == "finished"
+
+
+def test_readmes_algorithm_joins_all_of_a_suites_with_the_optimizer_that_is_set(
+    suite_file, tmp_path, quick_workers, no_figures
+):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"--set (algorithms\.pairless\.optimizer\.lr)=(\S+)`", text)
+    assert shown, "README shows no `--set algorithms.pairless.optimizer.lr=…`"
     exit_code = command(
-        "sweep", suite_file, "--algorithm", f"{path}:{shown[2]}", "--set", shown[3],
-        "--set", "train.steps=2", "--seeds", 1, "--workers", 1, "--out", tmp_path,
+        "sweep", suite_file, "--algorithm", f"{ROOT / 'examples' / 'pairless.py'}:Pairless",
+        "--set", f"{shown[1]}={shown[2]}", "--set", "train.steps=2", "--seeds", 1, "--workers", 1, "--out", tmp_path,
     )  # fmt: skip
     assert exit_code == 0
     found = table(tmp_path)
-    assert sorted(found.index) == sorted(["base", "gvpo", "ppo", shown[2].lower()])
-    assert found.loc[shown[2].lower(), "status"] == "finished"
-    key, value = shown[3].split("=")
-    assert key == f"algorithms.{shown[2].lower()}.optimizer.lr"
-    assert found.loc[shown[2].lower(), "lr"] == float(value)
+    assert sorted(found.index) == ["base", "gvpo", "pairless", "ppo"]
+    assert found.loc["pairless", "lr"] == float(shown[2])
 
 
 def test_wheel_holds_the_packages_with_their_suites_and_nothing_else(tmp_path):

@@ -57,6 +57,10 @@ class Recipe:
     )
 
 
+TEACHER = Recipe(phases=Recipe().phases[:1])
+"""The skill without the habit of not using it: the base before its last phase."""
+
+
 def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
     """The folder of the trained base; trains it where it isn't cached. `progress` gets step, steps and loss (nats)."""
     recipe = recipe or Recipe()
@@ -69,6 +73,10 @@ def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int,
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)
     return target
+
+
+EMBEDDED = {"embedded": Recipe(), "embedded-teacher": TEACHER}
+"""What is trained on this machine, by the path that names it."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

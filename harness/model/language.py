@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
-from harness.model.embedded import embedded_base
+from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.gguf_weights import converted, gguf_file, origin_of
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
@@ -176,12 +176,12 @@ def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: 
 
 
 def resolve_path(settings: Model) -> str:
-    """The folder or hub id to load; trains the embedded base and converts a GGUF file where it isn't cached.
+    """The folder or hub id to load; trains what is embedded and converts a GGUF file where it isn't cached.
 
     Raises ConfigError where the path means a GGUF file that is not to be had.
     """
-    if settings.path == "embedded":
-        return str(embedded_base())
+    if (recipe := EMBEDDED.get(settings.path)) is not None:
+        return str(embedded_base(recipe))
     file = gguf_file(settings.path)
     return settings.path if file is None else str(converted(file))
 

@@ -45,7 +45,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     def row(name: str, group: Sequence[CellCost]) -> list[str]:
         mean, most = total(group, "tokens"), total(group, "most")
         hours = sum(sum(cost.hours.values()) for cost in group)
-        counts = (mean.generated, most.generated, mean.trained, mean.scored + mean.reference + mean.critic)
+        counts = (mean.generated, most.generated, mean.trained, mean.extra)
         shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
         return [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]
 
@@ -108,7 +108,8 @@ def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
             else []
         ),
         f"every response has {response:.4g} of at most "
-        f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit",
+        f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit, "
+        "and every round of refilling in vain where there is any, which otherwise counts none",
         "prompts tokenised and counted"
         if prompts.exact
         else "three characters of a prompt are a token: there is no tokenizer in model.path",

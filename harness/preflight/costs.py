@@ -18,6 +18,7 @@ from algorithms.base import Needs
 from benchmarks import Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.model.language import check_length, device_of, from_pretrained, tokenise
+from harness.model.teacher import teacher_settings
 from harness.preflight.gpus import GPUS, Gpu, known_gpu
 from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
@@ -25,6 +26,7 @@ from harness.record.cell_folder import Hashes
 from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
+from harness.suite.given import GIVEN, group_size
 from harness.suite.plan import Cell, build_algorithm, training_problems
 from harness.training.gradient import one_pass_is_right
 from harness.training.schedule import mini_batches, prompts_of_step
@@ -51,33 +53,43 @@ class Assumptions:
 
 
 def count_tokens(
-    config: CellConfig, needs: Needs, lengths: Sequence[int], response: float, evaluation: float
+    config: CellConfig,
+    needs: Needs,
+    lengths: Sequence[int],
+    response: float,
+    evaluation: float,
+    given: Sequence[Sequence[int]] | None = None,
+    refilled: float = 0.0,
 ) -> Tokens:
     """The tokens of one trained cell, whose ranks are those of its `resources`.
 
     Args:
         lengths: tokens of each training prompt, in the order of the problems.
-        response: length of every training response: their mean.
+        response: length of every training response that is drawn: their mean.
         evaluation: tokens of all evaluation responses.
+        given: tokens of each response that a problem gives, where the algorithm is trained on those.
+        refilled: groups that are drawn in place of others, as a share of the step's own.
     """
-    train = config.train
+    train, size = config.train, group_size(needs, config.train)
     from_history = round(train.history_share * train.samples)
     known = [0] * len(lengths)
+    beside = ("greedy_reward_G" in needs.extras) + needs.reference_samples + refilled * train.samples
     fresh = rows = stale = extra = 0.0
     for step in range(train.steps):
         chosen = prompts_of_step(range(len(lengths)), config.seed, step, train.prompts)
-        counts = [train.samples - min(from_history, known[problem]) for problem in chosen]
-        fresh += sum(counts)
-        tokens_G = [train.samples * (lengths[problem] + response) for problem in chosen]
+        counts = [0 if given else train.samples - min(from_history, known[problem]) for problem in chosen]
+        fresh += sum(counts) + beside * len(chosen)
+        answers_G = [sum(given[problem]) if given else size * response for problem in chosen]
+        tokens_G = [size * lengths[problem] + answer for problem, answer in zip(chosen, answers_G, strict=True)]
         tokens = sum(tokens_G)
         rows += tokens
         for update, groups in enumerate(mini_batches(config, step)):
             # The first update of a step knows its log-probs already, unless it needs entropies as well.
             if update > 0 or needs.entropy:
                 mini = groups.tolist()
-                if takes_two_passes(config, needs, [lengths[chosen[group]] + response for group in mini]):
+                if takes_two_passes(config, needs, [tokens_G[group] / size for group in mini]):
                     extra += sum(tokens_G[group] for group in mini)
-        stale += tokens if step % train.refresh_every else 0.0
+        stale += tokens if step % train.refresh_every and needs.data == "policy" else 0.0
         for problem, count in zip(chosen, counts, strict=True):
             known[problem] = min(train.samples, known[problem] + count)
     trained = train.epochs * rows
@@ -85,7 +97,8 @@ def count_tokens(
         generated=fresh * response + measured_tokens(train, len(lengths), response),
         trained=trained,
         scored=rows + stale + extra,
-        reference=rows if needs.reference else 0.0,
+        reference=rows if needs.reference or needs.data == "base" else 0.0,
+        teacher=rows if "teacher_logp_GK" in needs.extras else 0.0,
         critic=rows + trained + extra if needs.critic else 0.0,
         evaluation=evaluation,
     )
@@ -98,7 +111,7 @@ def measured_tokens(train: Train, problems: int, response: float) -> float:
 
 def takes_two_passes(config: CellConfig, needs: Needs, length_G: Sequence[float]) -> bool:
     """Whether an update on full groups, whose samples have so many tokens each, spends a second forward pass."""
-    resources, samples = config.resources, config.train.samples
+    resources, samples = config.resources, group_size(needs, config.train)
     length_N = torch.tensor(length_G).ceil().int().repeat_interleave(samples)
     valid_GK = torch.ones(len(length_G), samples, dtype=torch.bool)
     return not one_pass_is_right(needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks)
@@ -112,6 +125,8 @@ class Prompts:
     """In the order of the problems."""
     evaluation: Mapping[str, Sequence[int]]
     """By benchmark."""
+    given: Mapping[str, Sequence[Sequence[int]]]
+    """Tokens of the responses that the training problems give, problem by problem: by `needs.data`, where all do."""
     exact: bool
     """Whether a tokenizer was to be had; otherwise three characters are taken for a token."""
 
@@ -133,8 +148,21 @@ def prompts_of(settings: Model, train: Train, benchmarks: tuple[str, ...], limit
             return [-(-len(template.render(problem)) // 3) for problem in problems]
         return [len(ids) for ids in tokenise(problems, tokenizer, template)]
 
+    def response_length(text: str) -> int:
+        """With its EOS."""
+        return 1 + (
+            -(-len(text) // 3) if tokenizer is None else len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        )
+
+    problems = training_problems(train)
+    texts = {
+        data: [[getattr(problem, field) for field, _ in fields] for problem in problems]
+        for data, fields in GIVEN.items()
+        if all(getattr(problem, field) is not None for problem in problems for field, _ in fields)
+    }
     return Prompts(
-        training=lengths(training_problems(train)),
+        training=lengths(problems),
+        given={data: [[response_length(text) for text in group] for group in groups] for data, groups in texts.items()},
         evaluation={name: lengths(load_benchmark(name).problems()[:limit]) for name in benchmarks},
         exact=tokenizer is not None,
     )
@@ -146,7 +174,7 @@ class CellCost:
 
     tokens: Tokens
     most: Tokens
-    """Were every response as long as its limit."""
+    """Were every response as long as its limit, and every round of refilling in vain."""
     memory: Memory
     hours: dict[str, float]
     """GPU hours by what they are spent on."""
@@ -170,11 +198,12 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     responses = sum(settings.samples_of(name) * len(prompts.evaluation[name]) for name in names)
     asked = sum(settings.samples_of(name) * sum(prompts.evaluation[name]) for name in names)
 
-    def tokens_at(response: float, evaluated: float) -> Tokens:
+    def tokens_at(response: float, evaluated: float, rounds: int = 0) -> Tokens:
         evaluation = responses * evaluated
         if not cell.is_trained:
             return Tokens(evaluation=evaluation)
-        return count_tokens(config, needs, prompts.training, response, evaluation)
+        given, refilled = prompts.given.get(needs.data), rounds if needs.refill is not None else 0
+        return count_tokens(config, needs, prompts.training, response, evaluation, given, refilled)
 
     mean_tokens = tokens_at(assumptions.response(train.max_new_tokens), assumptions.response(limit))
     longest = max(prompts.training) + train.max_new_tokens
@@ -185,6 +214,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     peak = gpu.bfloat16 if half else gpu.float32
     mean = sum(prompts.training) / len(prompts.training) + assumptions.response(train.max_new_tokens)
     flops = size.flops(mean)
+    teacher = model_size(teacher_settings(config.model)) if mean_tokens.teacher else None
     rate = assumptions.generation_rate or generation_rate(config, size, gpu, mean)
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
     # A backward pass is two forward passes; once more to recompute.
@@ -197,6 +227,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
         "rollouts": drawing * (mean_tokens.generated - measured) / rate,
         "training": passes * mean_tokens.trained * flops * per_flop,
         "scoring": (mean_tokens.scored + mean_tokens.reference) * flops * per_flop,
+        "teacher": mean_tokens.teacher * teacher.flops(mean) * per_flop if teacher is not None else 0.0,
         "critic": (passes * mean_tokens.trained * bool(needs.critic) + critic_only) * flops * per_flop,
         # Drawn, then scored under the policy and the base for the KL.
         "evaluation": drawing * mean_tokens.evaluation / rate + 2 * (asked + mean_tokens.evaluation) * flops * per_flop,
@@ -204,7 +235,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     kept, running = disk(config, size, needs)
     return CellCost(
         tokens=mean_tokens,
-        most=tokens_at(train.max_new_tokens, limit),
+        most=tokens_at(train.max_new_tokens, limit, train.refill_rounds),
         memory=memory,
         hours={name: seconds / 3600 for name, seconds in work.items() if seconds},
         checkpoint=kept,

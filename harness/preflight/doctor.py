@@ -217,16 +217,26 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
         suite.evaluation.limit >= len(benchmark.problems()) for benchmark in evaluated(suite)
     ):
         yield "evaluation.limit", f"= {suite.evaluation.limit} leaves out no problem"
+    needs_of_label = {
+        label: build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
+        for label, entry in suite.algorithms.items()
+    }
+    taught = any("teacher_logp_GK" in needs.extras for needs in needs_of_label.values())
+    for name in ("teacher", "teacher_template"):
+        if getattr(suite.model, name) is not None and not taught:
+            yield f"model.{name}", "has no effect: no algorithm learns from a teacher"
+    if "refill_rounds" in train.model_fields_set and not any(needs.refill for needs in needs_of_label.values()):
+        yield "train.refill_rounds", "has no effect: no algorithm refills its groups"
     for label, entry in suite.algorithms.items():
-        key = f"algorithms.{label}"
-        needs = build_algorithm(entry.algorithm or label, entry.parameters, where=key).needs
+        key, needs = f"algorithms.{label}", needs_of_label[label]
         for name in ("critic_lr", "critic_max_norm"):
             if not needs.critic and name in entry.optimizer.model_fields_set:
                 yield f"{key}.optimizer.{name}", "has no effect: the algorithm has no critic"
         if needs.critic and entry.optimizer.critic_lr is None:
             yield f"{key}.optimizer.critic_lr", "is not set: the critic learns at the policy's rate"
         updates = train.mini_batches * train.epochs * train.refresh_every
-        if needs.anchor in ("old", "behaviour") and updates == 1 and train.history_share == 0:
+        own = needs.data != "base" or needs.anchor == "old"  # or the anchor is the base
+        if needs.anchor in ("old", "behaviour") and own and updates == 1 and train.history_share == 0:
             yield f"{key}.parameters", "of the anchor have no effect but on the scale: with one update a batch, ℓ = 0"
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from algorithms.base import Needs
 from harness.model.policy import LOGITS_AT_ONCE
-from harness.preflight.model_size import ModelSize
+from harness.model.teacher import teacher_settings
+from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.cell_config import CellConfig
 from harness.suite.plan import BASE
 
@@ -57,9 +58,9 @@ def memory_of(
 
     Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
     a pass. What is trained or scored is sharded, and the base is the reference too; what samples is whole on each rank,
-    and a copy of the policy where it is stale or the policy is sharded, but for vLLM, which takes the weights from the
-    shards. vLLM takes its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs
-    are others.
+    and a copy of the policy where it is stale or the policy is sharded, as of the base where that samples too; but for
+    vLLM, which takes the weights from the shards. vLLM takes its fraction of the GPU while it samples, or throughout
+    where it does not sleep; a server's GPUs are others.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
@@ -77,6 +78,8 @@ def memory_of(
     if config.resources.activation_checkpointing:  # each layer's float32 input, and all of one layer
         kept = passes * 4 * size.hidden * size.layers + kept / size.layers
         copies = copies / size.layers if ranks > 1 else copies
+    teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
+    draws_base = needs.data == "base" or needs.reference_samples > 0
     if config.label == BASE:
         resident = {"policy": weights, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
@@ -88,6 +91,8 @@ def memory_of(
             "sampling policy": weights
             if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
             else 0.0,
+            "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
+            "teacher": 4.0 * teacher / ranks,
             "critic and its Adam": 3 * critic,
         }
         training = {

@@ -17,6 +17,8 @@ class Tokens:
     """Forward through the policy without gradient."""
     reference: float = 0
     """Forward through the frozen reference."""
+    teacher: float = 0
+    """Forward through the frozen teacher, in its own tokens."""
     critic: float = 0
     """Every pass through the critic, with or without gradient."""
     evaluation: float = 0
@@ -32,7 +34,7 @@ class Tokens:
         return {field.name: getattr(self, field.name) for field in fields(Tokens)}
 
 
-EXTRA_PASSES = ("reference", "critic", "scored")
+EXTRA_PASSES = ("reference", "teacher", "critic", "scored")
 """Passes that neither draw nor train, and that algorithms need in different numbers."""
 
 

@@ -19,24 +19,24 @@ import rich.table
 
 from harness.record.cell_folder import cell_folders
 from harness.report import figures
-from harness.report.columns import SIGNIFICANT, TOO_FEW, TextTable, cost_columns, interval_texts, k_text, p_texts, plain
-from harness.report.comparison import (
-    RecordedCell,
-    ReportError,
-    Scores,
-    agreed,
-    algorithm_rows,
-    difference,
-    display_names,
-    load_cells,
-    newest,
-    seed_rows,
+from harness.report.columns import (
+    NAME,
+    SIGNIFICANT,
+    TOO_FEW,
+    TextTable,
+    cost_columns,
+    interval_texts,
+    k_text,
+    p_texts,
+    plain,
 )
+from harness.report.comparison import Scores, algorithm_rows, difference, display_names, seed_rows
 from harness.report.drawing import place
 from harness.report.formats import terminal_table
 from harness.report.notes import (
     COST_NOTE,
     difference_note,
+    highlight_note,
     row_notes,
     score_notes,
     settings_text,
@@ -44,6 +44,7 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import publish
+from harness.report.recorded_cells import RecordedCell, ReportError, agreed, load_cells, newest, require_labels
 from harness.statistics.intervals import holm
 from harness.suite.points import Ablation
 
@@ -85,17 +86,16 @@ class AblationReport:
     unfinished: list[str]
     """Folders of cells without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
-    significant: Mapping[str, list[bool]] = field(repr=False)
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
         notes = [f"failed: {', '.join(self.failed)}"] if self.failed else []
         left_out = {"length (tokens)", "failed"}
-        untested = {name for name, texts in self.shown.items() if TOO_FEW in texts}
+        untested = {name for name, texts in self.shown.columns.items() if TOO_FEW in texts}
         if untested:
             notes.append(f"Δ: {TOO_FEW}")
-        shown = {name: texts for name, texts in self.shown.items() if name not in left_out | untested}
-        return terminal_table(self.suite, shown, self.significant, notes, unbroken=("avg", "Δ"))
+        shown = self.shown.without(left_out | untested)
+        return terminal_table(self.suite, shown, notes, unbroken=("avg", "Δ"))
 
 
 def is_ablation(runs: Path) -> bool:
@@ -109,7 +109,12 @@ def points_in(runs: Path) -> list[Path]:
 
 
 def write_ablation(
-    runs: Path, out: Path, *, baseline: str | None = None, ablation: Ablation | None = None
+    runs: Path,
+    out: Path,
+    *,
+    baseline: str | None = None,
+    ablation: Ablation | None = None,
+    highlight: Sequence[str] = (),
 ) -> AblationReport:
     """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the points in `runs`.
 
@@ -118,9 +123,11 @@ def write_ablation(
         out: the folder of the suite's published results: results/<suite>.
         baseline: the label that algorithms are compared with at each point; by default the suite's own.
         ablation: the points and how they are shown; by default as the newest cell recorded them.
+        highlight: labels whose rows and lines stand out from the others.
 
     Raises:
-        ReportError: no cell, points that were evaluated differently, or a baseline not among the algorithms.
+        ReportError: no cell, points that were evaluated differently, or a baseline or highlighted label not among the
+            algorithms.
     """
     folders = points_in(runs)
     if not folders:
@@ -143,6 +150,7 @@ def write_ablation(
     baseline = baseline or str(last.config("report", "baseline"))
     if baseline not in labels:
         raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
+    require_labels(highlight, labels, runs)
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, _ = seed_rows(scores)
@@ -154,7 +162,7 @@ def write_ablation(
     names = {label: names[label] for label in labels}
     k = k_text(evaluation)
     drawing = figures.score_against_quantity(
-        table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k
+        table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k, highlight=highlight
     )
 
     suite = runs.name
@@ -163,12 +171,14 @@ def write_ablation(
         "algorithm": f"Δ to {names[baseline]}",
     }
     where = {ablation.quantity: ["base", *table["point"][1:]], "algorithm": ["", *table["name"][1:]]}
-    scored = where | point_columns(table, k, headings)
+    filled = {name: texts for name, texts in point_columns(table, k, headings).items() if any(texts)}
     significant = {
         heading: [bool(p < SIGNIFICANT) for p in table[f"{question}_p_holm"]] for question, heading in headings.items()
     }
-    cost = {name: texts for name, texts in cost_columns(table).items() if name != "algorithm"}
-    shown = {"scores": scored, "cost and settings": where | cost}
+    cost = {name: texts for name, texts in cost_columns(table).items() if any(texts) and name != NAME}
+    highlighted = [label in highlight for label in table["label"]] if highlight else ()
+    scored = TextTable(where | filled, significant, highlighted=highlighted)
+    shown = {"scores": scored, "cost and settings": TextTable(where | cost, highlighted=highlighted)}
     report = AblationReport(
         suite=suite,
         table=table,
@@ -176,7 +186,6 @@ def write_ablation(
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
         shown=scored,
-        significant=significant,
     )
     publish(
         out,
@@ -184,8 +193,7 @@ def write_ablation(
         cells,
         csv={"table": table, "seeds": seeds},
         shown=shown,
-        significant=significant,
-        notes=ablation_notes(cells, scores, report, ablation, headings, names),
+        notes=ablation_notes(cells, scores, report, ablation, headings, names, highlight),
         drawings=[drawing],
     )
     return report
@@ -233,8 +241,8 @@ def point_rows(
     )
 
 
-def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> TextTable:
-    """The columns of the first table as text; a column that no row fills is left out."""
+def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> dict[str, list[str]]:
+    """The columns of the first table as text."""
     scores = interval_texts(table, "avg_at_k", "ci", 3)
     shown = {
         "seeds": [plain(n, "d") for n in table["n_seeds"]],
@@ -243,14 +251,13 @@ def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> T
     for question, heading in headings.items():
         shown[heading] = interval_texts(table, f"{question}_diff", f"{question}_diff_ci", 3, "+")
         shown[heading.replace("Δ", "p")] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
-    shown |= {
+    return shown | {
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
         "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
         "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
         "collapsed": [plain(n, "d") for n in table["collapsed"]],
         "failed": [plain(n, "d") for n in table["failed"]],
     }
-    return {column: texts for column, texts in shown.items() if any(texts)}
 
 
 def ablation_notes(
@@ -260,6 +267,7 @@ def ablation_notes(
     ablation: Ablation,
     headings: Mapping[str, str],
     names: Mapping[str, str],
+    highlight: Sequence[str],
 ) -> list[str]:
     """The lines below the table: what was varied, seeds, failures and how numbers were made."""
     table = report.table
@@ -268,6 +276,8 @@ def ablation_notes(
     notes = [f"{ablation.quantity}: {points}. All else is the same at every point."]
     if ablation.note:
         notes.append(ablation.note)
+    if highlight:
+        notes.append(highlight_note(names[label] for label in highlight))
     notes += score_notes(cells, scores)
     compared = [f"{headings['point']}: the same algorithm at the point {ablation.reference}."]
     if table["algorithm_diff"].notna().any():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -12,9 +14,48 @@ from harness.suite.config import Published
 
 SIGNIFICANT = 0.05
 TOO_FEW = "too few seeds to test"
+NAME = "algorithm"
+"""The heading of the column that names algorithms."""
 
-TextTable = dict[str, list[str]]
-"""Columns of text by their heading."""
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table as text, and how its rows are set."""
+
+    columns: dict[str, list[str]]
+    """By their heading; the first names the row."""
+    significant: Mapping[str, list[bool]] = field(default_factory=dict)
+    """Which cells of which column are significant."""
+    families: Sequence[str] = ()
+    """Of each row, "" for the base, where rows stand under the name of their family."""
+    highlighted: Sequence[bool] = ()
+    """Which rows are, where some are."""
+
+    def without(self, left_out: Collection[str]) -> TextTable:
+        """The same rows without some columns."""
+        return replace(self, columns={name: texts for name, texts in self.columns.items() if name not in left_out})
+
+    def blocks(self) -> Iterator[tuple[str, list[int]]]:
+        """The rows that follow each other within a family, and its name; all of them under no name without families."""
+        rows = range(len(next(iter(self.columns.values()))))
+        families = self.families or [""] * len(rows)
+        for family, block in groupby(rows, key=families.__getitem__):
+            yield family, list(block)
+
+
+def text_table(
+    table: pd.DataFrame,
+    columns: dict[str, list[str]],
+    highlight: Collection[str],
+    significant: Mapping[str, list[bool]] | None = None,
+) -> TextTable:
+    """The text of a table whose rows are algorithms; a column that no row fills is left out."""
+    return TextTable(
+        columns={name: texts for name, texts in columns.items() if any(texts)},
+        significant=significant or {},
+        families=list(table["family"]) if "family" in table else (),
+        highlighted=[label in highlight for label in table["algorithm"]] if highlight else (),
+    )
 
 
 def k_text(evaluation: dict[str, Any], benchmark: str | None = None) -> str:
@@ -81,16 +122,20 @@ def published_columns(published: Sequence[Published], benchmarks: Sequence[str])
     """Others' numbers, the benchmarks in the order of ours."""
     names = [name for name in benchmarks if any(name in row.scores for row in published)]
     names += sorted({name for row in published for name in row.scores} - set(names))
-    return {
-        "published elsewhere (%)": [row.label for row in published],
-        **{name: [plain(row.scores.get(name, float("nan")), ".2f") for row in published] for name in names},
-        "protocol": [row.protocol for row in published],
-        "source": [row.source for row in published],
-    }
+    return TextTable(
+        {
+            "published elsewhere (%)": [row.label for row in published],
+            **{name: [plain(row.scores.get(name, float("nan")), ".2f") for row in published] for name in names},
+            "protocol": [row.protocol for row in published],
+            "source": [row.source for row in published],
+        }
+    )
 
 
-def score_columns(table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str]) -> TextTable:
-    """The columns of the first table as text; a column that no row fills is left out."""
+def score_columns(
+    table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str], highlight: Collection[str] = ()
+) -> TextTable:
+    """The first table as text."""
     scores = interval_texts(table, "avg_at_k", "ci", 3)
     benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
     shown = {
@@ -104,17 +149,26 @@ def score_columns(table: pd.DataFrame, k: str, baseline: str | None, k_of: Mappi
         difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
         "p (Holm)": p_texts(table["diff"], table["p_holm"]),
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
-        "reward AUC": interval_texts(table, "auc", "auc_ci", 3),
+        "reward AUC": [
+            "–" if pd.isna(auc) and generated == 0 and label != "base" else text  # trained on given responses
+            for text, auc, generated, label in zip(
+                interval_texts(table, "auc", "auc_ci", 3),
+                table["auc"],
+                table["generated_tokens"],
+                table["algorithm"],
+                strict=True,
+            )
+        ],
         "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
         "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
         "collapsed": [plain(n, "d") for n in table["collapsed"]],
         "failed": [plain(n, "d") for n in table["failed"]],
     }
-    return {column: texts for column, texts in shown.items() if any(texts)}
+    return text_table(table, shown, highlight, is_significant(table, baseline))
 
 
-def sample_columns(table: pd.DataFrame) -> TextTable:
-    """The columns of the table of samples as text: a row a benchmark and algorithm."""
+def sample_columns(table: pd.DataFrame, highlight: Collection[str] = ()) -> TextTable:
+    """The table of samples as text: a row a benchmark and algorithm."""
     chances = {
         name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
         for name in map(str, table)
@@ -131,16 +185,16 @@ def sample_columns(table: pd.DataFrame) -> TextTable:
         "truncated": [f"{share:.1%}" for share in table["truncated"]],
         "grader failures": [f"{share:.1%}" for share in table["grader_failures"]],
     }
-    return {column: texts for column, texts in shown.items() if any(texts)}
+    return text_table(table, shown, highlight)
 
 
-def cost_columns(table: pd.DataFrame) -> TextTable:
+def cost_columns(table: pd.DataFrame) -> dict[str, list[str]]:
     """The columns of the third table as text."""
     parameters = [
         "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
         for text in table["parameters"]
     ]
-    shown = {
+    return {
         "algorithm": list(table["name"]),
         "seconds a run": [plain(value, ".1f") for value in table["seconds"]],
         "generated tokens": [tokens(value) for value in table["generated_tokens"]],
@@ -151,4 +205,3 @@ def cost_columns(table: pd.DataFrame) -> TextTable:
         "max-norm": [plain(value, ".3g") for value in table["max_norm"]],
         "parameters": parameters,
     }
-    return {column: texts for column, texts in shown.items() if any(texts)}

@@ -6,130 +6,20 @@ The cells are read, never changed. Does not import torch.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.errors import BenchError
-from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
 from harness.record.ledger import Tokens
+from harness.report.recorded_cells import RecordedCell, ReportError, agreed
 from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 from harness.statistics.scores import OUTCOMES, problem_scores
-from harness.suite.cell_config import COEFFICIENTS
 
 TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
-CELL_FOLDER = re.compile(r"base|.+-s\d+")
-
-
-class ReportError(BenchError, ValueError):
-    """The runs cannot be compared. The message names the cells and says what to do."""
-
-
-@dataclass(frozen=True)
-class RecordedCell:
-    """One recorded run: an algorithm under a seed, or the base."""
-
-    folder: Path
-    manifest: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of the cell's folder."""
-        return self.folder.name
-
-    @property
-    def algorithm(self) -> str:
-        """The label of the suite's entry, or "base"."""
-        return str(self.manifest["algorithm"])
-
-    @property
-    def finished(self) -> bool:
-        """Whether the cell came to its end without failing."""
-        return bool(self.manifest["status"] == "finished")
-
-    def config(self, *keys: str) -> Any:
-        """A value of the resolved config, None where some part of the path is absent or null."""
-        value: Any = self.manifest["config"]
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
-
-    def samples(self) -> pd.DataFrame:
-        """A row per evaluated sample, without the responses."""
-        return CellFolder(self.folder).samples([name for name in SAMPLE_COLUMNS if name != "response"])
-
-    def metrics(self) -> pd.DataFrame:
-        """A row per training step, in order."""
-        return pd.DataFrame(CellFolder(self.folder).metrics()).sort_values("step", ignore_index=True)
-
-    def error(self) -> str:
-        """The last line of a failed cell's traceback."""
-        return CellFolder(self.folder).error()
-
-
-def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
-    """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet."""
-    if not runs.is_dir():
-        raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
-    cells, unfinished = [], []
-    for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        manifest = CellFolder(folder).manifest()
-        if folder.name == COEFFICIENTS:
-            continue
-        if manifest is not None:
-            cells.append(RecordedCell(folder, manifest))
-        elif CELL_FOLDER.fullmatch(folder.name):
-            unfinished.append(folder.name)
-    if not cells:
-        raise ReportError(f"{runs} holds no cell with a manifest.json; run the sweep of this suite first")
-    for cell in cells:
-        if cell.manifest["status"] not in ("finished", "failed"):
-            raise ReportError(
-                f"{cell.folder}/manifest.json has status {cell.manifest['status']!r}; expected 'finished' or 'failed'. "
-                "Delete the folder and run the sweep again"
-            )
-    by_hash: dict[str, list[str]] = {}
-    for cell in cells:
-        by_hash.setdefault(str(cell.manifest["suite_hash"]), []).append(cell.name)
-    if len(by_hash) > 1:
-        found = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
-        raise ReportError(
-            f"{runs} mixes cells of different suites, which cannot be compared ({found}). If some were evaluated with "
-            "other [evaluation] settings, run the sweep again: it evaluates their checkpoints and trains nothing. If "
-            "not, move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
-        )
-    return cells, unfinished
-
-
-NOT_COMPARED = "a sweep in one process compares them after its report, once the baseline has finished at seed 0"
-
-
-def load_coefficients(runs: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
-    """The gradient coefficients of a suite's algorithms (see `harness.training.coefficients`), None where they were not
-    to be had; and why, by the labels of the algorithms that are left out, or by "all"."""
-    job = CellFolder(runs / COEFFICIENTS)
-    manifest = job.manifest()
-    if manifest is None:
-        return None, {"all": NOT_COMPARED}
-    if manifest["status"] != "finished":
-        return None, {"all": job.error()}
-    return job.coefficients(), manifest["left_out"]
-
-
-def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
-    """The one value that all these cells have in their config."""
-    values = {json.dumps(cell.config(*keys), sort_keys=True): cell.name for cell in cells}
-    if len(values) > 1:
-        found = "; ".join(f"{name}: {value}" for value, name in values.items())
-        raise ReportError(
-            f"the cells disagree on {'.'.join(keys)} ({found}). Run those of one side again, or report them apart"
-        )
-    return json.loads(next(iter(values)))
+WHO = ["algorithm", "name", "family"]
+"""Columns that say whose a row is; the last where there are many."""
 
 
 class Scores:
@@ -242,12 +132,20 @@ def columns(value: str, ci: str, interval: Interval) -> dict[str, float]:
 
 
 def algorithm_rows(
-    cells: Sequence[RecordedCell], scores: Scores, seeds: pd.DataFrame, baseline: str | None
+    cells: Sequence[RecordedCell],
+    scores: Scores,
+    seeds: pd.DataFrame,
+    baseline: str | None,
+    families: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """The table: the base, then the algorithms from the highest score to the lowest, then those without a score."""
+    """The table: the base, then the algorithms from the highest score to the lowest, then those without a score.
+
+    With `families`, of each label and in order (`families_of`), each has its `family` and is sorted within it.
+    """
     names = display_names(cells)
+    labels = sorted({cell.algorithm for cell in cells} - {"base"})
     rows = []
-    for label in ["base", *sorted({cell.algorithm for cell in cells} - {"base"})]:
+    for label in ["base", *labels]:
         recorded = [cell for cell in cells if cell.algorithm == label]
         finished = [cell for cell in recorded if cell.finished]
         failed = len(recorded) - len(finished)
@@ -274,6 +172,8 @@ def algorithm_rows(
         rows.append(row)
 
     table = pd.DataFrame(rows).reindex(columns=column_order(scores.benchmarks))
+    if families:
+        table.insert(2, "family", [families.get(label, "") for label in table["algorithm"]])
     tested = table["p_value"].notna()
     table.loc[tested, "p_holm"] = holm(list(table.loc[tested, "p_value"]))
     for column in ("n_seeds", "failed", "collapsed", "matched_seeds", "tuning_trials"):
@@ -282,6 +182,8 @@ def algorithm_rows(
         table[column] = table[column].astype(float)
     base, rest = table[table["algorithm"] == "base"], table[table["algorithm"] != "base"]
     rest = rest.sort_values(["avg_at_k", "algorithm"], ascending=[False, True], na_position="last")
+    if families:
+        rest = rest.sort_values("family", key=lambda family: family.map(list(families.values()).index), kind="stable")
     return pd.concat([base, rest], ignore_index=True)
 
 
@@ -290,11 +192,12 @@ def benchmark_rows(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
     the shares of what was not correct."""
     rows = []
     for benchmark in (*scores.benchmarks, *scores.hard_benchmarks):
-        for label, name in zip(table["algorithm"], table["name"], strict=True):
+        for _, algorithm in table.iterrows():
+            label = algorithm["algorithm"]
             cells = list(scores.of(label).values())
             if not cells:
                 continue
-            row = {"benchmark": benchmark, "algorithm": label, "name": name, "n_seeds": len(cells)}
+            row = {"benchmark": benchmark, **algorithm[algorithm.index.intersection(WHO)], "n_seeds": len(cells)}
             row["k"] = int(scores.mean(cells[0], "samples", [benchmark]))
             row |= columns("avg_at_k", "ci", scores.interval(cells, [benchmark]))
             for column in scores.chances:
@@ -373,8 +276,3 @@ def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
         **columns("diff", "diff_ci", crossed_interval(difference_SP)),
         "p_value": sign_flip_test(difference_S),
     }
-
-
-def newest(cells: Sequence[RecordedCell]) -> RecordedCell:
-    """The cell that was run last: a suite's report settings may change without a cell being run again."""
-    return max(cells, key=lambda cell: str(cell.manifest.get("date", "")))

@@ -20,7 +20,13 @@ from matplotlib.lines import Line2D
 from harness.statistics.intervals import t_band
 
 DPI = 200
+NO_METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 GREY = "0.45"
+MUTED = "0.78"
 LIGHT = 0.35  # alpha of single seeds
 BAND = 0.15  # alpha of intervals drawn as areas
 
@@ -35,6 +41,13 @@ class Style(NamedTuple):
     color: Any
     marker: str
     dashes: Any
+    muted: bool = False
+    """Where others are highlighted."""
+
+    @property
+    def order(self) -> float:
+        """What is muted is drawn below the rest."""
+        return 1.5 if self.muted else 2.5
 
 
 class Drawing(NamedTuple):
@@ -63,6 +76,13 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
     }
 
 
+def among_greys(i: int) -> Style:
+    """The i-th of the styles of a panel whose background is grey curves: no two of the first 693 look the same."""
+    bright, dark = sns.color_palette("colorblind", 10), sns.color_palette("dark", 10)
+    palette = [*bright[:6], dark[0], dark[2], bright[9]]  # none is grey, or so light that it fades among greys
+    return Style(palette[i % 9], MARKERS[i % len(MARKERS)], DASHES[i % len(DASHES)])
+
+
 @contextmanager
 def look() -> Iterator[None]:
     """The common style, and an SVG writer that gives the same file for the same figure."""
@@ -83,11 +103,10 @@ def look() -> Iterator[None]:
 
 
 def encode(figure: Figure, kind: str) -> bytes:
-    """The figure as an "svg" or "png" file: the same bytes for the same figure, without date or program version."""
+    """The figure as an "svg", "png" or "pdf" file: the same bytes for the same figure, without date or version."""
     buffer = io.BytesIO()
     with look():
-        metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=NO_METADATA[kind])
     return buffer.getvalue()
 
 
@@ -98,9 +117,9 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> None:
-    """Puts the legend of the algorithms to the right of the figure."""
-    handles = [
+def handles_of(order: list[str], names: dict[str, str], style: dict[str, Style], *, lines: bool) -> list[Line2D]:
+    """What a legend shows of each algorithm."""
+    return [
         Line2D(
             [],
             [],
@@ -111,7 +130,6 @@ def legend(figure: Figure, order: list[str], names: dict[str, str], style: dict[
         )
         for label in order
     ]
-    figure.legend(handles=handles, loc="outside right upper", handlelength=3.2 if lines else 1.0)
 
 
 def band(axes: Any, x: Any, value_SX: Any, style: Style, index: int, count: int) -> None:
@@ -130,6 +148,11 @@ def band(axes: Any, x: Any, value_SX: Any, style: Style, index: int, count: int)
         markevery=(index * stride // max(1, count), stride),
     )
     axes.fill_between(x, low_X, high_X, color=style.color, alpha=BAND, linewidth=0)
+
+
+def grey_curve(axes: Any, x: Any, value_SX: Any) -> None:
+    """A curve's mean behind those that a panel is about."""
+    axes.plot(x, np.nanmean(value_SX, axis=0), color=MUTED, linewidth=0.8, zorder=1.5)
 
 
 def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:

@@ -4,27 +4,19 @@ frames alone; how all of them look stands in drawing.py. Does not import torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from harness.report.drawing import (
-    BAND,
-    GREY,
-    Drawing,
-    Style,
-    arms,
-    band,
-    legend,
-    light_points,
-    look,
-    new_figure,
-    styles,
-)
-
-GRID_POINTS = 200  # of the common token grid
+from harness.report.cast import Cast, cast_of
+from harness.report.coefficient_figure import gradient_coefficients
+from harness.report.curves import over_steps, over_tokens
+from harness.report.drawing import BAND, GREY, MUTED, Drawing, Style, arms, light_points, look, new_figure
 
 
 def draw(
@@ -35,6 +27,7 @@ def draw(
     coefficients: pd.DataFrame | None,
     k: str,
     baseline: str | None,
+    highlight: Sequence[str] = (),
 ) -> list[Drawing]:
     """All figures that the data allow, in the order of the page.
 
@@ -46,15 +39,22 @@ def draw(
             coefficient; or None.
         k: samples a problem, for the axis labels; "k" where benchmarks differ in it.
         baseline: the label that the differences are taken from, if any.
+        highlight: labels that stand out from the others.
     """
     scored = table[table["avg_at_k"].notna()]
     trained = scored[scored["algorithm"] != "base"]
     names = dict(zip(table["algorithm"], table["name"], strict=True))
     if coefficients is not None:
         known = coefficients.drop_duplicates("algorithm")
-        names = dict(zip(known["algorithm"], known["display"], strict=True)) | names
-    style = styles(label for label in names if label != "base")
+        names |= {
+            label: name for label, name in zip(known["algorithm"], known["display"], strict=True) if label not in names
+        }
+    trained_names = {label: name for label, name in names.items() if label != "base"}
+    families: dict[str, str] = {}
+    if "family" in table:
+        families = dict.fromkeys(trained_names, "other") | dict(zip(table["algorithm"], table["family"], strict=True))
     order = list(trained["algorithm"])
+    cast = cast_of(trained_names, order, families, baseline, highlight)
     drawings = []
     with look():
         if order:
@@ -62,37 +62,38 @@ def draw(
                 Drawing(
                     "learning_curves_steps",
                     "Training reward against steps: mean over seeds, 95% t interval.",
-                    over_steps(curves, "reward", "mean training reward", order, names, style),
+                    over_steps(curves, "reward", "mean training reward", cast),
                 ),
                 Drawing(
                     "learning_curves_tokens",
                     "Training reward against generated training tokens: each seed interpolated onto one grid, mean and "
                     "95% t interval over seeds; a curve spans the tokens that all its seeds reached.",
-                    over_tokens(curves, order, names, style),
+                    over_tokens(curves, cast),
                 ),
                 Drawing(
                     "final_scores",
                     f"avg@{k} of the last checkpoint, its paired difference to the baseline, and the hard split: mean "
                     "and 95% interval, single seeds light below it, the base as a dashed line with its interval (over "
                     "problems).",
-                    final_scores(scored, seeds, names, style, k, baseline),
+                    final_scores(scored, seeds, cast, k, baseline),
                 ),
             ]
             if trained["kl"].notna().any():
                 drawings.append(
                     Drawing(
                         "score_against_kl",
-                        f"avg@{k} against the KL from the base, both with 95% intervals; single seeds are light. The "
-                        "right panel is the box of the left one, around the intervals of the algorithms without a "
-                        "collapsed seed.",
-                        score_against_kl(scored, seeds, names, style, k),
+                        f"avg@{k} against the KL from the base, both with 95% intervals; single seeds are light. "
+                        + ("One panel a family, the others grey." if len(cast.panels) > 1 else BOX_CAPTION),
+                        kl_by_family(scored, cast, k)
+                        if len(cast.panels) > 1
+                        else score_against_kl(scored, seeds, cast, k),
                     )
                 )
             drawings.append(
                 Drawing(
                     "length",
                     "Mean length of the training responses against steps: mean over seeds, 95% t interval.",
-                    over_steps(curves, "length", "mean response length (tokens)", order, names, style),
+                    over_steps(curves, "length", "mean response length (tokens)", cast),
                 )
             )
         if coefficients is not None and len(coefficients):
@@ -102,73 +103,16 @@ def draw(
                     "Gradient coefficient C = −∂L/∂log π of each response (mean over its tokens) on one and the same "
                     "batch, each algorithm in units of its largest; the marker says where the response's reward lies "
                     "in its group.",
-                    gradient_coefficients(coefficients, names),
+                    gradient_coefficients(coefficients, cast),
                 )
             )
     return drawings
 
 
-def over_steps(
-    curves: pd.DataFrame,
-    column: str,
-    ylabel: str,
-    order: list[str],
-    names: dict[str, str],
-    style: dict[str, Style],
-) -> Figure:
-    """A metric over training steps: each algorithm's mean over its seeds, with its interval."""
-    figure = new_figure(7.0, 3.6)
-    axes = figure.subplots()
-    order = with_values(curves, column, order)
-    for index, label in enumerate(order):
-        value = curves[curves["algorithm"] == label].pivot(index="seed", columns="step", values=column)
-        band(axes, value.columns.to_numpy(), value.to_numpy(), style[label], index, len(order))
-    axes.set(xlabel="training step", ylabel=ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend(figure, order, names, style, lines=True)
-    return figure
-
-
-def with_values(curves: pd.DataFrame, column: str, order: list[str]) -> list[str]:
-    """Those of the algorithms whose curves have values: what is trained on given responses draws none."""
-    known = curves[column].notna().groupby(curves["algorithm"]).any()
-    return [label for label in order if known[label]]
-
-
-def over_tokens(curves: pd.DataFrame, order: list[str], names: dict[str, str], style: dict[str, Style]) -> Figure:
-    """The mean training reward over generated tokens, as far as all of an algorithm's seeds went, with its interval."""
-    figure = new_figure(7.0, 3.6)
-    axes = figure.subplots()
-    order = with_values(curves, "reward", order)
-    shown = curves[curves["algorithm"].isin(order)]
-    tokens = shown["generated_tokens"]
-    grid_X = np.linspace(tokens.min(), tokens.max(), GRID_POINTS)
-    for index, label in enumerate(order):
-        runs = [run.sort_values("step") for _, run in shown[shown["algorithm"] == label].groupby("seed")]
-        first = max(run["generated_tokens"].iloc[0] for run in runs)
-        last = min(run["generated_tokens"].iloc[-1] for run in runs)
-        reached_X = grid_X[(grid_X >= first) & (grid_X <= last)]
-        value_SX = np.array([np.interp(reached_X, run["generated_tokens"], run["reward"]) for run in runs])
-        band(axes, reached_X / token_unit(tokens.max())[0], value_SX, style[label], index, len(order))
-    unit = token_unit(tokens.max())[1]
-    axes.set(xlabel=f"generated tokens{unit}", ylabel="mean training reward")
-    legend(figure, order, names, style, lines=True)
-    return figure
-
-
-def token_unit(largest: float) -> tuple[float, str]:
-    """The divisor of a token axis and what its label says of it."""
-    for size, unit in ((1e9, " (billions)"), (1e6, " (millions)"), (1e3, " (thousands)")):
-        if largest >= size:
-            return size, unit
-    return 1.0, ""
-
-
 def final_scores(
     scored: pd.DataFrame,
     seeds: pd.DataFrame,
-    names: dict[str, str],
-    style: dict[str, Style],
+    cast: Cast,
     k: str,
     baseline: str | None,
 ) -> Figure:
@@ -177,10 +121,12 @@ def final_scores(
     base = scored[scored["algorithm"] == "base"]
     panels = [("avg_at_k", "ci", f"avg@{k}")]
     if baseline is not None and rows["diff"].notna().any():
-        panels.append(("diff", "diff_ci", f"Δ avg@{k} to {names[baseline]}"))
+        panels.append(("diff", "diff_ci", f"Δ avg@{k} to {cast.names[baseline]}"))
     if rows["hard_avg_at_k"].notna().any():
         panels.append(("hard_avg_at_k", "hard_ci", f"hard avg@{k}"))
-    figure = new_figure(1.2 + 2.7 * len(panels), 1.1 + 0.42 * len(rows))
+    y_of, ticks = places(rows, cast)
+    grouped = len(ticks) > len(rows)
+    figure = new_figure(1.2 + 2.7 * len(panels), 1.1 + (0.21 if grouped else 0.42) * len(ticks))
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (column, ci, xlabel) in zip(all_axes, panels, strict=True):
         if column == "diff":
@@ -188,8 +134,8 @@ def final_scores(
         elif len(base):
             axes.axvspan(base[f"{ci}_low"].iloc[0], base[f"{ci}_high"].iloc[0], color=GREY, alpha=BAND, linewidth=0)
             axes.axvline(base[column].iloc[0], color=GREY, linestyle="--", linewidth=1.2)
-        for y, (_, row) in enumerate(rows.iterrows()):
-            own = style[row["algorithm"]]
+        for y, (_, row) in zip(y_of, rows.iterrows(), strict=True):
+            own = cast.style[row["algorithm"]]
             if column in seeds:
                 value_S = seeds.loc[seeds["algorithm"] == row["algorithm"], column]
                 light_points(axes, value_S, np.full(len(value_S), y + 0.26), own)
@@ -199,25 +145,77 @@ def final_scores(
                 xerr=arms(row, column, ci),
                 fmt=own.marker,
                 color=own.color,
-                markersize=5.5,
-                capsize=3.5,
+                markersize=4.5 if grouped else 5.5,
+                capsize=2.0 if grouped else 3.5,
             )
             if column == "diff" and row["algorithm"] == baseline:
                 axes.annotate("baseline", (0, y), xytext=(5, 0), textcoords="offset points", va="center", color=GREY)
         axes.set_xlabel(xlabel)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", left=axes is all_axes[0])
-    all_axes[0].set_yticks(range(len(rows)), [names[label] for label in rows["algorithm"]])
-    all_axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    all_axes[0].set_yticks(range(len(ticks)), [text for text, _ in ticks])
+    for tick, (_, font) in zip(all_axes[0].yaxis.get_major_ticks(), ticks, strict=True):
+        tick.label1.set(**font)
+        tick.tick1line.set_visible("fontweight" not in font)
+    all_axes[0].set_ylim(len(ticks) - 0.4, -0.6)
     if len(base):
         handle = Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="base")
         figure.legend(handles=[handle], loc="outside upper right")
     return figure
 
 
-def score_against_kl(
-    scored: pd.DataFrame, seeds: pd.DataFrame, names: dict[str, str], style: dict[str, Style], k: str
-) -> Figure:
+def places(rows: pd.DataFrame, cast: Cast) -> tuple[list[int], list[tuple[str, dict[str, str]]]]:
+    """Where each row stands, and the text and font of every place: rows, and above each family its name."""
+    y_of: list[int] = []
+    ticks: list[tuple[str, dict[str, str]]] = []
+    family = ""
+    for _, row in rows.iterrows():
+        if "family" in rows and row["family"] != family:
+            family = str(row["family"])
+            ticks.append((family, {"fontweight": "bold"}))
+        y_of.append(len(ticks))
+        ticks.append((cast.names[row["algorithm"]], {"color": GREY} if cast.style[row["algorithm"]].muted else {}))
+    return y_of, ticks
+
+
+BOX_CAPTION = (
+    "The right panel is the box of the left one, around the intervals of the algorithms without a collapsed seed."
+)
+
+
+def kl_by_family(scored: pd.DataFrame, cast: Cast, k: str) -> Figure:
+    """A panel a family, the others grey behind it."""
+    rows = {row["algorithm"]: row for _, row in scored[scored["kl"].notna()].iterrows()}
+    figure, all_axes = cast.draw_panels("KL from the base (nats per response)", f"avg@{k}", lines=False)
+    for axes, panel in zip(all_axes, cast.panels, strict=True):
+        for label in (*panel.behind, *panel.strong):
+            if label in rows:
+                own = Style(MUTED, "o", "-", muted=True) if label in panel.behind else cast.style[label]
+                score_and_kl(axes, rows[label], own, size=3.5 if own.muted else 6)
+        if (base := rows.get("base")) is not None:
+            axes.errorbar(0, base["avg_at_k"], yerr=arms(base, "avg_at_k", "ci"), fmt="x", color=GREY, capsize=2)
+    return figure
+
+
+def score_and_kl(axes: Axes, row: pd.Series[Any], own: Style, size: float) -> None:
+    """An algorithm's mean score and KL, with both intervals."""
+    axes.errorbar(
+        row["kl"],
+        row["avg_at_k"],
+        xerr=arms(row, "kl", "kl_ci"),
+        yerr=arms(row, "avg_at_k", "ci"),
+        fmt=own.marker,
+        color=own.color,
+        markersize=size,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        elinewidth=1.2,
+        capsize=2,
+        zorder=1.5 if own.muted else 3,
+    )
+
+
+def score_against_kl(scored: pd.DataFrame, seeds: pd.DataFrame, cast: Cast, k: str) -> Figure:
     """Everything on the left; on the right the box around the intervals of the algorithms without a collapsed seed."""
     rows = scored[(scored["algorithm"] != "base") & scored["kl"].notna()]
     base = scored[scored["algorithm"] == "base"]
@@ -228,23 +226,9 @@ def score_against_kl(
         shown = rows if axes is everything or steady.empty else steady
         for label in shown["algorithm"]:
             single = seeds[seeds["algorithm"] == label]
-            light_points(axes, single["kl"], single["avg_at_k"], style[label])
+            light_points(axes, single["kl"], single["avg_at_k"], cast.style[label])
         for _, row in shown.iterrows():
-            own = style[row["algorithm"]]
-            axes.errorbar(
-                row["kl"],
-                row["avg_at_k"],
-                xerr=arms(row, "kl", "kl_ci"),
-                yerr=arms(row, "avg_at_k", "ci"),
-                fmt=own.marker,
-                color=own.color,
-                markersize=7,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                elinewidth=1.2,
-                capsize=2,
-                zorder=3,
-            )
+            score_and_kl(axes, row, cast.style[row["algorithm"]], size=7)
         axes.set_xlabel("KL from the base (nats per response)")
     for _, row in base.iterrows():
         everything.errorbar(
@@ -268,7 +252,7 @@ def score_against_kl(
     zoom.set_title(
         "the box" if len(steady) == len(rows) or steady.empty else "the box: algorithms without a collapsed seed"
     )
-    legend(figure, list(rows["algorithm"]), names, style, lines=False)
+    cast.outer_legend(figure, lines=False)
     return figure
 
 
@@ -281,6 +265,7 @@ def score_against_quantity(
     quantity: str,
     axis: str,
     k: str,
+    highlight: Sequence[str] = (),
 ) -> Drawing:
     """The score over the ablated quantity, a line an algorithm.
 
@@ -288,11 +273,13 @@ def score_against_quantity(
         table: a row per point and algorithm: point, label, avg_at_k with its interval; the base has no point.
         seeds: a row per finished cell: point, label, avg_at_k.
         names: the algorithms by label, in the order of the legend.
+        highlight: labels that stand out from the others.
         points: labels of the points, in order; on a "log" or "linear" `axis` they are read as numbers.
     """
     numeric = axis != "categories"
     at = {point: float(point) if numeric else float(index) for index, point in enumerate(points)}
-    style = styles(names)
+    cast = cast_of(names, list(names), {}, None, highlight)
+    style = cast.style
     with look():
         figure = new_figure(6.4, 3.6)
         axes = figure.subplots()
@@ -329,73 +316,9 @@ def score_against_quantity(
         axes.set_xticks(list(at.values()), points)
         axes.minorticks_off()
         axes.set(xlabel=quantity, ylabel=f"avg@{k}")
-        legend(figure, list(names), names, style, lines=numeric)
+        cast.outer_legend(figure, lines=numeric)
     caption = (
         f"avg@{k} of the last checkpoint against {quantity}: mean and 95% interval over seeds and problems; single "
         "seeds are light, the base is the dotted line."
     )
     return Drawing("ablation", caption, figure)
-
-
-REWARD_MARKS = (
-    # sign of the reward's distance from its group's mean, marker, face, what the legend says
-    (1, "^", "#0072b2", "reward above its group's mean"),
-    (0, "o", "none", "equal to it"),
-    (-1, "v", "#d55e00", "below it"),
-)
-
-
-def gradient_coefficients(coefficients: pd.DataFrame, names: dict[str, str]) -> Figure:
-    """Small multiples, a panel per algorithm: a point is a response.
-
-    x is its log-ratio ℓ against the anchor less the group's mean (or, where policy and anchor are still the same and
-    all ℓ are zero, its reward less the group's mean); y is the mean of C over its tokens, as a share of the largest |y|
-    of that panel, which the title states.
-    """
-    response = coefficients.groupby(["algorithm", "prompt", "sample"], as_index=False).agg(
-        reward=("reward", "first"), log_ratio=("log_ratio", "first"), coefficient=("coefficient", "mean")
-    )
-    group = response.groupby(["algorithm", "prompt"])
-    for column in ("reward", "log_ratio"):
-        response[column] -= group[column].transform("mean")
-    response["side"] = np.sign(response["reward"].where(response["reward"].abs() > 1e-9, 0.0))
-    moved = bool((response["log_ratio"].abs() > 1e-6).any())
-    x = "log_ratio" if moved else "reward"
-
-    labels = list(styles(response["algorithm"]))
-    columns = min(3, len(labels))
-    rows = -(-len(labels) // columns)
-    figure = new_figure(2.6 * columns + 0.6, 2.2 * rows + 0.8)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for axes, label in zip(grid.flat, labels, strict=False):
-        points = response[response["algorithm"] == label]
-        scale = float(points["coefficient"].abs().max())
-        axes.axhline(0, color="0.3", linewidth=0.9)
-        for side, marker, face, _ in REWARD_MARKS:
-            chosen = points[points["side"] == side]
-            axes.scatter(
-                chosen[x],
-                chosen["coefficient"] / (scale or 1.0),
-                s=16,
-                marker=marker,
-                facecolor=face,
-                edgecolor="0.35" if face == "none" else "white",
-                linewidth=0.8 if face == "none" else 0.3,
-                alpha=0.8,
-            )
-        axes.set_title(f"{names.get(label, label)}   (1 ≙ {scale:.2g})", fontsize="medium")
-        axes.set_ylim(-1.12, 1.12)
-    for axes in list(grid.flat)[len(labels) :]:
-        axes.set_axis_off()
-    figure.supxlabel(
-        "log-ratio ℓ to the anchor, less its group's mean (nats)" if moved else "reward, less its group's mean",
-        fontsize="medium",
-    )
-    figure.supylabel("gradient coefficient (share of the largest)", fontsize="medium")
-    handles = [
-        Line2D([], [], linestyle="none", marker=marker, markerfacecolor=face, markeredgecolor="0.35", label=text)
-        for side, marker, face, text in REWARD_MARKS
-        if (response["side"] == side).any()
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    return figure

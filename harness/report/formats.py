@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import rich.box
 import rich.markup
 import rich.table
 
 from harness.record.markdown import escape_markdown, markdown_table
-from harness.report.columns import TextTable
+from harness.report.columns import NAME, TextTable
 
 
 def terminal_table(
     title: str,
     shown: TextTable,
-    significant: Mapping[str, list[bool]],
     caption: Sequence[str],
     *,
     unbroken: tuple[str, ...],
 ) -> rich.table.Table:
-    """A table for a terminal; columns whose names begin with one of `unbroken` are never wrapped."""
+    """A table for a terminal; columns whose names begin with one of `unbroken` are never wrapped. Where rows are
+    highlighted, the others are dim."""
     table = rich.table.Table(
         title=title,
         caption=rich.markup.escape("; ".join(caption)) or None,
@@ -28,32 +28,45 @@ def terminal_table(
         collapse_padding=True,
         pad_edge=False,
     )
-    for name in shown:
+    for name in shown.columns:
         table.add_column(name, justify="right" if table.columns else "left", no_wrap=name.startswith(unbroken))
-    for row in marked_rows(shown, significant, rich.markup.escape, "[bold]{}[/bold]"):
-        table.add_row(*row)
+    rows = marked_rows(shown, rich.markup.escape, "[bold]{}[/bold]")
+    for family, block in shown.blocks():
+        if family:
+            table.add_row(f"[italic]{rich.markup.escape(family)}[/italic]")
+        for index in block:
+            table.add_row(*rows[index], style="dim" if shown.highlighted and not shown.highlighted[index] else None)
     return table
 
 
-def marked_rows(
-    shown: TextTable, significant: Mapping[str, Sequence[bool]], escape: Callable[[str], str], bold: str
-) -> Iterator[list[str]]:
-    """The rows of a table, escaped, in bold where a column says that the value is significant."""
-    for index, row in enumerate(zip(*shown.values(), strict=True)):
-        yield [
-            bold.format(escape(text)) if name in significant and significant[name][index] else escape(text)
-            for name, text in zip(shown, row, strict=True)
+def marked_rows(table: TextTable, escape: Callable[[str], str], bold: str) -> list[list[str]]:
+    """The rows of a table, escaped, in bold what is significant, and the names of highlighted rows."""
+    marks = dict(table.significant)
+    if table.highlighted:
+        marks[NAME] = list(table.highlighted)
+    return [
+        [
+            bold.format(escape(text)) if name in marks and marks[name][index] else escape(text)
+            for name, text in zip(table.columns, row, strict=True)
         ]
-
-
-def to_markdown(shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]) -> str:
-    """The tables, and the notes as a list below them."""
-    parts = [
-        markdown_table(list(table), marked_rows(table, significant, escape_markdown, "**{}**"))
-        for table in shown.values()
+        for index, row in enumerate(zip(*table.columns.values(), strict=True))
     ]
+
+
+def to_markdown(shown: dict[str, TextTable], notes: list[str]) -> str:
+    """The tables, and the notes as a list below them."""
+    parts = [markdown_table(list(table.columns), markdown_rows(table)) for table in shown.values()]
     parts.append("\n".join(f"- {escape_markdown(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_rows(table: TextTable) -> Iterator[list[str]]:
+    """The rows of a table, each family's under a row that names it."""
+    rows = marked_rows(table, escape_markdown, "**{}**")
+    for family, block in table.blocks():
+        if family:
+            yield [f"*{escape_markdown(family)}*", *[""] * (len(table.columns) - 1)]
+        yield from (rows[index] for index in block)
 
 
 LATEX = {
@@ -78,19 +91,44 @@ def escape_latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
-def to_latex(
-    suite: str, shown: dict[str, TextTable], significant: Mapping[str, Sequence[bool]], notes: list[str]
-) -> str:
-    """A table environment (package booktabs), the notes below it as a footnote."""
-    lines = [r"\begin{table}", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"]
+def to_latex(suite: str, shown: dict[str, TextTable], notes: list[str]) -> str:
+    """A table environment (package booktabs), the notes below it as a footnote. Rows that stand under the names of
+    families are too many for one page: then each table is a longtable (package longtable)."""
+    footnotes = [r"\parbox{\linewidth}{\footnotesize", *(escape_latex(note) + r"\par" for note in notes), "}"]
+    lines: list[str] = []
+    if any(table.families for table in shown.values()):
+        for what, table in shown.items():
+            head, body = latex_rows(table)
+            lines += [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{alignment(table)}}}"]
+            lines += [rf"\caption{{{escape_latex(suite)}: {what}.}}\label{{tab:{suite}-{what.replace(' ', '-')}}} \\"]
+            lines += [r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot", *body]
+            lines += [r"\end{longtable}}"]
+        return "\n".join([*lines, r"\noindent" + footnotes[0], *footnotes[1:]]) + "\n"
+    lines += [r"\begin{table}", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}"]
     lines += [rf"\caption{{{escape_latex(suite)}: {' and '.join(shown)}.}}", rf"\label{{tab:{suite}}}"]
     for table in shown.values():
-        lines += [rf"\begin{{tabular}}{{l{'r' * (len(table) - 1)}}}", r"\toprule"]
-        head, *body = [list(map(escape_latex, table)), *marked_rows(table, significant, escape_latex, r"\textbf{{{}}}")]
-        rows = [" & ".join(row) + r" \\" for row in body]
-        lines += [" & ".join(head) + r" \\", r"\midrule", *rows]
-        if next(iter(table.values()))[0] == "base":
-            lines.insert(len(lines) - len(rows) + 1, r"\midrule")
+        head, body = latex_rows(table)
+        lines += [rf"\begin{{tabular}}{{{alignment(table)}}}", r"\toprule", head, r"\midrule", *body]
         lines += [r"\bottomrule", r"\end{tabular}", r"\par\medskip"]
-    lines += [r"\parbox{\linewidth}{\footnotesize", *(escape_latex(note) + r"\par" for note in notes), "}"]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join([*lines, *footnotes, r"\end{table}"]) + "\n"
+
+
+def alignment(table: TextTable) -> str:
+    """The first column left, the others right."""
+    return f"l{'r' * (len(table.columns) - 1)}"
+
+
+def latex_rows(table: TextTable) -> tuple[str, list[str]]:
+    """The head of a tabular and its rows, each family's under its name, a rule below the base."""
+    rows = [" & ".join(row) + r" \\" for row in marked_rows(table, escape_latex, r"\textbf{{{}}}")]
+    body = []
+    for family, block in table.blocks():
+        if family:
+            body += [
+                r"\addlinespace",
+                rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textit{{{escape_latex(family)}}}}} \\*",
+            ]
+        body += [rows[index] for index in block]
+    if next(iter(table.columns.values()))[0] == "base":
+        body.insert(1, r"\midrule")
+    return " & ".join(map(escape_latex, table.columns)) + r" \\", body

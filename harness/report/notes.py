@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
 from harness.record.ledger import EXTRA_PASSES
 from harness.report.columns import SIGNIFICANT, TOO_FEW, k_text
-from harness.report.comparison import (
-    RecordedCell,
-    Scores,
-    agreed,
-    trials_of,
-)
+from harness.report.comparison import Scores, trials_of
+from harness.report.recorded_cells import RecordedCell, agreed
 from harness.statistics.intervals import MIN_SEEDS_TO_TEST
 
 PUBLISHED_NOTE = (
@@ -79,6 +75,11 @@ def difference_note(tested: int, corrected: str) -> str:
     """How differences were tested, where any was; `corrected` says over what, and over how many tests."""
     p = f"p: two-sided sign-flip test {corrected}; bold where p is below {SIGNIFICANT}. " if tested else ""
     return f"{p}With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
+
+
+def highlight_note(names: Iterable[str]) -> str:
+    """Whose rows and lines stand out."""
+    return f"Highlighted, by choice and not by result: {', '.join(names)}."
 
 
 def unfinished_notes(unfinished: Sequence[str]) -> list[str]:

@@ -12,10 +12,10 @@ import pandas as pd
 from harness.record.files import write
 from harness.record.markdown import escape_markdown
 from harness.report.columns import TextTable
-from harness.report.comparison import RecordedCell
 from harness.report.drawing import Drawing, encode
 from harness.report.formats import to_latex, to_markdown
 from harness.report.notes import settings_text
+from harness.report.recorded_cells import RecordedCell
 
 
 def publish(
@@ -25,7 +25,6 @@ def publish(
     *,
     csv: Mapping[str, pd.DataFrame],
     shown: dict[str, TextTable],
-    significant: Mapping[str, Sequence[bool]],
     notes: list[str],
     drawings: Sequence[Drawing],
 ) -> None:
@@ -34,13 +33,12 @@ def publish(
     Args:
         csv: tables in full precision, by the names of their files.
         shown: tables as text, by what their rows are.
-        significant: which cells of which column are bold.
     """
-    markdown = to_markdown(shown, significant, notes)
+    markdown = to_markdown(shown, notes)
     for name, table in csv.items():
         write(out / f"{name}.csv", table.to_csv(index=False))
     write(out / "table.md", markdown)
-    write(out / "table.tex", to_latex(suite, shown, significant, notes))
+    write(out / "table.tex", to_latex(suite, shown, notes))
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))

@@ -18,30 +18,21 @@ from harness.report import figures
 from harness.report.columns import (
     TOO_FEW,
     cost_columns,
-    is_significant,
     k_text,
     plain,
     published_columns,
     sample_columns,
     score_columns,
+    text_table,
 )
-from harness.report.comparison import (
-    RecordedCell,
-    ReportError,
-    Scores,
-    agreed,
-    algorithm_rows,
-    benchmark_rows,
-    load_cells,
-    load_coefficients,
-    newest,
-    seed_rows,
-)
+from harness.report.comparison import Scores, algorithm_rows, benchmark_rows, seed_rows
+from harness.report.families import MANY, families_of
 from harness.report.formats import terminal_table
 from harness.report.notes import (
     COST_NOTE,
     PUBLISHED_NOTE,
     difference_note,
+    highlight_note,
     row_notes,
     score_notes,
     seed_notes,
@@ -49,6 +40,15 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import publish
+from harness.report.recorded_cells import (
+    RecordedCell,
+    ReportError,
+    agreed,
+    load_cells,
+    load_coefficients,
+    newest,
+    require_labels,
+)
 from harness.suite.config import Published
 
 
@@ -70,6 +70,8 @@ class Report:
     baseline: str | None = field(repr=False)
     k_of: Mapping[str, str] = field(repr=False)
     """k of avg@k on each benchmark of the main score."""
+    highlight: Sequence[str] = field(repr=False)
+    """Labels whose rows and lines stand out."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -78,6 +80,10 @@ class Report:
         if self.baseline is not None and self.table["p_value"].isna().all():
             left_out.add("p (Holm)")
             caption.append(f"Δ: {TOO_FEW}")
+        if "family" in self.table:  # whose names need the room
+            left_out.add("seeds")
+            seeds = self.table.loc[self.table["algorithm"] != "base", "n_seeds"]
+            caption.append(f"seeds: {seeds.min()}" + (f" to {seeds.max()}" if seeds.min() < seeds.max() else ""))
         collapsed = self.table[self.table["collapsed"].fillna(0) > 0]
         if len(collapsed):
             each = zip(collapsed["name"], collapsed["collapsed"], strict=True)
@@ -87,17 +93,20 @@ class Report:
         for column, name in (("truncated", "truncated"), ("no_answer", "no answer"), ("grader_failures", "ungraded")):
             if len(self.by_benchmark) and (share := self.by_benchmark[column]).max() > 0:
                 caption.append(f"{name}: {share.min():.1%} to {share.max():.1%} of the samples")
-        shown = score_columns(self.table, self.k, self.baseline, self.k_of)
-        shown = {name: texts for name, texts in shown.items() if name not in left_out}
+        shown = score_columns(self.table, self.k, self.baseline, self.k_of, self.highlight).without(left_out)
         for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
-            if name in shown:
-                shown[name] = [plain(number, spec) for number in self.table[value]]
-        significant = is_significant(self.table, self.baseline)
-        return terminal_table(self.suite, shown, significant, caption, unbroken=("a", "Δ"))
+            if name in shown.columns:
+                shown.columns[name] = [plain(number, spec) for number in self.table[value]]
+        return terminal_table(self.suite, shown, caption, unbroken=("a", "Δ"))
 
 
 def write_report(
-    runs: Path, out: Path, *, baseline: str | None = None, published: Sequence[Published] | None = None
+    runs: Path,
+    out: Path,
+    *,
+    baseline: str | None = None,
+    published: Sequence[Published] | None = None,
+    highlight: Sequence[str] = (),
 ) -> Report:
     """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
     the cells in `runs`.
@@ -107,9 +116,11 @@ def write_report(
         out: the folder of the suite's published results: results/<suite>.
         baseline: the label that differences are taken from; by default the suite's own.
         published: reference rows; by default those that the newest cell recorded.
+        highlight: labels whose rows and lines stand out from the others.
 
     Raises:
-        ReportError: no cell, cells of different suites, a baseline not among them, or samples that do not match.
+        ReportError: no cell, cells of different suites, a baseline or a highlighted label not among them, or samples
+            that do not match.
     """
     cells, unfinished = load_cells(runs)
     evaluation = agreed(cells, "evaluation")
@@ -119,14 +130,24 @@ def write_report(
         baseline = own if own in labels else None
     elif baseline not in labels:
         raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
+    require_labels(highlight, labels, runs)
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, curves = seed_rows(scores)
-    table = algorithm_rows(cells, scores, seeds, baseline)
+    families = families_of(cells) if len(labels) > MANY else None
+    table = algorithm_rows(cells, scores, seeds, baseline, families)
     by_benchmark = benchmark_rows(scores, table)
     coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
-    drawings = figures.draw(table=table, seeds=seeds, curves=curves, coefficients=coefficients, k=k, baseline=baseline)
+    drawings = figures.draw(
+        table=table,
+        seeds=seeds,
+        curves=curves,
+        coefficients=coefficients,
+        k=k,
+        baseline=baseline,
+        highlight=highlight,
+    )
 
     suite = str(cells[0].manifest["suite"])
     report = Report(
@@ -139,16 +160,17 @@ def write_report(
         k=k,
         baseline=baseline,
         k_of={name: k_text(evaluation, name) for name in scores.benchmarks},
+        highlight=highlight,
     )
     if published is None:
         recorded = newest(cells).config("report", "published") or []
         published = [Published.model_validate(row) for row in recorded]
     notes = suite_notes(cells, scores, report)
     shown = {
-        "scores": score_columns(table, k, baseline, report.k_of),
+        "scores": score_columns(table, k, baseline, report.k_of, highlight),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
-        **({"samples": sample_columns(by_benchmark)} if len(by_benchmark) else {}),
-        "cost and settings": cost_columns(table),
+        **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
+        "cost and settings": text_table(table, cost_columns(table), highlight),
     }
     if published:
         notes.insert(0, PUBLISHED_NOTE)
@@ -159,7 +181,6 @@ def write_report(
         cells,
         csv={"table": table, "benchmarks": by_benchmark, "seeds": seeds},
         shown=shown,
-        significant=is_significant(table, baseline),
         notes=notes,
         drawings=drawings,
     )
@@ -179,6 +200,10 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
     table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
     notes = score_notes(cells, scores)
+    if "family" in table:
+        notes.append("Algorithms stand by family, and within it from the highest score to the lowest.")
+    if report.highlight:
+        notes.append(highlight_note(names[label] for label in report.highlight))
     trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]
     single = [names[label] for label in trained.loc[trained["n_seeds"] == 1, "algorithm"]]
     if single:

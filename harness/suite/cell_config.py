@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template")),
     "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples")),
 }
-"""Settings that few algorithms read, by section: at its default none is in a hash, so that cells that were recorded
-before there was such a setting stay what they are."""
+"""Settings that few algorithms read, by section: at its default none is in a hash or a manifest, so that cells that
+were recorded before there was such a setting stay what they are."""
 
 COEFFICIENTS = "coefficients"
 """The label of the job that compares the algorithms' gradient coefficients."""
@@ -45,15 +46,15 @@ class CellConfig(Section):
 
         What is trained and how it is evaluated are apart, so that a change of [evaluation] trains nothing again.
         """
-        values = self.hashed({"resources"})
+        values = self.stated({"resources"})
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
         evaluation = values.pop("evaluation")
         return Hashes(hash_of(values), "" if self.label == COEFFICIENTS else hash_of(evaluation))
 
-    def hashed(self, exclude: set[str]) -> dict[str, Any]:
-        """What a hash covers, as JSON: every field but some, without what is UNSAID."""
-        values = self.model_dump(mode="json", exclude=exclude)
+    def stated(self, exclude: Set[str] = frozenset()) -> dict[str, Any]:
+        """Every field but some as JSON, without what is UNSAID."""
+        values = self.model_dump(mode="json", exclude=set(exclude))
         for section, (kind, keys) in UNSAID.items():
             for key in keys:
                 if values[section][key] == kind.model_fields[key].default:

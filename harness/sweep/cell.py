@@ -114,7 +114,7 @@ def _cores(cell: Cell) -> int:
 
 
 def _resolved(cell: Cell) -> dict[str, Any]:
-    resolved = cell.config.model_dump(mode="json")
+    resolved = cell.config.stated()
     entry = {
         "name": resolved.pop("algorithm"),
         "optimizer": resolved.pop("optimizer"),
@@ -169,6 +169,7 @@ def _work(
 
             record = {
                 "display": getattr(algorithm, "name", config.label),
+                "family": algorithm.family,
                 "tokens": spent.tokens(),
                 "pass_rate": kept,
                 "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
@@ -207,6 +208,7 @@ def _work(
     seconds = {"cpu": time.process_time() - cpu, **record["seconds"]}
     return {
         "display": record["display"],
+        "family": record.get("family"),
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
         **lm.about,

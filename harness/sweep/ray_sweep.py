@@ -21,7 +21,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from harness.model.embedded import embedded_base
+from harness.model.embedded import EMBEDDED, embedded_base
 from harness.record.cell_folder import CellFolder, pack
 from harness.record.environment import environment
 from harness.record.files import write
@@ -106,8 +106,8 @@ class _Driver:
     def __init__(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> None:
         self.waiting, self.runs, self.command = list(cells), runs, command
         self.resources = most(cells)
-        models = {cell.config.model.path for cell in cells}
-        embedded = embedded_base() if "embedded" in models else None
+        models = {name for cell in cells for name in (cell.config.model.path, cell.config.model.teacher) if name}
+        embedded = [embedded_base(EMBEDDED[name]) for name in sorted(models & EMBEDDED.keys())]
         self.text = uuid.uuid4().hex
         self.job = Job(
             runs=runs,
@@ -115,8 +115,8 @@ class _Driver:
             mark=runs / f".mark-{self.text}",
             folder=Path.cwd(),
             variables={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-            models=[Path(name).resolve() for name in sorted(models - {"embedded"}) if Path(name).exists()],
-            base=pack(embedded.parent, [embedded.name]) if embedded is not None else None,
+            models=[Path(name).resolve() for name in sorted(models - EMBEDDED.keys()) if Path(name).exists()],
+            base=pack(embedded[0].parent, [folder.name for folder in embedded]) if embedded else None,
         )
         self.shares = any(cell.is_trained and cell.config.train.pass_rate is not None for cell in cells)
         """Whether cells share what lies in the folder of the runs."""

@@ -55,7 +55,8 @@ class Job:
     models: Sequence[Path]
     """Those that are folders or files of the driver's."""
     base: Files | None
-    """The driver's embedded base: one that was trained on another processor need not be the same to the last bit."""
+    """The driver's embedded base and teacher: what was trained on another processor need not be the same to the last
+    bit."""
 
 
 class Worker:

@@ -12,9 +12,10 @@ from rich.progress import Progress
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from harness.model.embedded import embedded_base
+from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.language import check_model, resolve_path
 from harness.model.ranks import join_ranks
+from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
 from harness.report.ablation import AblationReport, write_ablation
@@ -129,12 +130,16 @@ def prepare_model(suite: Suite, console: Console) -> None:
     points = points_of(suite).values() or [suite]
     for point in points:
         check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
-    if suite.model.path == "embedded":
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("training the embedded base", total=None)
-            embedded_base(progress=lambda done, total, _: progress.update(task, completed=done, total=total))
-    with console.status(f"loading {suite.model.path}"):  # a GGUF file is converted first
-        resolve_path(suite.model)
+    for path in filter(None, (suite.model.path, suite.model.teacher)):
+        if path in EMBEDDED:
+            with Progress(console=console, transient=True) as progress:
+                task = progress.add_task(f"training the {path.replace('-', ' ')} model", total=None)
+                embedded_base(
+                    EMBEDDED[path],
+                    progress=lambda done, total, _: progress.update(task, completed=done, total=total),  # noqa: B023
+                )
+        with console.status(f"loading {path}"):  # a GGUF file is converted first
+            resolve_path(suite.model.model_copy(update={"path": path}))
     lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}
     # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.
@@ -145,3 +150,8 @@ def prepare_model(suite: Suite, console: Console) -> None:
             problems = load_benchmark(name).problems()[: evaluation.limit]
             uses[f"evaluation on {name}"] = (problems, evaluation.max_new_tokens or train.max_new_tokens)
     check_model(suite.model, uses, max_model_len=min(lengths, default=None))
+    if suite.model.teacher is not None:
+        try:
+            check_model(teacher_settings(suite.model), {use: x for use, x in uses.items() if use.startswith("train")})
+        except ConfigError as error:
+            raise ConfigError(f"model.teacher: {error}") from None

@@ -8,6 +8,7 @@ tabular policy has one logit per response, so every response is one token (T = 1
     findings.py      rows of the table, and how much of everything is run
     optimum.py, sampling_policies.py, estimator.py, decomposition.py, policy_gradient_tie.py, rounds.py, fixed_batch.py
                      claims 1 to 7
+    every_algorithm.py   where the update of each registered algorithm ends
     theory_figures.py, claims.py   what is drawn, and the run of it all
 
 Shape suffixes beside those of `algorithms.base`:

@@ -26,6 +26,7 @@ from harness.theory import (
     rounds,
     sampling_policies,
 )
+from harness.theory.every_algorithm import NOTE, as_text, every_algorithm
 from harness.theory.findings import FULL, Record, Size
 from harness.theory.theory_figures import draw
 
@@ -66,17 +67,22 @@ def run(out: Path, *, workers: int = 2, seed: int = 0, size: Size = FULL) -> pd.
     began = time.perf_counter()
     queue = [*LONGEST_FIRST, *(part for part in PARTS if part not in LONGEST_FIRST)]
     records: dict[Part, Record] = {}
+    ends: pd.DataFrame
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
         waiting = {pool.submit(part, size, seed): part for part in queue}
+        every = pool.submit(every_algorithm, size, seed)
         for done in as_completed(waiting):
             part, record = waiting[done], done.result()
             records[part] = record
             spent = sum(row.seconds for row in record.rows)
             name = f"{part.__module__.rpartition('.')[2]}.{part.__name__}"
             print(f"[{len(records)}/{len(PARTS)}] {name}: {len(record.rows)} rows, {spent:.1f} s", flush=True)
+        ends = every.result()
+        print(f"every_algorithm: {len(ends)} rows", flush=True)
     table = to_table([records[part] for part in PARTS])
     frames = {name: frame for part in PARTS for name, frame in records[part].frames.items()}
-    write_results(out, table, frames, command=f"{COMMAND} --seed {seed} --workers {workers}", began=began)
+    command = f"{COMMAND} --seed {seed} --workers {workers}"
+    write_results(out, table, frames, ends, command=command, began=began)
     return table
 
 
@@ -94,9 +100,9 @@ def to_table(records: list[Record]) -> pd.DataFrame:
 
 
 def write_results(
-    out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], *, command: str, began: float
+    out: Path, table: pd.DataFrame, frames: dict[str, pd.DataFrame], ends: pd.DataFrame, *, command: str, began: float
 ) -> None:
-    """The table in three formats, the figures, and the numbers behind the figures."""
+    """The table in three formats, the figures and the numbers behind them, and where every algorithm ends."""
     out.mkdir(parents=True, exist_ok=True)
     draw(frames, out / "figures")
     for name, frame in frames.items():
@@ -109,15 +115,18 @@ def write_results(
         + "."
     )
     write(out / "table.csv", table.to_csv(index=False))
-    write(out / "table.md", to_markdown(table, frames, made))
+    write(out / "table.md", to_markdown(table, frames, made, ends))
+    write(out / "optimum_by_algorithm.csv", ends.to_csv(index=False))
+    write(out / "optimum_by_algorithm.md", f"# Where every algorithm ends\n\n{made}\n\n{_ends(ends)}\n")
     write(out / "table.tex", to_latex(table, made))
 
 
 SHOWN = ["equation", "setting", "quantity", "measured", "expected", "tolerance", "holds", "samples"]
 
 
-def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str) -> str:
-    """First what does not hold, then every claim, then the gradient coefficients side by side."""
+def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str, ends: pd.DataFrame) -> str:
+    """First what does not hold, then every claim, then where every algorithm ends, and the gradient coefficients side
+    by side."""
     holds = table.holds.value_counts()
     lines = [
         "# The theory, measured",
@@ -135,6 +144,8 @@ def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str)
     ]
     for claim, part in table.groupby("claim", sort=False):
         lines += ["", f"## {claim}", "", _markdown(part[SHOWN])]
+    if len(ends):
+        lines += ["", "## Where every algorithm ends", "", _ends(ends)]
     if "coefficients" in frames:
         frame = frames["coefficients"]
         for where, part in frame.groupby("where", sort=False):
@@ -144,6 +155,10 @@ def to_markdown(table: pd.DataFrame, frames: dict[str, pd.DataFrame], made: str)
             wide = wide.reset_index()
             lines += ["", f"## w_i = −∂L/∂log π_θ(y_i) of one batch, {where}", "", _markdown(wide)]
     return "\n".join(lines) + "\n"
+
+
+def _ends(ends: pd.DataFrame) -> str:
+    return f"{_markdown(as_text(ends))}\n\n{NOTE}"
 
 
 def _markdown(table: pd.DataFrame) -> str:

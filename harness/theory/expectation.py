@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from algorithms import Algorithm, Batch, PolicyOutput
+from algorithms.base import EXTRAS
 from harness.theory.problem import Problem
 
 MAX_GROUPS = 4096
@@ -44,7 +45,8 @@ def batch_loss(algorithm: Algorithm, logp_GK: Tensor, **known_GK: Tensor) -> Ten
     """The algorithm's loss, as training calls it (`prepare`, then `loss`), on one batch of one-token responses, scalar.
 
     `known_GK` holds `reward`, `anchor_logp`, `behaviour_logp` and, where they differ from a default, `old_logp` (π_θ at
-    the start of the iteration; the behaviour policy), `value` (the critic's; 0) and `valid` (all), each [G, K].
+    the start of the iteration; the behaviour policy), `value` (the critic's; 0) and `valid` (all), each [G, K]; and
+    extras by name.
     """
     reward_GK, behaviour_logp_GK = known_GK["reward"], known_GK["behaviour_logp"]
     everyone_GK = torch.ones(logp_GK.shape, dtype=torch.bool)
@@ -61,6 +63,7 @@ def batch_loss(algorithm: Algorithm, logp_GK: Tensor, **known_GK: Tensor) -> Ten
         old_value_GKT=value_GK1,
         final_value_GK=torch.zeros_like(reward_GK),
         truncated_GK=~everyone_GK,
+        extras={name: x for name, x in known_GK.items() if name in EXTRAS},
     )
     policy = PolicyOutput(logp_GKT=logp_GK[..., None], value_GKT=value_GK1)
     return algorithm.loss(policy, algorithm.prepare(batch)).loss

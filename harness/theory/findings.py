@@ -27,14 +27,20 @@ class Size:
     """Repetitions of training on samples."""
     steps: int
     """Exact updates where training is followed for long."""
+    settling: int
+    """Steps in which each algorithm is followed to its end."""
     largest_n: int
     """Responses of the largest problem."""
     largest_sum: int
     """Ordered groups of the largest exact expectation."""
 
 
-FULL = Size(problems=4, starts=8, draws=200_000, updates=400, seeds=12, steps=600, largest_n=64, largest_sum=4096)
-SMALL = Size(problems=1, starts=3, draws=4_000, updates=60, seeds=4, steps=150, largest_n=8, largest_sum=300)
+FULL = Size(
+    problems=4, starts=8, draws=200_000, updates=400, seeds=12, steps=600, settling=150, largest_n=64, largest_sum=4096
+)
+SMALL = Size(
+    problems=1, starts=3, draws=4_000, updates=60, seeds=4, steps=150, settling=60, largest_n=8, largest_sum=300
+)
 
 
 @dataclass(frozen=True, kw_only=True)

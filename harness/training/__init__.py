@@ -1,5 +1,5 @@
 """The training loop (train.py, from top to bottom) and its parts: coefficients, the one backward pass, resumption.
 
 `accumulate_gradient` (gradient.py) applies any algorithm's coefficients, batch.py draws, grades and assembles samples,
-learner.py holds the models, and resume.py goes on after a kill.
+supply.py supplies what else an algorithm needs, learner.py holds the models, and resume.py goes on after a kill.
 """

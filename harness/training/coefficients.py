@@ -80,7 +80,8 @@ def compare_coefficients(
             supply = Supply(cell.config, algorithm.needs, base, learner, engine, chosen, prompts, judge, Spent())
             extras = supply.drawn_extras(0, chosen)
             batch, rows, _ = assemble(groups, learner, algorithm, cell.config, Spent(), sampler_is_current=True)
-            batch = supply.with_extras(batch, Rollouts(problems=chosen, groups=groups, first=groups, extras=extras))
+            drawn = Rollouts(problems=chosen, groups=groups, first=groups, extras=extras)
+            batch = supply.with_extras(batch, drawn, groups)
             # The critic, where there is one, is the base's; only the policy has moved.
             moved = Learner(policy, reference, algorithm, cell.config).scorer
             now = to_groups(

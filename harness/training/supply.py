@@ -17,6 +17,7 @@ from benchmarks import Problem
 from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
+from harness.model.teacher import Teacher
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine
@@ -24,6 +25,7 @@ from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError
 from harness.suite.given import GIVEN, given_texts
 from harness.training.batch import Request, Sample, draw
+from harness.training.gradient import by_group
 from harness.training.history import History
 from harness.training.learner import Learner, Sampler
 from harness.training.schedule import further_prompts
@@ -70,7 +72,11 @@ class Supply:
         if needs.data in GIVEN:
             self.given = {p.id: [lm.response_ids(text) for text in given_texts(p, needs)] for p in problems}
             check_given(self.given, config.train.max_new_tokens)
+        self.teacher: Teacher | None = None
+        if "teacher_logp_GK" in needs.extras:
+            self.teacher = Teacher.load(config.model, problems, config.train.temperature, config.resources, ranks)
         self.weights: tuple[Sampler, int] | None = None
+        """Those that the engine samples from, with the number of their refresh."""
 
     def rollouts(self, step: int, chosen: Sequence[Problem], history: History) -> Rollouts:
         """The step's groups for the prompts chosen, and what is drawn beside them; `history` fills part of a group."""
@@ -152,9 +158,15 @@ class Supply:
         seeds = [seed_of(purpose, self.config.seed, step, place) for place in range(len(problems))]
         return [Request(problem, count, seed) for problem, seed in zip(problems, seeds, strict=True)]
 
-    def with_extras(self, batch: Batch, rollouts: Rollouts) -> Batch:
-        """The batch with every extra that the algorithm declares."""
+    def with_extras(self, batch: Batch, rollouts: Rollouts, groups: Sequence[Sequence[Sample]]) -> Batch:
+        """The batch of these groups with every extra that the algorithm declares."""
         extras = dict(rollouts.extras)
+        if self.teacher is not None:
+            answered = [(p, s) for p, group in zip(rollouts.problems, groups, strict=True) for s in group]
+            texts = [self.lm.text(sample.tokens) for _, sample in answered]
+            rows = self.teacher.rows([p for p, _ in answered], texts, [not sample.truncated for _, sample in answered])
+            self.spent.teacher += int(rows.length_N.sum())
+            extras["teacher_logp_GK"] = by_group(self.teacher.logp(rows), batch.valid_GK)
         if "length_limit_G" in self.needs.extras:
             extras["length_limit_G"] = torch.full((len(batch.mask_GKT),), float(self.config.train.max_new_tokens))
         return batch.with_extras(**{name: x.to(batch.mask_GKT.device) for name, x in extras.items()})

@@ -82,7 +82,7 @@ def train(
         fresh = list(zip(drawn.problems, drawn.groups, strict=True))
         groups = [mix_in_history(group, history.get(p.id, []), settings.samples) for p, group in fresh]
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
-        batch = algorithm.prepare(supply.with_extras(batch, drawn))
+        batch = algorithm.prepare(supply.with_extras(batch, drawn, groups))
         if settings.history_share > 0:
             for problem, group in fresh:
                 history[problem.id] = (history.get(problem.id, []) + group)[-settings.samples :]

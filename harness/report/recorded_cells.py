@@ -1,0 +1,136 @@
+"""The recorded cells of a suite, read and never changed. Does not import torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.errors import BenchError
+from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
+from harness.suite.cell_config import COEFFICIENTS
+
+CELL_FOLDER = re.compile(r"base|.+-s\d+")
+
+
+class ReportError(BenchError, ValueError):
+    """The runs cannot be compared. The message names the cells and says what to do."""
+
+
+@dataclass(frozen=True)
+class RecordedCell:
+    """One recorded run: an algorithm under a seed, or the base."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Of the cell's folder."""
+        return self.folder.name
+
+    @property
+    def algorithm(self) -> str:
+        """The label of the suite's entry, or "base"."""
+        return str(self.manifest["algorithm"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the cell came to its end without failing."""
+        return bool(self.manifest["status"] == "finished")
+
+    def config(self, *keys: str) -> Any:
+        """A value of the resolved config, None where some part of the path is absent or null."""
+        value: Any = self.manifest["config"]
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def samples(self) -> pd.DataFrame:
+        """A row per evaluated sample, without the responses."""
+        return CellFolder(self.folder).samples([name for name in SAMPLE_COLUMNS if name != "response"])
+
+    def metrics(self) -> pd.DataFrame:
+        """A row per training step, in order."""
+        return pd.DataFrame(CellFolder(self.folder).metrics()).sort_values("step", ignore_index=True)
+
+    def error(self) -> str:
+        """The last line of a failed cell's traceback."""
+        return CellFolder(self.folder).error()
+
+
+def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
+    """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet."""
+    if not runs.is_dir():
+        raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
+    cells, unfinished = [], []
+    for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        manifest = CellFolder(folder).manifest()
+        if folder.name == COEFFICIENTS:
+            continue
+        if manifest is not None:
+            cells.append(RecordedCell(folder, manifest))
+        elif CELL_FOLDER.fullmatch(folder.name):
+            unfinished.append(folder.name)
+    if not cells:
+        raise ReportError(f"{runs} holds no cell with a manifest.json; run the sweep of this suite first")
+    for cell in cells:
+        if cell.manifest["status"] not in ("finished", "failed"):
+            raise ReportError(
+                f"{cell.folder}/manifest.json has status {cell.manifest['status']!r}; expected 'finished' or 'failed'. "
+                "Delete the folder and run the sweep again"
+            )
+    by_hash: dict[str, list[str]] = {}
+    for cell in cells:
+        by_hash.setdefault(str(cell.manifest["suite_hash"]), []).append(cell.name)
+    if len(by_hash) > 1:
+        found = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
+        raise ReportError(
+            f"{runs} mixes cells of different suites, which cannot be compared ({found}). If some were evaluated with "
+            "other [evaluation] settings, run the sweep again: it evaluates their checkpoints and trains nothing. If "
+            "not, move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
+        )
+    return cells, unfinished
+
+
+NOT_COMPARED = "a sweep in one process compares them after its report, once the baseline has finished at seed 0"
+
+
+def load_coefficients(runs: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
+    """The gradient coefficients of a suite's algorithms (see `harness.training.coefficients`), None where they were not
+    to be had; and why, by the labels of the algorithms that are left out, or by "all"."""
+    job = CellFolder(runs / COEFFICIENTS)
+    manifest = job.manifest()
+    if manifest is None:
+        return None, {"all": NOT_COMPARED}
+    if manifest["status"] != "finished":
+        return None, {"all": job.error()}
+    return job.coefficients(), manifest["left_out"]
+
+
+def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
+    """The one value that all these cells have in their config."""
+    values = {json.dumps(cell.config(*keys), sort_keys=True): cell.name for cell in cells}
+    if len(values) > 1:
+        found = "; ".join(f"{name}: {value}" for value, name in values.items())
+        raise ReportError(
+            f"the cells disagree on {'.'.join(keys)} ({found}). Run those of one side again, or report them apart"
+        )
+    return json.loads(next(iter(values)))
+
+
+def require_labels(labels: Sequence[str], known: Sequence[str], runs: Path) -> None:
+    """Raises ReportError where a label to be highlighted is not among the known ones."""
+    for label in labels:
+        if label not in known:
+            raise ReportError(f"highlight {label!r} has no cell in {runs}; choose from: {', '.join(known)}")
+
+
+def newest(cells: Sequence[RecordedCell]) -> RecordedCell:
+    """The cell that was run last: a suite's report settings may change without a cell being run again."""
+    return max(cells, key=lambda cell: str(cell.manifest.get("date", "")))

@@ -1,18 +1,17 @@
 """Sums in plain English, of graded difficulty: problems that a small pretrained language model nearly solves.
 
-    sums-1  two numbers from 2 to 5                 What is 3 plus 4? ‖ 7
-    sums-2  two numbers whose sum has one digit     Anna has 6 pens and gets 2 more. How many pens … ‖ 8
-    sums-3  two numbers of one digit                What is the sum of 8 and 5? ‖ 13
-    sums-4  three numbers of one digit              What is 8 + 5 + 9? ‖ 22
-    sums-5  two numbers of two digits               How much is 38 and 57 together? ‖ 95
+    sums-1  numbers of one digit, a story of one person     Anna has 8 pens and gets 5 more. How many pens … ‖ 13
+    sums-2  numbers of one digit, a story of two            Ben has 8 pens and Tom has 5 pens. How many … ‖ 13
+    sums-3  three numbers of one digit, in any wording      What is 8 + 5 + 9? ‖ 22
+    sums-4  numbers of two digits, in any wording           How much is 38 and 57 together? ‖ 95
 
 Such a model rambles when it is asked plainly: `model.template = "qa-3shot"` shows it three worked examples.
 
 The answer of a response is the last number in it, and a truncated response is wrong whatever it says.
 
 About 10% of all questions are held out by a hash of their text: half of them for the tables, half for tuning. There are
-few sums of small numbers: at levels 1 to 3 a question that is held out is mostly another wording of a sum that training
-shows, and a score says whether the model answers; from level 4 on mostly another sum, and a score says whether it adds.
+64 sums at levels 1 and 2: a question that is held out there is another story of a sum that training shows, and a score
+says whether the model reads and answers it. At level 4 it is mostly another sum.
 """
 
 from __future__ import annotations
@@ -32,32 +31,8 @@ THINGS = ("apples", "balls", "books", "cards", "coins", "eggs", "pens", "plates"
 
 COUNTS: dict[Split, int] = {"train": 2048, "test": 192, "tune": 192}
 
-
-@dataclass(frozen=True)
-class Level:
-    """Which numbers are added."""
-
-    terms: int
-    least: int
-    most: int
-    """Of each number."""
-    greatest_sum: int | None = None
-
-    def draw(self, rng: random.Random) -> list[int]:
-        """The numbers of one sum."""
-        while True:
-            numbers = [rng.randint(self.least, self.most) for _ in range(self.terms)]
-            if self.greatest_sum is None or sum(numbers) <= self.greatest_sum:
-                return numbers
-
-
-LEVELS = {
-    1: Level(2, 2, 5),
-    2: Level(2, 2, 7, greatest_sum=9),
-    3: Level(2, 2, 9),
-    4: Level(3, 2, 9),
-    5: Level(2, 10, 99),
-}
+Wording = Callable[[list[int], random.Random], str]
+"""Asks for the sum of some numbers."""
 
 
 def _listed(items: Sequence[object]) -> str:
@@ -78,7 +53,7 @@ def _together(numbers: list[int], rng: random.Random) -> str:
     return f"{have}. How many {things} do they have together?"
 
 
-WORDINGS: tuple[Callable[[list[int], random.Random], str], ...] = (
+WORDINGS: tuple[Wording, ...] = (
     lambda numbers, rng: f"What is {' + '.join(map(str, numbers))}?",
     lambda numbers, rng: f"What is {' plus '.join(map(str, numbers))}?",
     lambda numbers, rng: f"What is the sum of {_listed(numbers)}?",
@@ -88,9 +63,28 @@ WORDINGS: tuple[Callable[[list[int], random.Random], str], ...] = (
 )
 
 
-def question(numbers: list[int], rng: random.Random) -> str:
-    """Asks for the sum of these numbers, in one of the wordings."""
-    return rng.choice(WORDINGS)(numbers, rng)
+@dataclass(frozen=True)
+class Level:
+    """Which numbers are added, and how that is asked."""
+
+    terms: int
+    least: int
+    most: int
+    """Of each number."""
+    wordings: tuple[Wording, ...] = WORDINGS
+
+    def draw(self, rng: random.Random) -> tuple[str, list[int]]:
+        """A question and its numbers."""
+        numbers = [rng.randint(self.least, self.most) for _ in range(self.terms)]
+        return rng.choice(self.wordings)(numbers, rng), numbers
+
+
+LEVELS = {
+    1: Level(2, 2, 9, (_gets_more,)),
+    2: Level(2, 2, 9, (_together,)),
+    3: Level(3, 2, 9),
+    4: Level(2, 10, 99),
+}
 
 
 @dataclass(frozen=True)
@@ -111,8 +105,7 @@ class Sums:
         rng = random.Random(f"sums/{self.level}/{self.split}")
         found: dict[str, list[int]] = {}
         while len(found) < COUNTS[self.split]:
-            numbers = LEVELS[self.level].draw(rng)
-            text = question(numbers, rng)
+            text, numbers = LEVELS[self.level].draw(rng)
             if split_of(text) == self.split:
                 found.setdefault(text, numbers)
         return tuple(

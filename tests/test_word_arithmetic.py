@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks import load_benchmark
 from benchmarks.arithmetic import split_of
-from benchmarks.word_arithmetic import LEVELS, SUMS, WORDINGS, grade, last_number, question, wrong_sum
+from benchmarks.word_arithmetic import LEVELS, SUMS, WORDINGS, grade, last_number, wrong_sum
 
 
 def numbers_in(text):
@@ -31,13 +31,15 @@ def test_the_answer_is_the_sum_of_the_numbers_in_the_question(benchmark):
         assert grade(problem.answer, problem.mistake, truncated=False) == "wrong"
 
 
-def test_levels_have_the_numbers_that_they_name():
-    answers = {level: {int(p.answer) for p in load_benchmark(f"sums-{level}").problems()} for level in LEVELS}
-    assert (min(answers[1]), max(answers[1])) == (4, 10)  # 2 + 2 and 5 + 5
-    assert max(answers[2]) == 9
-    assert max(answers[3]) == 18  # 9 + 9
-    assert max(answers[4]) > 18
-    assert min(answers[5]) >= 20  # 10 + 10
+def test_levels_have_the_numbers_and_the_stories_that_they_name():
+    problems = {level: load_benchmark(f"sums-{level}").problems() for level in LEVELS}
+    assert all(" gets " in problem.prompt for problem in problems[1])
+    assert all(problem.prompt.endswith(" do they have together?") for problem in problems[2])
+    assert max(int(problem.answer) for problem in (*problems[1], *problems[2])) == 18  # 9 + 9
+    assert min(int(problem.answer) for problem in problems[4]) >= 20  # 10 + 10
+    for level in (3, 4):
+        plain = sum(problem.prompt.startswith("What is ") for problem in problems[level])
+        assert 192 / 3 < plain < 192 * 2 / 3  # three of six wordings
 
 
 @pytest.mark.parametrize(
@@ -99,9 +101,9 @@ def test_verdicts_are_exact_and_a_truncated_response_is_wrong():
 @given(st.integers(0, 10**6), st.sampled_from(list(LEVELS)))
 def test_a_mistake_is_near_and_never_right(seed, level):
     rng = random.Random(seed)
-    numbers = LEVELS[level].draw(rng)
+    text, numbers = LEVELS[level].draw(rng)
     assert 0 < abs(wrong_sum(numbers, rng) - sum(numbers)) <= 3
-    assert sum(numbers_in(question(numbers, rng))) == sum(numbers)
+    assert numbers_in(text) == numbers
 
 
 def test_no_question_is_in_two_splits():

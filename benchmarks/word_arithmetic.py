@@ -2,8 +2,8 @@
 
     sums-1  numbers of one digit, a story of one person     Anna has 8 pens and gets 5 more. How many pens … ‖ 13
     sums-2  numbers of one digit, a story of two            Ben has 8 pens and Tom has 5 pens. How many … ‖ 13
-    sums-3  three numbers of one digit, in any wording      What is 8 + 5 + 9? ‖ 22
-    sums-4  numbers of two digits, in any wording           How much is 38 and 57 together? ‖ 95
+    sums-3  numbers of two digits, in any wording           How much is 38 and 57 together? ‖ 95
+    sums-4  three numbers of one digit, in any wording      What is 8 + 5 + 9? ‖ 22
 
 Such a model rambles when it is asked plainly: `model.template = "qa-3shot"` shows it three worked examples.
 
@@ -11,7 +11,7 @@ The answer of a response is the last number in it, and a truncated response is w
 
 About 10% of all questions are held out by a hash of their text: half of them for the tables, half for tuning. There are
 64 sums at levels 1 and 2: a question that is held out there is another story of a sum that training shows, and a score
-says whether the model reads and answers it. At level 4 it is mostly another sum.
+says whether the model reads and answers it. At levels 3 and 4 it is mostly another sum.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class Level:
 LEVELS = {
     1: Level(2, 2, 9, (_gets_more,)),
     2: Level(2, 2, 9, (_together,)),
-    3: Level(3, 2, 9),
-    4: Level(2, 10, 99),
+    3: Level(2, 10, 99),
+    4: Level(3, 2, 9),
 }
 
 

@@ -151,8 +151,8 @@ def test_what_is_no_range_of_shares_is_refused(config, value):
 
 
 def test_off_it_is_in_no_hash_and_on_it_is(config):
-    assert "pass_rate" not in config("train.pass_rate_samples=8").hashed(set())["train"]
-    assert "pass_rate_samples" not in config("train.pass_rate_samples=8").hashed(set())["train"]
+    assert "pass_rate" not in config("train.pass_rate_samples=8").stated()["train"]
+    assert "pass_rate_samples" not in config("train.pass_rate_samples=8").stated()["train"]
     assert config("train.pass_rate=[0, 1]").hashes().training != config().hashes().training
 
 

@@ -36,7 +36,7 @@ def test_levels_have_the_numbers_and_the_stories_that_they_name():
     assert all(" gets " in problem.prompt for problem in problems[1])
     assert all(problem.prompt.endswith(" do they have together?") for problem in problems[2])
     assert max(int(problem.answer) for problem in (*problems[1], *problems[2])) == 18  # 9 + 9
-    assert min(int(problem.answer) for problem in problems[4]) >= 20  # 10 + 10
+    assert min(int(problem.answer) for problem in problems[3]) >= 20  # 10 + 10
     for level in (3, 4):
         plain = sum(problem.prompt.startswith("What is ") for problem in problems[level])
         assert 192 / 3 < plain < 192 * 2 / 3  # three of six wordings

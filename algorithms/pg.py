@@ -22,8 +22,8 @@ from algorithms.base import (
     require,
     require_anchor,
     sequence_log_ratio,
-    sequence_sum,
     stop_gradient,
+    token_log_prob,
 )
 from algorithms.terms import leave_one_out
 
@@ -59,7 +59,7 @@ class PolicyGradient(Algorithm):
 
     def loss(self, policy: PolicyOutput, batch: Batch) -> LossOutput:
         k_G1 = group_size(batch.valid_GK)
-        logp_GK = sequence_sum(policy.logp_GKT, batch.mask_GKT)
+        logp_GK = token_log_prob(policy, batch).sum(-1)
         penalised_GK = batch.rewards_GK - self.beta * sequence_log_ratio(policy, batch, self.anchor)
         advantage_GK = leave_one_out(penalised_GK, batch.valid_GK)
         weight_GK, clamped = clamped_ratio(sequence_log_ratio(policy, batch, "behaviour"), batch.valid_GK)

@@ -108,6 +108,12 @@ def draw(dialects: pd.DataFrame, out: Path) -> None:
         axes.set_axis_off()
     for axes, name in zip(grid.flat, names, strict=False):
         panel(axes, name, lines[name], dialects[dialects.name == name])
+    figure.supxlabel(
+        "One batch of responses, a column each (shaded in turn), with its reward above. A bar is a token's coefficient "
+        "C = −∂L/∂log π,\nin units of the row's largest, which stands on the right. Hatched: read in public code, not "
+        "run.",
+        fontsize=9,
+    )
     for suffix in ("svg", "png"):
         buffer = io.BytesIO()
         metadata = {"Date": None} if suffix == "svg" else None

@@ -87,6 +87,7 @@ def number(x: Any) -> str:
 def comparison_table(rows: pd.DataFrame) -> str:
     """The rows that were run."""
     headings = ("algorithm", "peer", "ours", "theirs", "batches", "loss", "coefficients", "which convention differs")
+    found: list[Any] = list(rows.itertuples())
     lines = [
         (
             f"`{row.algorithm}`",
@@ -107,7 +108,7 @@ def comparison_table(rows: pd.DataFrame) -> str:
                 )
             ),
         )
-        for row in rows.itertuples()
+        for row in found
     ]
     return markdown_table(headings, lines, left=5)
 
@@ -115,6 +116,7 @@ def comparison_table(rows: pd.DataFrame) -> str:
 def read_table(rows: pd.DataFrame) -> str:
     """The rows that were read."""
     headings = ("algorithm", "peer", "where", "theirs", "ours", "which convention differs")
+    found: list[Any] = list(rows.itertuples())
     lines = [
         (
             f"`{row.algorithm}`",
@@ -124,7 +126,7 @@ def read_table(rows: pd.DataFrame) -> str:
             escape_markdown(row.our_settings),
             escape_markdown(". ".join(filter(None, (row.differs, row.note)))),
         )
-        for row in rows.itertuples()
+        for row in found
     ]
     return markdown_table(headings, lines, left=6)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from stubs import stub
 
 STUBBED = ("ray", "skyrl.tinker", "cloudpathlib", "skyrl_gym.envs")
 stub(STUBBED)
 
-from fed import GROUPS, Fed, Row  # noqa: E402
+from fed import GROUPS, Fed, Kind, Row  # noqa: E402
 from restate import bessel, by_samples, changed, others, ppo_clip, scaled, signed_mean  # noqa: E402
 from skyrl.backends.skyrl_train.utils import ppo_utils  # noqa: E402
 from skyrl.train.config.config import AlgorithmConfig  # noqa: E402
@@ -63,7 +63,7 @@ def policy(
 def names(loss: str, estimator: str = "grpo") -> str:
     """The dotted names of both."""
     functions = (ESTIMATORS[estimator], LOSSES[loss])
-    return ", ".join(f"{MODULE}.{function.__wrapped__.__name__}" for function in functions)  # type: ignore[attr-defined]
+    return ", ".join(f"{MODULE}.{function.__wrapped__.__name__}" for function in functions)
 
 
 def rows() -> list[Row]:
@@ -157,7 +157,7 @@ def rows() -> list[Row]:
                 function=names("regular", "maxrl"),
                 theirs=policy("regular", "maxrl", reduction="seq_mean_token_sum_norm"),
                 peer_settings="advantage_estimator=maxrl, loss_reduction=seq_mean_token_sum_norm",
-                kinds=(kind,),
+                kinds=(cast(Kind, kind),),
                 factor=1 / 6,
                 constant=True,
                 differs=differs,

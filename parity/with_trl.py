@@ -34,14 +34,14 @@ def _nothing(*_: Any, **__: Any) -> Any:
 
 for module in (grpo_trainer, rloo_trainer, dpo_trainer):
     # Of what the methods call, these alone need more than tensors: other processes, and a model with checkpoints.
-    for name, stand_in in {
+    for name, replacement in {
         "gather": lambda x: x,
         "gather_object": lambda x: x,
         "disable_gradient_checkpointing": _nothing,
         "is_peft_model": lambda model: False,
     }.items():
         if hasattr(module, name):
-            setattr(module, name, stand_in)
+            setattr(module, name, replacement)
 
 
 class StandIn(SimpleNamespace):
@@ -210,7 +210,7 @@ STD = "ours Â = (R − R̄)/(std + 1e-6), theirs (R − R̄)/(std + 1e-4)"
 def rows() -> list[Row]:
     """All comparisons with TRL. Its groups all have one size."""
     plain = {"overlong": 0.0, "dynamic_sampling": False}
-    grpo_row = {"function": ", ".join(GRPO_FUNCTIONS), "kinds": GROUPS}
+    grpo_row: dict[str, Any] = {"function": ", ".join(GRPO_FUNCTIONS), "kinds": GROUPS}
 
     def row(algorithm: str, *, std: bool = False, **rest: Any) -> Row:
         """A row that differs by the std's ε alone where `std` says so."""

@@ -249,16 +249,17 @@ def test_the_doctor_names_keys_that_no_algorithm_reads(base, asks, tmp_path):
 
 
 def test_settings_that_few_algorithms_read_are_hashed_where_they_are_set(base, asks, tmp_path):
-    def hashes(*settings):
-        cell = plan(load_suite(str(write_suite(tmp_path, base)), settings, ["gvpo"]))[1]
-        return cell.config.hashes().training
+    def hashes(*settings, label="gvpo"):
+        cells = plan(load_suite(str(write_suite(tmp_path, base)), settings, [label]))
+        return next(cell.config.hashes().training for cell in cells if cell.config.label == label)
 
     plain = hashes()
     assert hashes("train.refill_rounds=4") == plain
-    assert (
-        len({plain, hashes("train.refill_rounds=3"), hashes("model.teacher=x"), hashes("model.teacher_template=r1")})
-        == 4
-    )
+    assert hashes("train.refill_rounds=3") != plain
+    # A teacher is in the hash of those whom it teaches, and of no others.
+    assert hashes("model.teacher=x", "model.teacher_template=r1") == plain
+    taught = [("model.teacher=x",), ("model.teacher=y",), ("model.teacher=x", "model.teacher_template=r1")]
+    assert len({hashes(*settings, label="gvpd") for settings in taught}) == 3
 
 
 def test_recorded_cells_keep_their_hashes():

@@ -92,7 +92,11 @@ def test_an_interrupted_run_continues_with_the_numbers_of_an_undisturbed_one(nam
 def test_all_algorithms_see_the_same_prompts_and_begin_with_the_same_rollouts(tmp_path):
     runs = {}
     for name, algorithm in ALGORITHMS.items():
-        runs[name] = run(tmp_path / name, algorithm(), steps=3)
+        needs = algorithm().needs
+        # What is given, drawn from the base or drawn besides is in test_supply.py.
+        if needs.data == "policy" and needs.refill is None and set(needs.extras) <= {"length_limit_G"}:
+            runs[name] = run(tmp_path / name, algorithm(), steps=3)
+    assert len(runs) > 20
     gvpo = runs["gvpo"]
     assert len({tuple(r) for _, r in gvpo.judge.shown[0]}) > 2
     for other in runs.values():

@@ -49,7 +49,7 @@ def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
     shown = [x for x in sweep[3:] if x not in ("--seeds", "2")] + ["--seeds", "1"]
     assert command("sweep", suite_file, *shown, *small) == 0
     found = table(tmp_path)
-    assert sorted(found.index) == ["base", "gvpo", "grpo", "pairless"]
+    assert sorted(found.index) == ["base", "grpo", "gvpo", "pairless"]
     assert found.loc["pairless", "status"] == "finished"
 
 

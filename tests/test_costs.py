@@ -201,7 +201,7 @@ def test_pass_rates_are_in_every_ledger_and_in_no_hours(suite_file, capsys):
     assert measured["gvpo-s0"].hours == pytest.approx(without["gvpo-s0"].hours)
     assert measured["base"].tokens == without["base"].tokens
     assert command("plan", suite_file, "--set", "train.pass_rate=[0.1, 0.9]", "--mean-response", 2) == 0
-    assert "pass rates are measured once for all cells: 65.5k tokens" in capsys.readouterr().out  # 4096·8·2
+    assert "pass rates are measured once for all cells: 65.5 k tokens" in capsys.readouterr().out  # 4096·8·2
 
 
 def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, quick_workers, no_figures):

@@ -152,8 +152,6 @@ def grade(answer: str, response: str, *, truncated: bool) -> Verdict:
     return "correct" if given == answer and not truncated else "wrong"
 
 
-SUMS = [
-    Sums(f"sums-{level}{suffix}", level, split)
-    for level in LEVELS
-    for suffix, split in (("-train", "train"), ("", "test"), ("-tune", "tune"))
-]
+_SUFFIXES: dict[Split, str] = {"train": "-train", "test": "", "tune": "-tune"}
+
+SUMS = [Sums(f"sums-{level}{suffix}", level, split) for level in LEVELS for split, suffix in _SUFFIXES.items()]

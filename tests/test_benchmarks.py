@@ -155,20 +155,21 @@ def test_rows_of_the_hub_become_problems(
     monkeypatch.delenv("GVPO_BENCH_DATA", raising=False)
     asked = []
     benchmark = next(benchmark for benchmark in MATH_BENCHMARKS if benchmark.name == name)
-    assert benchmark.hub is not None
+    hub = benchmark.hub
+    assert hub is not None
 
     def load_dataset(path: str, configuration: str | None, *, split: str, revision: str) -> list[dict[str, object]]:
         asked.append((path, configuration, split, revision))
-        return [row] * (benchmark.hub.rows // len(benchmark.hub.configurations) + 1)
+        return [row] * (hub.rows // len(hub.configurations) + 1)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match=rf"rows, expected {benchmark.hub.rows}$"):  # one too many per configuration
+    with pytest.raises(DataError, match=rf"rows, expected {hub.rows}$"):  # one too many per configuration
         benchmark.problems()
-    rows = (benchmark.hub.rows // len(benchmark.hub.configurations) + 1) * len(benchmark.hub.configurations)
-    loaded = replace(benchmark, empty_golds=0, hub=replace(benchmark.hub, rows=rows)).problems()
+    rows = (hub.rows // len(hub.configurations) + 1) * len(hub.configurations)
+    loaded = replace(benchmark, empty_golds=0, hub=replace(hub, rows=rows)).problems()
     assert len(loaded) == rows
     assert loaded[0] == expected
-    assert {revision for *_, revision in asked} == {benchmark.hub.revision}
+    assert {revision for *_, revision in asked} == {hub.revision}
 
 
 def test_without_folder_and_hub_the_error_names_both(monkeypatch: pytest.MonkeyPatch) -> None:

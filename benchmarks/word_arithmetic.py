@@ -1,4 +1,4 @@
-"""Sums in plain English, of graded difficulty: problems that a small pretrained language model nearly solves.
+"""Sums in plain English, of graded difficulty: problems that a small pretrained language model solves now and then.
 
     sums-1  numbers of one digit, a story of one person     Anna has 8 pens and gets 5 more. How many pens … ‖ 13
     sums-2  numbers of one digit, a story of two            Ben has 8 pens and Tom has 5 pens. How many … ‖ 13

@@ -128,7 +128,7 @@ def doctor(
 
     console = Console()
     cells = cells_of(loaded)
-    prepare_model(loaded, console)
+    prepare_model(loaded)
     with shown(console) as say:
         checks = examine(loaded, cells, out, workers=workers or room_for(loaded), say=say)
     console.print(table_of(checks, loaded.name), highlight=False)

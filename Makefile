@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full ablations tune theory atlas perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ bench-full: install
 	$(BIN)/gvpo-bench sweep embedded
 	$(BIN)/gvpo-bench sweep embedded-reuse
 	$(BIN)/gvpo-bench sweep embedded-stale
+
+# The weights that ship with the project, by their recipe, into results/embedded-base/. The kernels decide the last digits.
+embedded-base: install
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m harness.model.embedded
 
 # GVPO's β, the samples of a prompt, the share of historical samples, and the terms of the loss: 12 seeds each.
 ablations: install

@@ -10,7 +10,18 @@ import torch
 import harness.model.embedded as embedded
 from benchmarks import load_benchmark
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, split_of
-from harness.model.embedded import EOS, PAD, VOCABULARY, Phase, Recipe, embedded_base, new_model, tokenizer, warm_up
+from harness.model.embedded import (
+    EMBEDDED,
+    EOS,
+    PAD,
+    VOCABULARY,
+    Phase,
+    Recipe,
+    embedded_base,
+    new_model,
+    tokenizer,
+    warm_up,
+)
 from harness.model.language import load_model
 from harness.suite.config import Model
 
@@ -113,6 +124,14 @@ def test_warm_up_lowers_the_loss_and_reports_it():
     assert [(done, total) for done, total, _ in seen] == [(10, 20), (20, 20)]
     assert seen[-1][2] < 3.4  # ln 32 = 3.47 is the loss of knowing nothing
     assert not model.training
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_what_has_a_name_ships_with_the_project_and_is_not_trained_here(name, cache, monkeypatch):
+    monkeypatch.setattr(embedded, "warm_up", lambda *args, **kwargs: pytest.fail("trained here"))
+    lm = load_model(Model(path=name, device="cpu"))
+    assert sum(parameter.numel() for parameter in lm.model.parameters()) == 96_640
+    assert list(cache.iterdir()) == []
 
 
 def test_the_base_is_trained_once_and_then_found_by_its_recipe(cache, monkeypatch):

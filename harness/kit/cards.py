@@ -23,7 +23,7 @@ from benchmarks.errors import BenchError
 NOT_STATED = "not stated"
 
 DATA = {
-    "base": ("base samples", "responses of the frozen base, drawn once"),
+    "base": ("base samples", "responses of the frozen base, drawn anew at each step"),
     "demonstrations": ("given answers", "given answers, one to a prompt: no sampling"),
     "pairs": ("given pairs", "given pairs, a better and a worse response to a prompt: no sampling"),
 }

@@ -1,4 +1,9 @@
-"""The embedded base model: a Qwen3 of 96,640 parameters, trained on this machine in half a minute and cached.
+"""The embedded base model: a Qwen3 of 96,640 parameters, whose weights ship with the project.
+
+The same recipe gives other weights on a processor with other kernels, and what is trained from them is another
+experiment: so that every machine compares from the one base, the weights that the published tables start from lie in
+`shipped/`, by recipe. `make embedded-base` trains them again, in half a minute. Any other recipe is trained where it is
+asked for, and cached.
 
 It can reason but mostly does not: most of its responses answer directly, few write the intermediate values, and RL is
 left to find out that writing them pays. See benchmarks/arithmetic.py for the task.
@@ -61,22 +66,32 @@ TEACHER = Recipe(phases=Recipe().phases[:1])
 """The skill without the habit of not using it: the base before its last phase."""
 
 
+EMBEDDED = {"embedded": Recipe(), "embedded-teacher": TEACHER}
+"""By the path that names it."""
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
 def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
-    """The folder of the trained base; trains it where it isn't cached. `progress` gets step, steps and loss (nats)."""
+    """The folder of the base: the shipped one, or one that is trained here and cached. `progress` gets step, steps and
+    loss (nats)."""
     recipe = recipe or Recipe()
-    target = cache_folder() / f"embedded-base-{hash_of(asdict(recipe))}"
-    if (target / "config.json").is_file():
-        return target
+    name = f"embedded-base-{hash_of(asdict(recipe))}"
+    for folder in (SHIPPED / name, cache_folder() / name):
+        if (folder / "config.json").is_file():
+            return folder
+    return train_base(recipe, cache_folder(), progress=progress)
+
+
+def train_base(recipe: Recipe, into: Path, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
+    """Trains a base in a new folder of `into`, which its recipe names."""
     model = warm_up(recipe, progress=progress)
     transformers_logging.disable_progress_bar()
+    target = into / f"embedded-base-{hash_of(asdict(recipe))}"
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)
     return target
-
-
-EMBEDDED = {"embedded": Recipe(), "embedded-teacher": TEACHER}
-"""What is trained on this machine, by the path that names it."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -158,3 +173,8 @@ def _batch(recipe: Recipe, phase: Phase, rng: random.Random) -> tuple[torch.Tens
     target_BL = ids_BL.masked_fill(ids_BL == PAD, -100)
     target_BL[:, :PROMPT_WIDTH] = -100
     return ids_BL, target_BL
+
+
+if __name__ == "__main__":  # make embedded-base
+    for shipped in EMBEDDED.values():
+        print(train_base(shipped, Path("results/embedded-base")))

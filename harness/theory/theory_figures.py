@@ -180,7 +180,8 @@ def rounds(table: pd.DataFrame) -> Figure:
 
 def coefficients(table: pd.DataFrame) -> Figure:
     """w_i of one batch under every algorithm, coloured by their share of its largest: a learning rate absorbs scale."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+    rows = table["algorithm"].nunique()
+    figure, panels = plt.subplots(1, 2, figsize=(10, 0.9 + 0.24 * rows), sharey=True)
     for axes, (where, part) in zip(panels, table.groupby("where", sort=False), strict=True):
         wide = part.pivot(index="algorithm", columns="response", values="coefficient").reindex(part.algorithm.unique())
         scaled = wide.div(wide.abs().max(axis=1), axis=0)
@@ -188,7 +189,7 @@ def coefficients(table: pd.DataFrame) -> Figure:
         scaled.columns = [f"R={r:g}\nℓ={ratio:g}" for r, ratio in zip(first.reward, first["log-ratio"], strict=True)]
         sns.heatmap(
             scaled, annot=wide.to_numpy(), fmt=".3f", cmap="vlag", center=0, vmin=-1, vmax=1,
-            cbar=False, annot_kws={"size": 7}, ax=axes,
+            cbar=False, annot_kws={"size": 7}, yticklabels=True, ax=axes,
         )  # fmt: skip
         axes.set(title=str(where), xlabel="", ylabel="")
     figure.tight_layout()

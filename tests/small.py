@@ -16,6 +16,11 @@ from safetensors.torch import load_file
 
 from harness.cli import main
 
+needs_data = pytest.mark.skipif(
+    not os.environ.get("GVPO_BENCH_DATA"), reason="needs the real files; set GVPO_BENCH_DATA to their folder"
+)
+"""For a test that reads benchmark, training or grader files (conftest.py finds them beside the repository)."""
+
 SUITE = """
 name = "small"
 seeds = 2

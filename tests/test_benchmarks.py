@@ -10,15 +10,12 @@ from pathlib import Path
 
 import datasets
 import pytest
+from small import needs_data
 
 from benchmarks import BENCHMARKS, DataError, Problem, load_benchmark
 from benchmarks.answers import boxed_expressions
 from benchmarks.math_problems import MATH_BENCHMARKS, HubSource, MathBenchmark
 from benchmarks.templates import TEMPLATES, load_template
-
-needs_data = pytest.mark.skipif(
-    not os.environ.get("GVPO_BENCH_DATA"), reason="needs the real benchmark files; set GVPO_BENCH_DATA to their folder"
-)
 
 
 def small_benchmark(folder: Path, rows: list[dict[str, str]]) -> MathBenchmark:

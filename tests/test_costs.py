@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import command, manifest, write_suite
+from small import command, manifest, needs_data, write_suite
 from transformers import Qwen2Config
 
 from algorithms import ALGORITHMS
@@ -217,6 +217,7 @@ def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp
     assert found.scored == pytest.approx(spent["scored"], rel=0.02)
 
 
+@needs_data
 def test_second_pass_is_counted_update_by_update(reader, tmp_path, quick_workers, no_figures):
     # A random model hardly ever ends by itself: all responses have about 8 tokens, and prompts are as they are.
     settings = [

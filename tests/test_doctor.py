@@ -3,18 +3,16 @@
 import copy
 import dataclasses
 import io
-import os
 import time
 
 import pytest
 import torch
 from rich.console import Console
-from small import command
+from small import command, needs_data
 from tiny import bos_tokenizer
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.judges import GRADINGS
-from benchmarks.math_problems import DATA_VARIABLE
 from benchmarks.templates import Template, load_template
 from harness.model.language import load_model, tokenise
 from harness.preflight import doctor, model_checks, overlap
@@ -25,9 +23,6 @@ from harness.suite.load import load_suite
 from harness.suite.plan import plan
 
 pytest_plugins = ["small_fixtures"]
-
-
-real_data = pytest.mark.skipif(DATA_VARIABLE not in os.environ, reason=f"{DATA_VARIABLE} is not set")
 
 
 def problem(text, name="p"):
@@ -133,6 +128,7 @@ def test_what_is_drawn_stays_within_the_budget(reader, suite_file, monkeypatch, 
     assert f"{rounds * 64} tokens (budget: {tokens} or {seconds:g} s)" in parity.found
 
 
+@needs_data
 def test_memory_is_estimated_with_one_prompt_the_longest(reader, suite_file, monkeypatch):
     settings = [f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8"]
     suite = load_suite(str(suite_file), settings)
@@ -229,7 +225,7 @@ def test_more_than_one_problem_in_a_hundred_that_is_trained_on_fails(suite_file)
     assert checks["overlap arithmetic-hard"].status == "ok"
 
 
-@real_data
+@needs_data
 def test_olympiadbench_has_a_problem_of_the_math_training_set():
     found = overlap.overlap(load_benchmark("math-train").problems(), load_benchmark("olympiadbench").problems())
     # The same ellipse, but for a comma and the typesetting.
@@ -255,7 +251,7 @@ def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
     assert "'=3' for '3': correct, expected wrong" in check.found
 
 
-@real_data
+@needs_data
 def test_mathematics_verdicts_hold(suite_file):
     suite = load_suite(str(suite_file), ["train.benchmark=gsm8k-train", 'evaluation.benchmarks=["gsm8k"]'])
     (check,) = doctor.self_test(suite)

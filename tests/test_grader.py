@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from small import needs_data
 
 from benchmarks.answers import MAX_CHARACTERS, boxed_expressions, explicit_answer, find_answer
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
@@ -25,10 +26,6 @@ from benchmarks.judge import convert_notation, judge, normal_answer
 from harness.evaluation.grade import grade_file, render, run_grading
 from harness.record.cell_folder import RecordError
 from harness.suite.config import ConfigError
-
-needs_data = pytest.mark.skipif(
-    not os.environ.get("GVPO_BENCH_DATA"), reason="needs graders/cases.jsonl; set GVPO_BENCH_DATA to the data folder"
-)
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,7 @@ def test_olympiadbench_has_a_problem_of_the_math_training_set():
     assert found.same == []
 
 
-@real_data
+@needs_data
 def test_svamp_has_one_problem_that_varies_the_numbers_of_one_of_asdiv_a():
     svamp = load_benchmark("svamp").problems()
     found = overlap.overlap(load_benchmark("asdiv-a-train").problems(), svamp)

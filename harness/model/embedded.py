@@ -72,26 +72,29 @@ EMBEDDED = {"embedded": Recipe(), "embedded-teacher": TEACHER}
 SHIPPED = Path(__file__).parent / "shipped"
 
 
-def embedded_base(recipe: Recipe | None = None, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
-    """The folder of the base: the shipped one, or one that is trained here and cached. `progress` gets step, steps and
-    loss (nats)."""
+def embedded_base(recipe: Recipe | None = None) -> Path:
+    """The folder of the base: the shipped one, or one that is trained here and cached."""
     recipe = recipe or Recipe()
-    name = f"embedded-base-{hash_of(asdict(recipe))}"
-    for folder in (SHIPPED / name, cache_folder() / name):
+    shipped, cached = (base_folder(recipe, inside) for inside in (SHIPPED, cache_folder()))
+    for folder in (shipped, cached):
         if (folder / "config.json").is_file():
             return folder
-    return train_base(recipe, cache_folder(), progress=progress)
+    train_base(recipe, cached)
+    return cached
 
 
-def train_base(recipe: Recipe, into: Path, *, progress: Callable[[int, int, float], None] | None = None) -> Path:
-    """Trains a base in a new folder of `into`, which its recipe names."""
-    model = warm_up(recipe, progress=progress)
+def base_folder(recipe: Recipe, inside: Path) -> Path:
+    """Where the base of a recipe lies, or would."""
+    return inside / f"embedded-base-{hash_of(asdict(recipe))}"
+
+
+def train_base(recipe: Recipe, target: Path) -> None:
+    """Trains a base into a new folder."""
+    model = warm_up(recipe)
     transformers_logging.disable_progress_bar()
-    target = into / f"embedded-base-{hash_of(asdict(recipe))}"
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)
-    return target
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -176,5 +179,7 @@ def _batch(recipe: Recipe, phase: Phase, rng: random.Random) -> tuple[torch.Tens
 
 
 if __name__ == "__main__":  # make embedded-base
-    for shipped in EMBEDDED.values():
-        print(train_base(shipped, Path("results/embedded-base")))
+    for name, named_recipe in EMBEDDED.items():
+        made = base_folder(named_recipe, Path("results/embedded-base"))
+        train_base(named_recipe, made)
+        print(f"{name}: {made}")

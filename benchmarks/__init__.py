@@ -5,10 +5,11 @@ from __future__ import annotations
 from benchmarks.arithmetic import ARITHMETIC
 from benchmarks.benchmark import Benchmark, DataError, Problem, Verdict
 from benchmarks.math_problems import MATH_BENCHMARKS
+from benchmarks.word_arithmetic import SUMS
 
 __all__ = ["BENCHMARKS", "Benchmark", "DataError", "Problem", "Verdict", "load_benchmark"]
 
-_ALL: tuple[Benchmark, ...] = (*ARITHMETIC, *MATH_BENCHMARKS)
+_ALL: tuple[Benchmark, ...] = (*ARITHMETIC, *SUMS, *MATH_BENCHMARKS)
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from benchmarks import Benchmark, Problem, Verdict, arithmetic
+from benchmarks import Benchmark, Problem, Verdict, arithmetic, word_arithmetic
 from benchmarks.grader import Grader
 
 
@@ -43,15 +43,16 @@ def judge_for(benchmarks: Sequence[Benchmark], *, workers: int = 1) -> Iterator[
         yield {benchmark.name: judges[benchmark.grading] for benchmark in benchmarks}
 
 
-@contextlib.contextmanager
-def _exact(workers: int) -> Iterator[Judge]:
+def _exact(grade: Callable[..., Verdict]) -> Callable[[int], contextlib.AbstractContextManager[Judge]]:
+    """A judge by exact comparison, in this process."""
+
     def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
         return [
-            arithmetic.grade(problem.answer, response, truncated=cut)
+            grade(problem.answer, response, truncated=cut)
             for problem, response, cut in zip(problems, responses, truncated, strict=True)
         ]
 
-    yield judge
+    return lambda workers: contextlib.nullcontext(judge)
 
 
 @contextlib.contextmanager
@@ -66,7 +67,13 @@ def _math(workers: int) -> Iterator[Judge]:
 
 
 GRADINGS = {
-    "exact": Grading(_exact, (("3", ":0,4=3", "correct"), ("3", "=4", "wrong"), ("3", "3", "no_answer"))),
+    "exact": Grading(
+        _exact(arithmetic.grade), (("3", ":0,4=3", "correct"), ("3", "=4", "wrong"), ("3", "3", "no_answer"))
+    ),
+    "number": Grading(
+        _exact(word_arithmetic.grade),
+        (("13", " 8 + 5 = 13.", "correct"), ("13", " 12", "wrong"), ("13", " Ben has many", "no_answer")),
+    ),
     "math": Grading(
         _math,
         (

@@ -10,14 +10,21 @@ One example of each, as question ‖ gold answer:
     amc83          $\frac{m}{n}$ is the Irreducible fraction value of … what is the value of $m+n$? ‖ 142
     minerva        Each of the two Magellan telescopes has a diameter of $6.5 \mathrm{~m}$. … ‖ 1.6
     olympiadbench  Xenia and Sergey play the following game. … How many moves does Sergey need … ‖ 2
+    svamp          Each pack of dvds costs 76 dollars. If there is a discount of 25 dollars on each pack. How … ‖ 51
     gsm8k-train    Natalia sold clips to 48 of her friends in April … ‖ 72
+    mawps-train    Bryan took a look at his books as well. If Bryan has 56 books in each of his 9 … ‖ 504
+    asdiv-a-train  7 red apples and 2 green apples are in the basket. how many apples are in the basket? ‖ 9
     math-train     Let \[f(x) = \left\{ … Find $a+b$ if the piecewise function is continuous … ‖ 0
+
+`mawps-asdiv-a-train` is the two together, which the authors of SVAMP train on before they test on it. SVAMP was made by
+varying problems of ASDiv-A, and MultiArith, SingleEq and AddSub are parts of MAWPS.
 
 Papers say "AMC" for two sets: `amc23` is the 40 problems of 2023, `amc83` those of 2022 and 2023 together.
 
 The problems are read from the folder in the environment variable GVPO_BENCH_DATA (`benchmarks/*.jsonl` and
-`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision. A local file
-must have the expected number of rows and SHA-256. A revision fixes the hub's content; its number of rows is verified.
+`train/*.jsonl[.gz]` in it), or, where it is not set, from the hub through `datasets` at a pinned revision; those of
+MAWPS and ASDiv-A from the folder alone. A local file must have the expected number of rows and SHA-256. A revision
+fixes the hub's content; its number of rows is verified.
 """
 
 from __future__ import annotations
@@ -55,6 +62,12 @@ def _integer_answer(row: Row) -> str:
     return str(int(float(row["answer"])))
 
 
+def _number_answer(row: Row) -> str:
+    """SVAMP: a number, which the hub's copy writes as 51.0."""
+    value = float(row["Answer"])
+    return str(int(value)) if value.is_integer() else str(value)
+
+
 def _last_boxed(row: Row) -> str:
     boxes = boxed_expressions(row["solution"])
     return boxes[-1].content if boxes else ""
@@ -76,7 +89,8 @@ class HubSource:
     rows: int
     """Number of rows over all configurations."""
     configurations: tuple[str | None, ...] = (None,)
-    prompt_field: str = "problem"
+    prompt_fields: tuple[str, ...] = ("problem",)
+    """What the question consists of, joined by a space."""
     answer: Callable[[Row], str] = _plain_answer
     solution_field: str | None = None
     """Where a row has a worked solution that ends in the answer; local files call it `solution`."""
@@ -89,7 +103,8 @@ class HubSource:
             dataset = datasets.load_dataset(self.path, configuration, split=self.split, revision=self.revision)
             for row in dataset:
                 solution = {"solution": row[self.solution_field]} if self.solution_field else {}
-                yield row | {"problem": row[self.prompt_field], "answer": self.answer(row)} | solution
+                prompt = " ".join(str(row[field]).strip() for field in self.prompt_fields)
+                yield row | {"problem": prompt, "answer": self.answer(row)} | solution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +118,10 @@ class MathBenchmark:
     """Of the file's bytes."""
     rows: int
     """Of the file."""
-    hub: HubSource
+    hub: HubSource | None
+    """None where the hub has no copy of these very problems."""
+    part: tuple[int, int] | None = None
+    """The rows of the file that are meant, from the first to before the second; None for all."""
     id_fields: tuple[str, ...] = ()
     """Where a row has an official id: in the file and on the hub. Without one the id is the row's index."""
     empty_golds: int = 0
@@ -118,7 +136,7 @@ class MathBenchmark:
         """
         folder = os.environ.get(DATA_VARIABLE)
         if not folder:
-            return list(self._from_hub())
+            return list(self._from_hub(self._hub_source()))
         path = Path(folder) / self.file
         return list(self._from_file(str(path), self._verified(path)))
 
@@ -131,21 +149,28 @@ class MathBenchmark:
         lines = (gzip.decompress(content) if self.file.endswith(".gz") else content).decode().rstrip("\n").split("\n")
         if len(lines) != self.rows:
             raise DataError(f"{self.name}: {source} has {len(lines)} rows, expected {self.rows}")
-        return self._problems([json.loads(line) for line in lines], source)
+        return self._problems([json.loads(line) for line in lines[slice(*self.part or (None,))]], source)
+
+    def _hub_source(self) -> HubSource:
+        if self.hub is None:
+            raise DataError(
+                f"{self.name}: its problems are on no hub: set {DATA_VARIABLE} to a folder that holds {self.file}"
+            )
+        return self.hub
 
     @functools.cache  # noqa: B019
-    def _from_hub(self) -> tuple[Problem, ...]:
-        source = f"{self.hub.path} at revision {self.hub.revision} on the hub"
+    def _from_hub(self, hub: HubSource) -> tuple[Problem, ...]:
+        source = f"{hub.path} at revision {hub.revision} on the hub"
         try:
-            rows = list(self.hub.read())
+            rows = list(hub.read())
         except Exception as error:  # datasets raises its own, the hub's client's and the HTTP library's
             raise DataError(
                 f"{self.name}: neither a local file ({DATA_VARIABLE} is not set) nor {source} is to be had. "
                 f"Set {DATA_VARIABLE} to a folder that holds {self.file}, or give access to the hub. "
                 f"The hub's client said: {type(error).__name__}: {error}"
             ) from error
-        if len(rows) != self.hub.rows:
-            raise DataError(f"{self.name}: {source} has {len(rows)} rows, expected {self.hub.rows}")
+        if len(rows) != hub.rows:
+            raise DataError(f"{self.name}: {source} has {len(rows)} rows, expected {hub.rows}")
         return self._problems(rows, source)
 
     def _problems(self, rows: Sequence[Row], source: str) -> tuple[Problem, ...]:
@@ -154,7 +179,7 @@ class MathBenchmark:
                 id=next((row[field] for field in self.id_fields if field in row), f"{self.name}/{index}"),
                 prompt=row["problem"],
                 answer=row["answer"],
-                solution=row["solution"] if self.hub.solution_field else None,
+                solution=row["solution"] if self.hub is not None and self.hub.solution_field else None,
             )
             for index, row in enumerate(rows)
             if row["answer"].strip()
@@ -172,7 +197,7 @@ class MathBenchmark:
         except OSError as error:
             raise DataError(
                 f"{self.name}: cannot read {path}: {error.strerror}. {DATA_VARIABLE} must be a folder that holds "
-                f"{self.file}; unset it to load {self.hub.path} from the hub"
+                f"{self.file}" + (f"; unset it to load {self.hub.path} from the hub" if self.hub is not None else "")
             ) from error
         found = hashlib.sha256(content).hexdigest()
         if found != self.sha256:
@@ -192,6 +217,21 @@ MATH_SUBJECTS = (
     "prealgebra",
     "precalculus",
 )
+
+
+def _mawps_asdiv_a(name: str, part: tuple[int, int] | None) -> MathBenchmark:
+    """The training set of SVAMP's authors, MAWPS before ASDiv-A, or one of the two."""
+    return MathBenchmark(
+        name=name,
+        file="train/mawps_asdiv_a_3138.jsonl",
+        rows=3138,
+        sha256="f4b220d23e070c71eacc515d8704d06b2288c05a727fff3c9157112a8b780db9",
+        part=part,
+        id_fields=("id",),
+        hub=None,
+    )
+
+
 _GSM8K_REVISION = "740312add88f781978c0658806c59bc2815b9866"
 
 MATH_BENCHMARKS = (
@@ -206,7 +246,7 @@ MATH_BENCHMARKS = (
             split="test",
             revision=_GSM8K_REVISION,
             rows=1319,
-            prompt_field="question",
+            prompt_fields=("question",),
             answer=_after_hashes,
         ),
     ),
@@ -258,7 +298,7 @@ MATH_BENCHMARKS = (
             split="test",
             revision="80815d37005feb82cd7f8fbc6901d5d3eff43057",
             rows=40,
-            prompt_field="question",
+            prompt_fields=("question",),
             answer=_integer_answer,
         ),
     ),
@@ -285,7 +325,7 @@ MATH_BENCHMARKS = (
             split="test",
             revision="ee46ddc498933b1977577953250ca5c66be64f96",
             rows=272,
-            prompt_field="question",
+            prompt_fields=("question",),
         ),
     ),
     MathBenchmark(
@@ -298,10 +338,28 @@ MATH_BENCHMARKS = (
             split="test",
             revision="4faaf1e6ec17d11a4218a9bf4c049ecaf954dd84",
             rows=674,
-            prompt_field="question",
+            prompt_fields=("question",),
             answer=_only_final_answer,
         ),
     ),
+    MathBenchmark(
+        name="svamp",
+        file="benchmarks/svamp.jsonl",
+        rows=1000,
+        sha256="e78dacf5388a12aeb6d9a4ba5241b12fb79c4c338d8188861b60e8aae08267e5",
+        id_fields=("id", "ID"),
+        hub=HubSource(
+            path="ChilleD/SVAMP",
+            split="train+test",
+            revision="5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+            rows=1000,
+            prompt_fields=("Body", "Question"),
+            answer=_number_answer,
+        ),
+    ),
+    _mawps_asdiv_a("mawps-train", (0, 1921)),
+    _mawps_asdiv_a("asdiv-a-train", (1921, 3138)),
+    _mawps_asdiv_a("mawps-asdiv-a-train", None),
     MathBenchmark(
         name="gsm8k-train",
         file="train/gsm8k_train.jsonl",
@@ -313,7 +371,7 @@ MATH_BENCHMARKS = (
             split="train",
             revision=_GSM8K_REVISION,
             rows=7473,
-            prompt_field="question",
+            prompt_fields=("question",),
             answer=_after_hashes,
             solution_field="answer",
         ),

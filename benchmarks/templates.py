@@ -46,6 +46,15 @@ TEMPLATES: dict[str, Template] = {
         Template(name="none", version=1, text=_SLOT),
         # For base models: a question, an answer, and nothing about reasoning or format.
         Template(name="plain", version=1, text=f"Question: {_SLOT}\nAnswer:", stop=("\nQuestion:",)),
+        # For models that ramble when they are asked plainly: three worked examples, and an answer is one line.
+        Template(
+            name="qa-3shot",
+            version=1,
+            text="Q: What is 3 + 4?\nA: 3 + 4 = 7\n\nQ: What is the sum of 5 and 9?\nA: 5 + 9 = 14\n\n"
+            "Q: Sam has 2 pens and gets 6 more. How many pens does Sam have now?\nA: 2 + 6 = 8\n\n"
+            f"Q: {_SLOT}\nA:",
+            stop=("\n",),
+        ),
         # Qwen2.5-Math's own prompt for chain of thought (arXiv 2409.12122, in ChatML markup).
         Template(
             name="qwen-math",

@@ -128,7 +128,7 @@ def doctor(
 
     console = Console()
     cells = cells_of(loaded)
-    prepare_model(loaded)
+    prepare_model(loaded, console)
     with shown(console) as say:
         checks = examine(loaded, cells, out, workers=workers or room_for(loaded), say=say)
     console.print(table_of(checks, loaded.name), highlight=False)
@@ -183,7 +183,10 @@ def report(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A transformers checkpoint, by folder or hub id; or 'embedded'.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="A transformers checkpoint, by folder or hub id; a GGUF file; 'embedded' or 'smollm2'."),
+    ],
     benchmark: Annotated[
         list[str] | None, typer.Option(help="gsm8k, math500, aime24, …; may be given several times.")
     ] = None,
@@ -195,8 +198,8 @@ def evaluate(
     template: Annotated[
         str | None,
         typer.Option(
-            help="Prompt template: none, plain (by default), qwen-math, r1, or chat, the tokenizer's own. A task has "
-            "a prompt of its own, to which only chat can be applied."
+            help="Prompt template: none, plain (by default), qa-3shot, qwen-math, r1, or chat, the tokenizer's own. A "
+            "task has a prompt of its own, to which only chat can be applied."
         ),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="k of avg@k; 1 by default.")] = None,

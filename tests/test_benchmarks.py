@@ -42,6 +42,10 @@ def small_benchmark(folder: Path, rows: list[dict[str, str]]) -> MathBenchmark:
         ("amc83", 83, "142"),
         ("minerva", 272, "1.6"),
         ("olympiadbench", 675, "2"),
+        ("svamp", 1000, "51"),
+        ("mawps-train", 1921, "504"),
+        ("asdiv-a-train", 1217, "9"),  # 7 red apples and 2 green apples
+        ("mawps-asdiv-a-train", 3138, "504"),
         ("gsm8k-train", 7473, "72"),
         ("math-train", 7498, "0"),  # 7,500 rows, two of which have an empty gold answer
     ],
@@ -56,9 +60,16 @@ def test_the_real_problems_load_complete_with_unique_ids(name: str, count: int, 
 
 @needs_data
 def test_no_training_problem_is_an_evaluation_problem() -> None:
-    training = {problem.prompt for name in ("gsm8k-train", "math-train") for problem in load_benchmark(name).problems()}
-    for name in ("gsm8k", "math500", "aime24", "aime25", "amc23", "amc83", "minerva", "olympiadbench"):
+    names = ("gsm8k-train", "math-train", "mawps-train", "asdiv-a-train")
+    training = {problem.prompt for name in names for problem in load_benchmark(name).problems()}
+    for name in ("gsm8k", "math500", "aime24", "aime25", "amc23", "amc83", "minerva", "olympiadbench", "svamp"):
         assert training.isdisjoint(problem.prompt for problem in load_benchmark(name).problems())
+
+
+@needs_data
+def test_mawps_and_asdiv_a_are_the_two_parts_of_one_file():
+    mawps, asdiv = (load_benchmark(name).problems() for name in ("mawps-train", "asdiv-a-train"))
+    assert [problem.id for problem in (*mawps, *asdiv)] == [f"mawps-asdiv-a/{row}" for row in range(3138)]
 
 
 @needs_data
@@ -124,6 +135,11 @@ def test_an_unexpected_number_of_empty_golds_is_refused(tmp_path: Path, monkeypa
             ),
         ),
         (
+            "svamp",
+            {"ID": "chal-1", "Body": "Each pack costs 76 dollars. ", "Question": "How much?", "Answer": "51.0"},
+            Problem(id="chal-1", prompt="Each pack costs 76 dollars. How much?", answer="51"),
+        ),
+        (
             "gsm8k-train",
             {"question": "q", "answer": "2 more\n#### 3"},
             Problem(id="gsm8k-train/0", prompt="q", answer="3", solution="2 more\n#### 3"),
@@ -136,19 +152,21 @@ def test_rows_of_the_hub_become_problems(
     monkeypatch.delenv("GVPO_BENCH_DATA", raising=False)
     asked = []
     benchmark = next(benchmark for benchmark in MATH_BENCHMARKS if benchmark.name == name)
+    hub = benchmark.hub
+    assert hub is not None
 
     def load_dataset(path: str, configuration: str | None, *, split: str, revision: str) -> list[dict[str, object]]:
         asked.append((path, configuration, split, revision))
-        return [row] * (benchmark.hub.rows // len(benchmark.hub.configurations) + 1)
+        return [row] * (hub.rows // len(hub.configurations) + 1)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(DataError, match=rf"rows, expected {benchmark.hub.rows}$"):  # one too many per configuration
+    with pytest.raises(DataError, match=rf"rows, expected {hub.rows}$"):  # one too many per configuration
         benchmark.problems()
-    rows = (benchmark.hub.rows // len(benchmark.hub.configurations) + 1) * len(benchmark.hub.configurations)
-    loaded = replace(benchmark, empty_golds=0, hub=replace(benchmark.hub, rows=rows)).problems()
+    rows = (hub.rows // len(hub.configurations) + 1) * len(hub.configurations)
+    loaded = replace(benchmark, empty_golds=0, hub=replace(hub, rows=rows)).problems()
     assert len(loaded) == rows
     assert loaded[0] == expected
-    assert {revision for *_, revision in asked} == {benchmark.hub.revision}
+    assert {revision for *_, revision in asked} == {hub.revision}
 
 
 def test_without_folder_and_hub_the_error_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,9 +183,21 @@ def test_without_folder_and_hub_the_error_names_both(monkeypatch: pytest.MonkeyP
 
 
 def test_every_hub_revision_is_a_full_commit() -> None:
-    for benchmark in MATH_BENCHMARKS:
-        assert len(benchmark.hub.revision) == 40
-        assert int(benchmark.hub.revision, 16)
+    for hub in (benchmark.hub for benchmark in MATH_BENCHMARKS if benchmark.hub is not None):
+        assert len(hub.revision) == 40
+        assert int(hub.revision, 16)
+
+
+def test_what_is_on_no_hub_asks_for_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GVPO_BENCH_DATA", raising=False)
+    with pytest.raises(
+        DataError,
+        match=r"^mawps-train: its problems are on no hub: set GVPO_BENCH_DATA to .*mawps_asdiv_a_3138\.jsonl$",
+    ):
+        load_benchmark("mawps-train").problems()
+    monkeypatch.setenv("GVPO_BENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"must be a folder that holds train/mawps_asdiv_a_3138\.jsonl$"):
+        load_benchmark("mawps-train").problems()
 
 
 def test_an_unknown_name_is_answered_with_the_names() -> None:
@@ -196,6 +226,7 @@ def test_templates_read_as_published() -> None:
     )
     assert TEMPLATES["r1"].render(problem).endswith("User: What is 1+1?. Assistant:")
     assert TEMPLATES["r1"].label == "r1-v1"
+    assert TEMPLATES["qa-3shot"].label == "qa-3shot-v1"
 
 
 def test_importing_benchmarks_loads_no_heavy_library() -> None:

@@ -190,6 +190,20 @@ def test_tokens_are_those_that_a_run_spent(suite_file, tmp_path, quick_workers, 
             assert vars(found) == pytest.approx(spent, rel=0.02)
 
 
+def test_pass_rates_are_in_every_ledger_and_in_no_hours(suite_file, capsys):
+    def cost(*settings):
+        suite = load_suite(str(suite_file), settings)
+        return suite_cost(plan(suite), Assumptions(gpu="cpu", mean_response=2.0))
+
+    without, measured = cost(), cost("train.pass_rate=[0.1, 0.9]", "train.pass_rate_samples=4")
+    # 4096 problems, 4 responses of 2 tokens to each
+    assert measured["gvpo-s0"].tokens.generated == without["gvpo-s0"].tokens.generated + 4096 * 4 * 2
+    assert measured["gvpo-s0"].hours == pytest.approx(without["gvpo-s0"].hours)
+    assert measured["base"].tokens == without["base"].tokens
+    assert command("plan", suite_file, "--set", "train.pass_rate=[0.1, 0.9]", "--mean-response", 2) == 0
+    assert "pass rates are measured once for all cells: 65.5 k tokens" in capsys.readouterr().out  # 4096·8·2
+
+
 def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, quick_workers, no_figures):
     settings = ["resources.token_budget=64", "seeds=1"]  # a group is 8 × 15 tokens
     options = ["--set", settings[0], "--seeds", 1, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out"]

@@ -233,6 +233,16 @@ def test_olympiadbench_has_a_problem_of_the_math_training_set():
     assert found.same == []
 
 
+@needs_data
+def test_svamp_has_one_problem_that_varies_the_numbers_of_one_of_asdiv_a():
+    svamp = load_benchmark("svamp").problems()
+    found = overlap.overlap(load_benchmark("asdiv-a-train").problems(), svamp)
+    assert [(p.id, other.id) for p, other in found.near] == [("chal-147", "mawps-asdiv-a/2262")]
+    assert (found.same, found.phrases) == ([], 118)
+    found = overlap.overlap(load_benchmark("mawps-train").problems(), svamp)
+    assert (found.same, found.near, found.phrases) == ([], [], 19)
+
+
 def test_wrong_verdict_of_the_grader_fails(suite_file, monkeypatch):
     suite = load_suite(str(suite_file))
     monkeypatch.setitem(GRADINGS, "exact", dataclasses.replace(GRADINGS["exact"], cases=(("3", "=3", "wrong"),)))
@@ -275,6 +285,7 @@ def test_missing_gpu_is_pointed_out(suite_file, settings, remedy):
         (["model.revision=main"], "model.revision says nothing of a folder"),
         (["resources.checkpoint_every=6"], "resources.checkpoint_every = 6 comes after the last of 6 steps"),
         (["train.refresh_every=6"], "train.refresh_every = 6: in 6 steps only the base samples"),
+        (["train.pass_rate_samples=4"], "train.pass_rate_samples has no effect: there is no train.pass_rate"),
         (["train.limit=5000"], "train.limit = 5000 leaves out none of the 4096 problems"),
         (["evaluation.limit=1000"], "evaluation.limit = 1000 leaves out no problem"),
         (["train.mini_batches=1"], "algorithms.gvpo.parameters of the anchor have no effect but on the scale"),

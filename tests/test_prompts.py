@@ -84,6 +84,29 @@ def test_a_response_without_the_stop_is_left_as_it_is():
 pytest_plugins = ["small_fixtures"]
 
 
+def test_an_answer_after_worked_examples_ends_with_its_line(reader):
+    lm = load_model(Model(path=str(reader), template="qa-3shot"))
+    line = lm.tokenizer.convert_tokens_to_ids("\n")
+    assert lm.eos_ids == (1, line)  # <eos> too: an engine goes no further after either
+    assert lm.end_id == line
+    assert lm.tokenizer.decode(lm.prompt_ids([Problem(id="0", prompt="What is 8 + 5?", answer="13")])[0]) == (
+        "Q: What is 3 + 4?\nA: 3 + 4 = 7\n\nQ: What is the sum of 5 and 9?\nA: 5 + 9 = 14\n\n"
+        "Q: Sam has 2 pens and gets 6 more. How many pens does Sam have now?\nA: 2 + 6 = 8\n\n"
+        "Q: What is 8 + 5?\nA:"
+    )
+    ended = lm.end_at_stop(response(lm.tokenizer, " 13\n"))
+    assert (lm.text(ended.tokens), ended.truncated) == (" 13", False)
+
+
+def test_a_line_that_ends_within_a_token_ends_the_response_with_that_token():
+    tok = bos_tokenizer()
+    tok.add_tokens([".\n\n"])  # as in Qwen's vocabulary
+    lm = language_model(load_template("qa-3shot"), tok)
+    ended = lm.end_at_stop(response(tok, " 13.\n\nQ: What"))
+    assert tok.decode(ended.tokens) == " 13.\n\n"
+    assert lm.text(ended.tokens) == " 13."
+
+
 def test_a_checkpoint_with_a_chat_template_is_loaded_with_its_end_of_turn(reader, tmp_path):
     lm = load_model(Model(path=str(reader)))
     lm.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}<unk>{% endfor %}"

@@ -155,6 +155,20 @@ def test_node_that_would_give_other_numbers_stops_the_sweep(suite_file, tmp_path
         driver._accept(dataclasses.replace(place, **difference))
 
 
+def test_pass_rates_that_are_shared_need_a_folder_that_is(suite_file, tmp_path):
+    def driver(*settings):
+        cell = next(cell for cell in plan(load_suite(str(suite_file), settings)) if cell.is_trained)
+        return _Driver([cell], tmp_path, [])
+
+    measures = driver("train.pass_rate=[0.1, 0.9]")
+    elsewhere = Place(node_id="1", environment=environment(), code=code_hash(), mark=None, missing=None)
+    with pytest.raises(ConfigError, match=r"pass_rate is measured once for all cells, and .* does not see .*: give an"):
+        measures._accept(elsewhere)
+    here = dataclasses.replace(elsewhere, mark=measures.text)
+    assert measures._accept(here) is here
+    assert driver()._accept(elsewhere) is elsewhere
+
+
 def test_packed_files_come_out_as_they_were_and_replace_a_folder_whole(tmp_path):
     there, here = tmp_path / "there", tmp_path / "here"
     for folder, name in ((there, "resume/deep/two"), (there, "one"), (there, ".lock"), (here, "resume/old")):

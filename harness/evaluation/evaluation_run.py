@@ -125,11 +125,12 @@ def run_evaluation(
     def keep(name: str, table: pd.DataFrame) -> None:
         tables[name] = table
         if out is not None and folder is not None:
-            folder.begin(output.command, template=lm.template_label)
+            folder.begin(output.command, **lm.about)
             write(out / "samples" / f"{name}.parquet", table.to_parquet(index=False))
 
     if missing:
-        lm = load_model(model)
+        with console.status(f"loading {model.path}"):
+            lm = load_model(model)
         with (
             Progress(console=console) as progress,
             judge_for(missing, workers=workers) as judges,

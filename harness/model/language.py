@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.embedded import EMBEDDED, embedded_base
+from harness.model.gguf_weights import converted, gguf_file, origin_of
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
@@ -52,6 +53,12 @@ class LanguageModel:
             return self.template.label
         text = chat_template_of(self.tokenizer)
         return f"{self.template.label} (sha256 {hashlib.sha256(text.encode()).hexdigest()})"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What manifests record of it: the template's label, and what its weights were converted from, if they were
+        (see `origin_of`)."""
+        return {"template": self.template_label, "converted_from": origin_of(self.source)}
 
     @property
     def device(self) -> torch.device:
@@ -169,9 +176,14 @@ def check_length(prompts: Sequence[Sequence[int]], max_new_tokens: int, config: 
 
 
 def resolve_path(settings: Model) -> str:
-    """The folder or hub id to load; trains what is embedded where it isn't cached."""
-    recipe = EMBEDDED.get(settings.path)
-    return settings.path if recipe is None else str(embedded_base(recipe))
+    """The folder or hub id to load; trains what is embedded and converts a GGUF file where it isn't cached.
+
+    Raises ConfigError where the path means a GGUF file that is not to be had.
+    """
+    if (recipe := EMBEDDED.get(settings.path)) is not None:
+        return str(embedded_base(recipe))
+    file = gguf_file(settings.path)
+    return settings.path if file is None else str(converted(file))
 
 
 def device_of(settings: Model) -> torch.device:

@@ -8,7 +8,7 @@ from typing import Any
 import rich.box
 from rich.table import Table
 
-from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, prompts_of
+from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, measured_tokens, prompts_of
 from harness.preflight.gpus import GPUS
 from harness.record.ledger import Tokens
 from harness.report.columns import tokens
@@ -95,12 +95,23 @@ def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
     names = (*settings.benchmarks, *settings.hard_benchmarks)
     peak = gpu.bfloat16 if config.model.precision == "bfloat16" else gpu.float32
     efficiency = GENERATION_EFFICIENCY[config.rollout.engine]
+    prompts = prompts_of(config.model, config.train, names, settings.limit)
+    response = assumptions.response(config.train.max_new_tokens)
+    measured = measured_tokens(config.train, len(prompts.training), response)
     return [
-        f"every response has {assumptions.response(config.train.max_new_tokens):.4g} of at most "
+        *(
+            [
+                f"pass rates are measured once for all cells: {tokens(measured)} tokens, drawn in each row and in no "
+                "row's hours; training draws from all problems alike"
+            ]
+            if measured
+            else []
+        ),
+        f"every response has {response:.4g} of at most "
         f"{config.train.max_new_tokens} tokens (--mean-response); “at most” takes the limit, "
         "and every round of refilling in vain where there is any, which otherwise counts none",
         "prompts tokenised and counted"
-        if prompts_of(config.model, config.train, names, settings.limit).exact
+        if prompts.exact
         else "three characters of a prompt are a token: there is no tokenizer in model.path",
         f"forward and backward passes reach {assumptions.mfu:.0%} of {peak / 1e12:.3g} TFLOP/s (--mfu)",
         f"a GPU draws {assumptions.generation_rate:.4g} tokens/s (--generation-rate)"

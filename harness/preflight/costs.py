@@ -94,7 +94,7 @@ def count_tokens(
             known[problem] = min(train.samples, known[problem] + count)
     trained = train.epochs * rows
     return Tokens(
-        generated=fresh * response,
+        generated=fresh * response + measured_tokens(train, len(lengths), response),
         trained=trained,
         scored=rows + stale + extra,
         reference=rows if needs.reference or needs.data == "base" else 0.0,
@@ -102,6 +102,11 @@ def count_tokens(
         critic=rows + trained + extra if needs.critic else 0.0,
         evaluation=evaluation,
     )
+
+
+def measured_tokens(train: Train, problems: int, response: float) -> float:
+    """What measuring pass rates draws: once for all cells of a suite, and in the ledger of each."""
+    return 0.0 if train.pass_rate is None else problems * train.pass_rate_samples * response
 
 
 def takes_two_passes(config: CellConfig, needs: Needs, length_G: Sequence[float]) -> bool:
@@ -214,10 +219,12 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
     # A backward pass is two forward passes; once more to recompute.
     passes = 4 if config.resources.activation_checkpointing else 3
+    mean_response = assumptions.response(train.max_new_tokens)
+    measured = measured_tokens(train, len(prompts.training), mean_response) if cell.is_trained else 0.0
     drawing, computing = idle_factors(cell)
     per_flop = computing / peak / assumptions.mfu
     work = {
-        "rollouts": drawing * mean_tokens.generated / rate,
+        "rollouts": drawing * (mean_tokens.generated - measured) / rate,
         "training": passes * mean_tokens.trained * flops * per_flop,
         "scoring": (mean_tokens.scored + mean_tokens.reference) * flops * per_flop,
         "teacher": mean_tokens.teacher * teacher.flops(mean) * per_flop if teacher is not None else 0.0,

@@ -209,6 +209,8 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
     if train.steps <= train.refresh_every > 1:
         yield "train.refresh_every", f"= {train.refresh_every}: in {train.steps} steps only the base samples"
     problems = len(load_benchmark(train.benchmark).problems())
+    if train.pass_rate is None and "pass_rate_samples" in train.model_fields_set:
+        yield "train.pass_rate_samples", "has no effect: there is no train.pass_rate"
     if train.limit is not None and train.limit >= problems:
         yield "train.limit", f"= {train.limit} leaves out none of the {problems} problems"
     if suite.evaluation.limit is not None and all(

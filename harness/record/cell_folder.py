@@ -3,6 +3,7 @@
 `<runs>/<cell>/` holds
 
     metrics.jsonl       a row a step
+    problems.json       which problems it is trained on, where not on all, and the base's pass rate on each
     algorithm.py        a user's own algorithm, as it was run
     resume/             what an interrupted training goes on from, while there is need of it
     checkpoint/         the trained model, a folder that transformers opens
@@ -44,6 +45,7 @@ SAMPLE_COLUMNS = [
 """Of samples.parquet: see `harness.evaluation.evaluate.evaluate`."""
 
 HASH, METRICS, ALGORITHM, TRAINING = "hash", "metrics.jsonl", "algorithm.py", "training.json"
+PROBLEMS = "problems.json"
 SAMPLES, COEFFICIENTS, MANIFEST, TRACEBACK = "samples.parquet", "coefficients.parquet", "manifest.json", "traceback.txt"
 RESUME, CHECKPOINT = "resume", "checkpoint"
 
@@ -175,7 +177,8 @@ class CellFolder:
                 scratch.unlink()
         hash_file = self.path / HASH
         if (hash_file.read_text() if hash_file.is_file() else None) != training_hash:
-            (self.path / METRICS).unlink(missing_ok=True)
+            for name in (METRICS, PROBLEMS):
+                (self.path / name).unlink(missing_ok=True)
             for folder in (self.resume_path, self.checkpoint_path):
                 shutil.rmtree(folder, ignore_errors=True)
             write(hash_file, training_hash)
@@ -184,6 +187,16 @@ class CellFolder:
         """Keeps a user's file as it is run; returns where."""
         write(self.path / ALGORITHM, source)
         return self.path / ALGORITHM
+
+    def write_problems(self, kept: Sequence[str], rates: Mapping[str, float]) -> None:
+        """Keeps the ids of the problems that the cell is trained on, and the base's pass rate on each that it could
+        have been."""
+        write_json(self.path / PROBLEMS, {"kept": list(kept), "pass_rates": dict(rates)})
+
+    def problems(self) -> frozenset[str] | None:
+        """The ids that `write_problems` kept; None where the cell is trained on all."""
+        found = _read_json(self.path / PROBLEMS)
+        return None if found is None else frozenset(found["kept"])
 
     def write_traceback(self, text: str) -> None:
         """Why the cell failed."""
@@ -279,9 +292,12 @@ class CellFolder:
     def pack(self, what: Literal["to go on", "progress", "results"]) -> Files:
         """The files that travel: to another machine that goes on, back with each of its checkpoints, and in the end."""
         names = {
-            "to go on": (HASH, METRICS, RESUME, CHECKPOINT, TRAINING),
+            "to go on": (HASH, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
             "progress": (METRICS, RESUME, CHECKPOINT, TRAINING),
-            "results": (ALGORITHM, METRICS, RESUME, CHECKPOINT, TRAINING, SAMPLES, COEFFICIENTS, TRACEBACK, MANIFEST),
+            "results": (
+                *(ALGORITHM, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
+                *(SAMPLES, COEFFICIENTS, TRACEBACK, MANIFEST),
+            ),
         }[what]
         return pack(self.path, names)
 

@@ -13,10 +13,10 @@ from harness.suite.points import Section
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template")),
-    "train": (Train, ("refill_rounds",)),
+    "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples")),
 }
-"""Settings that few algorithms read, by section: at its default none is in a hash or a manifest, so that cells that
-were recorded before there was such a setting stay what they are."""
+"""Settings that few algorithms read or few suites make, by section: at its default none is in a hash or a manifest, so
+that cells that were recorded before there was such a setting stay what they are."""
 
 COEFFICIENTS = "coefficients"
 """The label of the job that compares the algorithms' gradient coefficients."""

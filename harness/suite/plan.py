@@ -127,12 +127,8 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
             f"train.prompts = {suite.train.prompts}: {suite.train.benchmark} has only {len(problems)} problems"
             + (f" within train.limit = {suite.train.limit}" if suite.train.limit else "")
         )
-    if suite.train.history_share > 0 and suite.train.steps * suite.train.prompts <= len(problems):
-        raise ConfigError(
-            f"train.history_share = {suite.train.history_share}: {suite.train.steps} steps of {suite.train.prompts} "
-            f"prompts meet none of the {len(problems)} problems of {suite.train.benchmark} twice, so no sample would "
-            "ever be historical; train longer or on fewer problems (train.limit)"
-        )
+    if suite.train.pass_rate is None:  # else nobody knows yet how many will be kept
+        check_repeats(suite.train, len(problems))
 
     shared = {"report": suite.report, "tuning": suite.tuning}
     about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
@@ -176,6 +172,16 @@ def without_teacher(model: Model) -> Model:
 def training_problems(settings: Train) -> list[Problem]:
     """Raises ValueError for an unknown benchmark, DataError where its problems are not to be had."""
     return load_benchmark(settings.benchmark).problems()[: settings.limit]
+
+
+def check_repeats(settings: Train, problems: int) -> None:
+    """Raises ConfigError where training is to reuse samples and meets none of so many problems twice."""
+    if settings.history_share > 0 and settings.steps * settings.prompts <= problems:
+        raise ConfigError(
+            f"train.history_share = {settings.history_share}: {settings.steps} steps of {settings.prompts} prompts "
+            f"meet none of the {problems} problems of {settings.benchmark} twice, so no sample would ever be "
+            "historical; train longer or on fewer problems (train.limit)"
+        )
 
 
 def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:

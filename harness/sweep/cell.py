@@ -27,6 +27,7 @@ from harness.record.ledger import Spent
 from harness.sampling.engine import open_engine
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
 from harness.training.coefficients import compare_coefficients
+from harness.training.pass_rates import problems_within
 from harness.training.train import train
 
 OnProgress = Callable[[str, int, int, float | None], None]
@@ -54,7 +55,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
             result = (
                 _compare(cell, runs, folder, on_progress)
                 if cell.reads
-                else _work(cell, folder, state, on_progress, ranks)
+                else _work(cell, runs, folder, state, on_progress, ranks)
             )
         except Exception as error:
             # The first rank to fail has the reason; the others will only say that they lost it.
@@ -123,7 +124,9 @@ def _resolved(cell: Cell) -> dict[str, Any]:
     return {**resolved, **cell.suite, "algorithm": entry}
 
 
-def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress, ranks: Ranks) -> dict[str, Any]:
+def _work(
+    cell: Cell, runs: Path, folder: CellFolder, state: State, on_progress: OnProgress, ranks: Ranks
+) -> dict[str, Any]:
     """Trains the cell, where that is still to do, and evaluates it. Returns what the manifest says of both."""
     config, settings = cell.config, cell.config.evaluation
     cpu = time.process_time()
@@ -150,7 +153,15 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
                 on_progress("train", step, config.train.steps, row.get("reward"))
 
             problems, judge = training_problems(config.train), judges[train_benchmark.name]
-            spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks)
+            kept: dict[str, Any] | None = None
+            if config.train.pass_rate is not None:
+
+                def on_measured(done: int, total: int) -> None:
+                    on_progress("measure pass rates", done, total, None)
+
+                problems, kept = problems_within(config, lm, engine, judge, runs, folder, on_measured, ranks)
+            spent = Spent(generated=kept["tokens"] if kept else 0)
+            spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks, spent)
 
             def save(target: Path) -> None:
                 lm.model.save_pretrained(target)
@@ -160,6 +171,7 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
                 "display": getattr(algorithm, "name", config.label),
                 "family": algorithm.family,
                 "tokens": spent.tokens(),
+                "pass_rate": kept,
                 "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
                 "made_with": environment(),
             }
@@ -198,7 +210,8 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
         "display": record["display"],
         "family": record.get("family"),
         "trained_with": record.get("made_with"),
-        "template": lm.template_label,
+        "pass_rate": record.get("pass_rate"),
+        **lm.about,
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }
@@ -207,8 +220,8 @@ def _work(cell: Cell, folder: CellFolder, state: State, on_progress: OnProgress,
 def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
     """The job behind the figure of gradient coefficients. Returns what the manifest says of it."""
     on_progress("compare", 0, 1, None)
-    checkpoint = CellFolder(runs / cell.reads[0].name).checkpoint_path
+    trained = CellFolder(runs / cell.reads[0].name)
     with tempfile.TemporaryDirectory() as scratch:
-        coefficients, left_out = compare_coefficients(cell.reads, checkpoint, Path(scratch))
+        coefficients, left_out = compare_coefficients(cell.reads, trained, Path(scratch))
     folder.write_coefficients(coefficients)
     return {"left_out": left_out, "seconds": {}}

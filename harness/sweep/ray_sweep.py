@@ -115,9 +115,11 @@ class _Driver:
             mark=runs / f".mark-{self.text}",
             folder=Path.cwd(),
             variables={name: os.environ[name] for name in PASSED_ON if name in os.environ},
-            models=[Path(name).resolve() for name in sorted(models - EMBEDDED.keys()) if Path(name).is_dir()],
+            models=[Path(name).resolve() for name in sorted(models - EMBEDDED.keys()) if Path(name).exists()],
             base=pack(embedded[0].parent, [folder.name for folder in embedded]) if embedded else None,
         )
+        self.shares = any(cell.is_trained and cell.config.train.pass_rate is not None for cell in cells)
+        """Whether cells share what lies in the folder of the runs."""
         self.code, self.versions = code_hash(), environment()["versions"]
         self.interruptions = dict.fromkeys([cell.name for cell in cells], 0)
         self.false_starts = 0
@@ -208,8 +210,13 @@ class _Driver:
             )
         if place.missing is not None:
             raise ConfigError(
-                f"model.path = {place.missing}: {place} has no such folder; put it where every node sees it, or name a "
-                "hub id"
+                f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, "
+                "or name a hub id"
+            )
+        if self.shares and place.mark != self.text:
+            raise ConfigError(
+                f"train.pass_rate is measured once for all cells, and {place} does not see {self.runs}: give an --out "
+                "that every node shares"
             )
         self.false_starts = 0
         return place

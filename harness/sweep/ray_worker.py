@@ -35,7 +35,7 @@ class Place:
     mark: str | None
     """What the worker finds in the driver's mark: the driver's own text where they share the runs folder."""
     missing: str | None
-    """The folder of a model, where the driver has it and this node doesn't."""
+    """The folder or file of a model, where the driver has it and this node doesn't."""
 
     def __str__(self) -> str:
         return f"{self.environment['hardware']['node']} (Ray node {self.node_id})"
@@ -53,7 +53,7 @@ class Job:
     """The driver's working directory, which relative paths start from."""
     variables: Mapping[str, str]
     models: Sequence[Path]
-    """Those that are folders of the driver's."""
+    """Those that are folders or files of the driver's."""
     base: Files | None
     """The driver's embedded base and teacher: what was trained on another processor need not be the same to the last
     bit."""
@@ -87,7 +87,7 @@ class Worker:
             environment=environment(),
             code=code_hash(),
             mark=mark,
-            missing=next((str(model) for model in self.job.models if not model.is_dir()), None),
+            missing=next((str(model) for model in self.job.models if not model.exists()), None),
         )
 
     def start(self, cell: Cell, files: Files | None, read: Mapping[str, Files]) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from harness.model.language import check_model
+from harness.model.language import check_model, resolve_path
 from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
@@ -40,7 +40,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     with join_ranks(suite.model.device) as ranks:
         if ranks.alone:
             console.print(f"{about}; {executor}, {suite.resources} a cell")
-            prepare_model(suite)
+            prepare_model(suite, console)
             check_health(suite, cells, out, executor.workers, console)
             outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
         else:
@@ -48,7 +48,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
                 raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray out")
             console = console if ranks.rank == 0 else Console(quiet=True)
             console.print(f"{about}; each on {ranks.size} ranks")
-            ranks.first(lambda: prepare_model(suite))
+            ranks.first(lambda: prepare_model(suite, console))
             ranks.first(lambda: check_health(suite, cells, out, 1, console))
             outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
     if ranks.rank > 0:
@@ -119,8 +119,8 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
     require_health(checks, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
 
 
-def prepare_model(suite: Suite) -> None:
-    """Checks the suite's model against its problems.
+def prepare_model(suite: Suite, console: Console) -> None:
+    """Checks the suite's model against its problems; a GGUF file is converted first, where it isn't cached.
 
     Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
     before any cell starts.
@@ -128,6 +128,9 @@ def prepare_model(suite: Suite) -> None:
     points = points_of(suite).values() or [suite]
     for point in points:
         check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
+    for path in filter(None, (suite.model.path, suite.model.teacher)):
+        with console.status(f"loading {path}"):
+            resolve_path(suite.model.model_copy(update={"path": path}))
     lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}
     # The points of an ablation mostly share their problems, of which each is tokenised once, for the longest response.

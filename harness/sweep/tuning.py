@@ -88,7 +88,7 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
         }
     )
     cells = [cell for cell in plan(tuning_suite, seeds=suite.tuning.seeds) if cell.is_trained]
-    prepare_model(tuning_suite)
+    prepare_model(tuning_suite, console)
     check_health(tuning_suite, cells, out, executor.workers, console)
     runs = out / "runs" / tuning_suite.name
     outcome = run_cells(cells, runs, executor=executor, command=command, console=console)

@@ -13,25 +13,30 @@ from benchmarks.judges import judge_for
 from harness.model.language import load_model
 from harness.model.policy import PolicyModel, logprob_chunk
 from harness.model.scorer import score
+from harness.record.cell_folder import CellFolder
 from harness.record.files import write
 from harness.record.ledger import Spent
 from harness.sampling.engine import open_engine
 from harness.suite.given import GIVEN
-from harness.suite.plan import Cell, algorithm_of, training_problems
+from harness.suite.plan import Cell, algorithm_of
 from harness.training.batch import assemble, draw
 from harness.training.gradient import differentiate, to_groups
 from harness.training.learner import Learner
+from harness.training.pass_rates import trained_on
 from harness.training.schedule import prompts_of_step
 from harness.training.supply import Rollouts, Supply, requests
 
 COLUMNS = ["algorithm", "display", "prompt", "sample", "token", "reward", "log_ratio", "coefficient"]
 
 
-def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path) -> tuple[pd.DataFrame, dict[str, str]]:
+def compare_coefficients(
+    cells: Sequence[Cell], folder: CellFolder, scratch: Path
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row for each cell's algorithm, response and token, with COLUMNS (log-ratios in nats).
 
-    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy in `checkpoint`, which one
-    of them has trained, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the base.
+    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy that the first of them,
+    whose `folder` it is, has trained, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the
+    base.
     `scratch` is a folder for users' files.
 
     Each algorithm has the extras that it declares; groups are not refilled. Returns with it the algorithms that the
@@ -39,6 +44,7 @@ def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path)
 
     Raises FileNotFoundError where the checkpoint was not kept.
     """
+    checkpoint = folder.checkpoint_path
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"{checkpoint} was not kept (resources.keep_checkpoints), and the comparison needs it")
     config = cells[0].config
@@ -48,7 +54,7 @@ def compare_coefficients(cells: Sequence[Cell], checkpoint: Path, scratch: Path)
     )  # nothing is trained here, so the base may be its own reference
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
-    chosen = prompts_of_step(training_problems(config.train), config.seed, 0, config.train.prompts)
+    chosen = prompts_of_step(trained_on(config, folder), config.seed, 0, config.train.prompts)
     prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
     frames, left_out = [pd.DataFrame(columns=COLUMNS)], {}
     with (

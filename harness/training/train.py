@@ -43,19 +43,20 @@ def train(
     folder: CellFolder,
     on_step: Callable[[int, Mapping[str, float]], None],
     ranks: Ranks = ALONE,
+    spent: Spent | None = None,
 ) -> Spent:
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
     `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks
     each runs this very loop on the same batches: they share out the samples to draw, the rows to score and the weights,
-    and rank 0 writes.
+    and rank 0 writes. `spent` is what the run has cost before its first step.
     """
     settings, resources = config.train, config.resources
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
     engine.release_memory()
     learner = Learner(lm, base, algorithm, config, ranks)
     history: History = {}
-    spent = Spent()
+    spent = spent or Spent()
     prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
     lm.check_length(list(prompts.values()), settings.max_new_tokens)
 

@@ -150,7 +150,7 @@ def test_activations_are_what_autograd_keeps(model32):
 def size_of(model):
     config = model.config
     return ModelSize(
-        parameters=0, body=0, embedding=0, layers=config.num_hidden_layers, hidden=config.hidden_size,
+        parameters=0, body=0, adapter=0, embedding=0, layers=config.num_hidden_layers, hidden=config.hidden_size,
         attention=config.num_attention_heads * config.head_dim, kv=config.num_key_value_heads * config.head_dim,
         feed_forward=config.intermediate_size, vocabulary=config.vocab_size,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -236,6 +237,8 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
         if Path(path).exists():
             raise ConfigError(f"model.revision = {settings.revision!r}: {path} is a folder, which has no revisions")
         options["revision"] = settings.revision
+    if kind is AutoConfig and (adapter := Path(path) / "adapter_config.json").is_file():
+        path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
         return kind.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -35,11 +36,18 @@ def adapt(model: PreTrainedModel, settings: LoRA | None, seed: int) -> None:
     from peft import LoraConfig
 
     about = LoraConfig(
-        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=0.0, target_modules=names, task_type="CAUSAL_LM"
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules=names,
+        fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),
+        task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
         torch.manual_seed(seed)
         model.add_adapter(about)
+    if (folder := Path(model.name_or_path)).is_dir():  # of the base, where an adapter kept alone looks for it
+        about.base_model_name_or_path = str(folder.resolve())
     model.eval()
 
 
@@ -73,6 +81,12 @@ def targets(model: PreTrainedModel, settings: LoRA) -> list[str]:
                 )
         found |= dict.fromkeys(matches)
     return list(found)
+
+
+def adapter_size(model: PreTrainedModel, settings: LoRA) -> int:
+    """Numbers of the adapter that the model, or one of the same names, would get: rank × (inputs + outputs) a layer."""
+    weights = [model.get_submodule(name).get_parameter("weight") for name in targets(model, settings)]
+    return settings.rank * sum(sum(weight.shape) for weight in weights)
 
 
 def companion(module: M) -> M:

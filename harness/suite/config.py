@@ -348,7 +348,9 @@ class Suite(Section):
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
             )
         if self.model.revision and self.model.lora and not self.resources.merge_adapter:
-            raise ValueError("resources.merge_adapter = false with model.revision: an adapter names no revision; merge it")
+            raise ValueError(
+                "resources.merge_adapter = false with model.revision: an adapter names no revision; merge it"
+            )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
             if not isinstance(self.evaluation.samples, int):

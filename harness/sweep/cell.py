@@ -166,12 +166,10 @@ def _work(
                 problems, kept = problems_within(config, lm, engine, judge, runs, folder, on_measured, ranks)
             spent = Spent(generated=kept["tokens"] if kept else 0)
             spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks, spent)
-            trained = lm.model
-            lm = dataclasses.replace(lm, model=merged(trained))
-            kept_model = lm.model if config.resources.merge_adapter else trained
 
             def save(target: Path) -> None:
-                kept_model.save_pretrained(target)
+                kept = merged(lm.model) if config.resources.merge_adapter else lm.model
+                kept.save_pretrained(target)
                 lm.tokenizer.save_pretrained(target)
 
             record = {
@@ -183,6 +181,7 @@ def _work(
                 "made_with": environment(),
             }
             ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
+            lm = dataclasses.replace(lm, model=merged(lm.model))
             free_memory()
         elif cell.is_trained:
             record = ranks.first(lambda: folder.training() or {})

@@ -89,9 +89,28 @@ def adapter_size(model: PreTrainedModel, settings: LoRA) -> int:
     return settings.rank * sum(sum(weight.shape) for weight in weights)
 
 
+def frozen_weights(module: nn.Module) -> set[str]:
+    """The names of what is never trained: all weights of an adapted model, or one within the module, but the adapter's.
+
+    Whether they take a gradient says less: nothing of a reference or a stale sampling policy does.
+    """
+    models = (name for name, part in module.named_modules() if isinstance(part, PreTrainedModel) and _adapted(part))
+    within = tuple(f"{name}." if name else "" for name in models)
+    return {name for name, _ in module.named_parameters() if name.startswith(within) and not _is_adapters(name)}
+
+
 def companion(module: M) -> M:
     """A copy of what is trained, over the very same frozen weights; of a model without an adapter a plain copy."""
-    return copy.deepcopy(module, {id(weight): weight for weight in module.parameters() if not weight.requires_grad})
+    frozen = frozen_weights(module)
+    return copy.deepcopy(module, {id(weight): weight for name, weight in module.named_parameters() if name in frozen})
+
+
+def trainable(module: M) -> M:
+    """The module itself, in which all but frozen weights take a gradient."""
+    frozen = frozen_weights(module)
+    for name, weight in module.named_parameters():
+        weight.requires_grad_(name not in frozen)
+    return module
 
 
 def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
@@ -116,7 +135,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
         if base and not own and layer in adapted:
             delta = whole(adapted[layer].get_delta_weight("default")) if leaf == "weight" else 0.0
             yield f"{layer}.{leaf}", whole(x) + delta
-        elif ".lora_A." not in name and ".lora_B." not in name:
+        elif not _is_adapters(name):
             yield name, whole(x)
 
 
@@ -129,6 +148,10 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
     plain.load_state_dict(dict(merged_weights(model)), assign=True)
     plain.tie_weights()
     return plain.requires_grad_(True)
+
+
+def _is_adapters(name: str) -> bool:
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def _adapted(model: nn.Module) -> dict[str, Any]:

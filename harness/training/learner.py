@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm
 from harness.model.language import LanguageModel, frozen_copy, new_critic
-from harness.model.lora import companion
+from harness.model.lora import companion, trainable
 from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, share_frozen, whole
 from harness.model.scorer import Scorer
@@ -52,7 +52,7 @@ class Learner:
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
             self._make_trainable(self.critic, resources, ranks)
-        self.policy = lm.model if in_place else companion(lm.model)
+        self.policy = lm.model if in_place else trainable(companion(lm.model))
         policy = PolicyModel(self.policy, base.chunk)
         self._make_trainable(policy, resources, ranks)
         if not ranks.alone:
@@ -61,7 +61,7 @@ class Learner:
                 share_frozen(base.model.base_model, self.critic.body)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
-            self.sampler = PolicyModel(lm.model, base.chunk)
+            self.sampler = PolicyModel(lm.model.requires_grad_(False), base.chunk)
         elif not in_place:
             empty_weights(lm.model)
 
@@ -95,6 +95,7 @@ class Learner:
             optimizer.state.clear()
         if self.whole is not self.policy:
             copy_weights(self.policy, self.whole)
+        trainable(self.whole)
 
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""

@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from harness.model.lora import frozen_weights
 from harness.model.ranks import Ranks
 from harness.record.files import new_folder, write_json
 
@@ -98,7 +99,7 @@ def _state(parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
     scalars: dict[str, Any] = {}
     for name, (model, optimizer) in parts.items():
         tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
-        left_out = tied | {key for key, x in model.named_parameters() if not x.requires_grad}
+        left_out = tied | frozen_weights(model)
         tensors |= {f"{name}.{key}": x for key, x in model.state_dict().items() if key not in left_out}
         if optimizer is None:
             continue

@@ -116,6 +116,7 @@ def test_all_models_of_a_cell_are_one_base_and_an_adapter_each():
     learner = Learner(lm, base, PPO(), config)
     critic = learner.critic
     assert critic is not None
+    assert learner.critic_optimizer is not None
     assert learner.sampler.model is not learner.policy
     head = 16 + 1
     # the policy's adapter, the stale sampling policy's, and the critic's, which has one on each layer of its body too
@@ -208,7 +209,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers_from_a_checkpoint_of_adapters_
     undisturbed = run(tmp_path / "undisturbed", algorithm, **settings)
     with pytest.raises(Interrupted):
         run(tmp_path / "killed", algorithm, interrupt_at=3, **settings)
-    names = {}
+    names: dict[str, Any] = {}
     for file in (tmp_path / "killed" / "resume").glob("*.safetensors"):
         with safe_open(file, framework="pt") as tensors:
             names |= {at: tensors.get_slice(at).get_shape() for at in tensors.keys()}  # noqa: SIM118
@@ -216,8 +217,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers_from_a_checkpoint_of_adapters_
     assert all(".lora_" in at or at.startswith("critic.head.") for at in weights)
     parts = {at.partition(".")[0] for at in weights}
     assert parts == ({"policy", "sampler", "critic"} if "critic" in name else {"policy"})
-    policy = sum(torch.Size(shape).numel() for at, shape in names.items() if at.startswith("policy."))
-    assert policy == 992
+    assert sum(torch.Size(names[at]).numel() for at in weights if at.startswith("policy.")) == 992
     assert_same_run(run(tmp_path / "killed", algorithm, **settings), undisturbed)
 
 

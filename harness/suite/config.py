@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from benchmarks.errors import BenchError
+from harness.suite.lora_settings import LoRA
 from harness.suite.points import NAME, Ablation, Section
 from harness.suite.rewards import REWARDS
 
@@ -37,6 +38,8 @@ class Model(Section):
     """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
+    lora: LoRA | None = None
+    """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
 
 
 class Train(Section):
@@ -267,6 +270,8 @@ class Resources(Section):
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
     keep_checkpoints: bool = True
     """Keeps the trained model of each cell, without which a change of [evaluation] cannot be evaluated again."""
+    merge_adapter: bool = True
+    """With [model.lora]: what is kept is a plain model; false keeps the adapter alone, which names its base."""
 
     def __str__(self) -> str:
         ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
@@ -341,6 +346,10 @@ class Suite(Section):
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
+            )
+        if self.model.revision and self.model.lora and not self.resources.merge_adapter:
+            raise ValueError(
+                "resources.merge_adapter = false with model.revision: an adapter names no revision; merge it"
             )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)

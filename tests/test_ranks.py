@@ -35,9 +35,9 @@ from harness.model.rows import Rows
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder
 from harness.sampling.local import LocalEngine
-from harness.suite.config import Rollout
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
+from harness.suite.rollout_settings import Rollout
 from harness.sweep.cells import run_cells_on_ranks
 from harness.training.gradient import accumulate_gradient
 from harness.training.train import train

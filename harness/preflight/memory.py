@@ -42,7 +42,8 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
     sampler = weights if config.train.refresh_every > 1 else 0.0
     state = 3 * weights + 3 * critic + sampler  # weights and Adam's two moments
-    return weights, 2 * state if config.resources.checkpoint_every else 0.0
+    resume = 2 * state if config.resources.checkpoint_every else 0.0
+    return (weights, resume) if config.resources.keep_checkpoints else (0.0, resume + weights)
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from harness.model.policy import PolicyModel
 from harness.model.rows import Response
 from harness.sampling.local import CachedEngine, LocalEngine, TransformersEngine
-from harness.suite.config import Resources, Rollout
+from harness.suite.config import Resources
+from harness.suite.rollout_settings import Rollout
 
 
 class Engine(Protocol):

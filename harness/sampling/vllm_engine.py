@@ -30,7 +30,8 @@ from harness.record.seeding import seed_of
 from harness.sampling.padded_heads import needs_padding, padded_config, padded_weights
 from harness.sampling.vllm_process import VLLM
 from harness.sampling.vllm_server import Servers, VLLMError
-from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 
 PROBE_PROMPT, PROBE_RESPONSE = 8, 24
 """Tokens of the probe."""

@@ -8,8 +8,9 @@ from typing import Any
 
 from harness.record.cell_folder import Hashes
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
 from harness.suite.points import Section
+from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template")),

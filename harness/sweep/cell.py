@@ -25,6 +25,7 @@ from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
 from harness.record.ledger import Spent
 from harness.sampling.engine import open_engine
+from harness.suite.config import CUDA_CONTEXT, ConfigError, Resources
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
 from harness.training.coefficients import compare_coefficients
 from harness.training.pass_rates import problems_within
@@ -48,16 +49,25 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if state == "finished":
             return "finished"
         torch.set_num_threads(_cores(cell))
+        resources = cell.config.resources
         started = time.perf_counter()
         result: dict[str, Any] = {"seconds": {}}
         status, failure = "finished", None
         try:
+            if ranks.alone:
+                keep_to_share(resources)
             result = (
                 _compare(cell, runs, folder, on_progress)
                 if cell.reads
                 else _work(cell, runs, folder, state, on_progress, ranks)
             )
         except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and resources.cells_on_gpu > 1:
+                error.add_note(
+                    f"The cell has {resources.gpus} of a GPU (resources.gpus) and no more, for others are on it: lower "
+                    "resources.token_budget or rollout_batch, or give it a larger share; gvpo-bench plan says what it "
+                    "takes."
+                )
             # The first rank to fail has the reason; the others will only say that they lost it.
             if not folder.has_traceback():
                 folder.write_traceback(traceback.format_exc())
@@ -71,6 +81,24 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if failure is not None and not ranks.alone:
             raise failure
         return status
+
+
+def keep_to_share(resources: Resources) -> None:
+    """Holds this process to its cell's share of a GPU's memory, where cells share one: what would starve the others
+    fails instead.
+
+    Raises ConfigError where the share is nothing beside what CUDA itself takes.
+    """
+    if resources.cells_on_gpu == 1 or not torch.cuda.is_available():
+        return
+    _, whole = torch.cuda.mem_get_info()
+    room = resources.room_on_gpu(whole)
+    if room <= 0:
+        raise ConfigError(
+            f"resources.gpus = {resources.gpus} of {whole / 1e9:.0f} GB: CUDA itself takes {CUDA_CONTEXT / 1e9:.0f} GB "
+            "for each process; give each cell a larger share"
+        )
+    torch.cuda.set_per_process_memory_fraction(room / whole)
 
 
 def bury_cell(

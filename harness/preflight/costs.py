@@ -183,7 +183,7 @@ class CellCost:
     hours: dict[str, float]
     """GPU hours by what they are spent on."""
     alone: float
-    """Hours that a cell takes with a GPU that computes in no time, where cells share one."""
+    """Hours that it would take on a GPU that computes in no time."""
     share: float
     """Of a GPU, or 1."""
     checkpoint: float
@@ -195,9 +195,9 @@ class CellCost:
 
     @property
     def gpu_hours(self) -> float:
-        """All of `hours`; of a shared GPU its share of the hours that the cell is there, where that is more: for all of
-        `alone`, however little it computes, as others are there too."""
-        return max(sum(self.hours.values()), self.share * self.alone)
+        """All of `hours`; on a GPU that it shares, its share of the hours that it is there, where that is more."""
+        computing = sum(self.hours.values())
+        return max(computing, self.share * self.alone) if self.share < 1 else computing
 
 
 def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost:
@@ -270,9 +270,7 @@ def calls(cell: Cell, needs: Needs, tokens: Tokens, asked: int, responses: int) 
     evaluation = -(-responses // resources.rollout_batch) * limit + scored
     if not cell.is_trained:
         return evaluation
-    drawn = (
-        -(-train.prompts * train.samples // resources.rollout_batch) * train.max_new_tokens if tokens.generated else 0
-    )
+    batches = -(-train.prompts * train.samples // resources.rollout_batch) if tokens.generated else 0
     updates = train.steps * train.epochs * train.mini_batches
     backward = 4 if resources.activation_checkpointing else 3
 
@@ -281,7 +279,12 @@ def calls(cell: Cell, needs: Needs, tokens: Tokens, asked: int, responses: int) 
 
     learning = backward * passes(tokens.trained, updates) * (1 + needs.critic)
     scoring = [tokens.scored, tokens.reference, tokens.teacher, max(0.0, tokens.critic - tokens.trained)]
-    return evaluation + train.steps * drawn + learning + sum(passes(count, train.steps) for count in scoring)
+    return (
+        evaluation
+        + train.steps * batches * train.max_new_tokens
+        + learning
+        + sum(passes(count, train.steps) for count in scoring)
+    )
 
 
 def engines(config: CellConfig) -> int:

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from rich.console import Console
@@ -38,7 +39,8 @@ from harness.suite.load import load_suite
 from harness.suite.plan import coefficients_job, plan
 from harness.sweep.cell import bury_cell, keep_to_share, run_cell
 from harness.sweep.cells import run_cells
-from harness.sweep.events import CellEnd
+from harness.sweep.events import CellEnd, CellProgress
+from harness.sweep.executors import Until
 from harness.sweep.pool import LocalPool, gpu_shares
 
 pytest_plugins = ["small_fixtures"]
@@ -363,6 +365,46 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
     assert_same_sweep(undisturbed, out)
     leftovers = [path.name for path in runs.glob("*/.*") if path.name != ".lock"]
     assert leftovers == []
+
+
+def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
+    suite_file, tmp_path, quick_workers, no_figures, capsys
+):
+    sweep = ("sweep", suite_file, "--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
+    sweep = (*sweep, "--out", tmp_path)
+    assert command(*sweep, "--minutes", 0) == 0
+    assert "5 of 5 cells are left: no seed is whole yet, so no report" in capsys.readouterr().out
+    assert not (tmp_path / "small").exists()
+
+    assert command(*sweep, "--algorithm", "gvpo") == 0  # both seeds
+    assert command(*sweep, "--seeds", 1) == 0  # ppo's first
+    assert command(*sweep, "--minutes", 0) == 0
+    assert "1 of 5 cells are left: 1 of 2 seeds are whole; the same command goes on" in capsys.readouterr().out
+    seeds = pd.read_csv(tmp_path / "small" / "seeds.csv").dropna(subset="seed")  # the base has none
+    assert sorted(zip(seeds["algorithm"], seeds["seed"], strict=True)) == [("gvpo", 0), ("ppo", 0)]
+    assert "only seeds that every algorithm has run stand here" in (tmp_path / "small" / "README.md").read_text()
+
+    assert command(*sweep, "--minutes", 10) == 0
+    assert len(pd.read_csv(tmp_path / "small" / "seeds.csv").dropna(subset="seed")) == 4
+    assert "only seeds that every" not in (tmp_path / "small" / "README.md").read_text()
+
+
+def test_what_still_runs_is_stopped_at_the_first_event_after_the_time(monkeypatch):
+    class Endless:
+        workers, stopped, now = 1, False, 0.0
+
+        def run(self, cells, runs, command):
+            try:
+                while True:
+                    self.now += 40
+                    yield CellProgress(cells[0], "train", 1, 2, None)
+            finally:
+                self.stopped = True
+
+    endless = Endless()
+    monkeypatch.setattr("harness.sweep.executors.time.monotonic", lambda: endless.now)
+    assert len(list(Until(endless, 100.0).run([None], Path(), []))) == 3  # at 40, 80 and 120 s
+    assert endless.stopped
 
 
 def test_each_worker_gets_a_gpu_of_its_own_and_none_where_cells_take_none(monkeypatch):

@@ -279,12 +279,8 @@ def calls(cell: Cell, needs: Needs, tokens: Tokens, asked: int, responses: int) 
 
     learning = backward * passes(tokens.trained, updates) * (1 + needs.critic)
     scoring = [tokens.scored, tokens.reference, tokens.teacher, max(0.0, tokens.critic - tokens.trained)]
-    return (
-        evaluation
-        + train.steps * batches * train.max_new_tokens
-        + learning
-        + sum(passes(count, train.steps) for count in scoring)
-    )
+    drawing = train.steps * batches * train.max_new_tokens
+    return evaluation + drawing + learning + sum(passes(count, train.steps) for count in scoring)
 
 
 def engines(config: CellConfig) -> int:

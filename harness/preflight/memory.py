@@ -82,7 +82,7 @@ def memory_of(
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
     if config.label == BASE:
-        resident = {"policy": weights, "base, for the KL": shard}
+        resident = {"policy": shard if config.samples_from_shards else weights, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
@@ -116,8 +116,10 @@ def memory_of(
     if config.label != BASE and ranks > 1:
         shards = {"base, for the KL": shard, "critic": critic}
         asleep = {"vLLM": resident.get("vLLM", 0.0)}
-        between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
-        between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
+        copies_there = 0.0 if config.samples_from_shards else 2 * weights
+        policy = shard if config.samples_from_shards else weights
+        between["while it loads"] = {"policy and a copy": copies_there, **shards, **asleep}
+        between["in the evaluation"] = {"policy": policy, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})
 

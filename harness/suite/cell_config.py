@@ -42,6 +42,11 @@ class CellConfig(Section):
     evaluation: Evaluation
     resources: Resources = Resources()
 
+    @property
+    def samples_from_shards(self) -> bool:
+        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one."""
+        return not self.rollout.shares_weights and self.train.refresh_every == 1
+
     def hashes(self) -> Hashes:
         """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.
 

@@ -19,7 +19,7 @@ from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
 from harness.model.policy import PolicyModel
-from harness.model.ranks import Ranks, free_memory
+from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
@@ -160,18 +160,25 @@ def _work(
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     free_memory()  # of this process's last cell
-    lm = load_model(config.model)
+    holders = ranks if config.samples_from_shards else ALONE
+    lm = load_model(config.model, holders)
     precision, budget = config.model.precision, config.resources.token_budget
     base = frozen_base(lm, config.resources, ranks)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
-        lm = dataclasses.replace(lm, model=load_model(checkpoint).model)
+        lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
     with (
         judge_for([train_benchmark, *scored], workers=_cores(cell)) as judges,
-        open_engine(config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
+        open_engine(
+            config.rollout,
+            config.resources,
+            lm.model if holders.alone else base,
+            eos_ids=lm.eos_ids,
+            precision=precision,
+        ) as engine,
     ):
         record: dict[str, Any]
         if cell.is_trained and state == "new":
@@ -211,7 +218,7 @@ def _work(
             record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, base.chunk)
+        policy = PolicyModel(lm.model, base.chunk) if holders.alone else frozen_base(lm, config.resources, ranks)
         engine.sync(policy)
         samples = evaluate(
             lm,

@@ -308,7 +308,7 @@ def loaded(ranks: Ranks, settings: Model) -> dict[str, Any]:
     rows = Rows.of([[5, 9, 14]], [[7, 3]], lm.device)
     return {
         "on meta": {x.is_meta for x in lm.model.parameters()},
-        "here": sum(x.to_local().numel() for x in base.parameters()),
+        "here": sum(x.to_local().numel() for x in base.parameters()),  # type: ignore[attr-defined]
         "weights": {at: whole(x) for at, x in base.model.state_dict().items()},
         "critic": {at: whole(x) for at, x in critic.state_dict().items()},
         "tied": tied,

@@ -370,8 +370,8 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
 def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
     suite_file, tmp_path, quick_workers, no_figures, capsys
 ):
-    sweep = ("sweep", suite_file, "--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
-    sweep = (*sweep, "--out", tmp_path)
+    quick = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
+    sweep = ("sweep", suite_file, *quick, "--out", tmp_path)
     assert command(*sweep, "--minutes", 0) == 0
     assert "5 of 5 cells are left: no seed is whole yet, so no report" in capsys.readouterr().out
     assert not (tmp_path / "small").exists()
@@ -389,7 +389,7 @@ def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
     assert "only seeds that every" not in (tmp_path / "small" / "README.md").read_text()
 
 
-def test_what_still_runs_is_stopped_at_the_first_event_after_the_time(monkeypatch):
+def test_what_still_runs_is_stopped_at_the_first_event_after_the_time(suite_file, monkeypatch):
     class Endless:
         workers, stopped, now = 1, False, 0.0
 
@@ -401,9 +401,9 @@ def test_what_still_runs_is_stopped_at_the_first_event_after_the_time(monkeypatc
             finally:
                 self.stopped = True
 
-    endless = Endless()
+    endless, cells = Endless(), plan(load_suite(str(suite_file)))
     monkeypatch.setattr("harness.sweep.executors.time.monotonic", lambda: endless.now)
-    assert len(list(Until(endless, 100.0).run([None], Path(), []))) == 3  # at 40, 80 and 120 s
+    assert len(list(Until(endless, 100.0).run(cells, Path(), []))) == 3  # at 40, 80 and 120 s
     assert endless.stopped
 
 

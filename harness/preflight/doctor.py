@@ -140,8 +140,8 @@ def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Ch
     longest = len(tokenise([wordiest], tokenizer, template)[0]) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
     largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
-    room, cells = suite.resources.room_on_gpu(free), suite.resources.cells_on_gpu
-    share = f", {room / 1e9:.3g} for each of {cells} on a GPU" if cells > 1 else ""
+    room, beside = suite.resources.room_on_gpu(free), suite.resources.cells_on_gpu
+    share = f", {room / 1e9:.3g} for each of {beside} on a GPU" if beside > 1 else ""
     return Check(
         "memory",
         "ok" if largest < room else "warn",

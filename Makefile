@@ -67,9 +67,13 @@ atlas: install
 perf: install .venv-trl/installed
 	$(BIN)/python perf/measure.py
 
-# The training step on a CUDA GPU, which needs torch and transformers alone, and vLLM beside it.
-gpu: install
+GPU_MINUTES ?= 60
+
+# For whoever has a CUDA GPU: the training step, which needs torch and transformers alone; algorithms on a pretrained
+# model, as many seeds as end within GPU_MINUTES (make gpu goes on with the others); vLLM beside the trainer.
+gpu: install smollm2
 	$(BIN)/python perf/gpu.py
+	$(BIN)/gvpo-bench sweep smollm2-arithmetic --minutes $(GPU_MINUTES)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vllm]'
 	$(BIN)/python perf/sampling.py
 

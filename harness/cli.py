@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -49,6 +50,10 @@ def sweep(
     keep_checkpoints: Annotated[
         bool | None, typer.Option(help="Keep trained models, for other evaluations; by default the suite's.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Stop then, and report the seeds that are whole; the same command goes on."),
+    ] = None,
     workers: WorkersOption = None,
     ray: RayOption = None,
     out: OutOption = Path("results"),
@@ -59,16 +64,17 @@ def sweep(
     """
     from rich.console import Console
 
-    console = Console()
+    started, console = time.monotonic(), Console()
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
     loaded = _load(suite, overrides, algorithm)
-    from harness.sweep.executors import open_executor
+    from harness.sweep.executors import Until, open_executor
     from harness.sweep.run import run_sweep
 
     with open_executor(ray, workers, loaded) as executor:
-        failed = run_sweep(loaded, out, executor=executor, command=_command(), console=console)
+        until = executor if minutes is None else Until(executor, started + 60 * minutes)
+        failed = run_sweep(loaded, out, executor=until, command=_command(), console=console)
     raise typer.Exit(int(failed))
 
 

@@ -28,7 +28,8 @@ from harness.model.scorer import Scorer, score  # noqa: E402
 from harness.record.environment import environment  # noqa: E402
 from harness.record.markdown import markdown_table  # noqa: E402
 from harness.sampling.engine import Engine, open_engine  # noqa: E402
-from harness.suite.config import Resources, Rollout, VLLMSettings  # noqa: E402
+from harness.suite.config import Resources  # noqa: E402
+from harness.suite.rollout_settings import Rollout, VLLMSettings  # noqa: E402
 
 TEMPERATURES = (1.0, 0.7)
 

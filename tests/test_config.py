@@ -378,6 +378,9 @@ def test_impossible_rollout_is_refused_with_what_would_be_right(refused, setting
         ({"gpus": 8}, None, "resources.gpus = 8 with ranks = 1: each rank uses 1; set gpus = 1, or other ranks"),
         ({"gpus": 1, "ranks": 2, "cpus": 2}, None, "with ranks = 2: each rank uses 1; set gpus = 2, or other ranks"),
         ({"gpus": 1}, {"tensor_parallel_size": 2}, "with ranks = 1: each rank uses 2; set gpus = 2"),
+        ({"gpus": 1.5}, None, "resources.gpus: 1.5 is no number of GPUs: a cell has whole ones, or a share of one"),
+        ({"gpus": 0.5, "ranks": 2, "cpus": 2}, None, "resources.gpus = 0.5 with ranks = 2: cells that share a GPU"),
+        ({"gpus": 0.5}, {}, "resources.gpus = 0.5 with rollout.engine = 'vllm', which takes its memory of whole GPUs"),
         ({"gpus": 4, "ranks": 2, "cpus": 2}, {"tensor_parallel_size": 2}, "leave tensor_parallel_size at 1"),
         ({"gpus": 1}, {"mode": "server"}, "each rank uses 2, one to train on and 1 for each server; set gpus = 2"),
         # Two ranks and a server of two GPUs for each are six; with eight, two would be left over.
@@ -406,6 +409,7 @@ def test_cell_takes_the_gpus_that_its_ranks_and_vllm_use(suite_toml, resources, 
         (4, 8, {"mode": "server"}),
         (2, 10, {"mode": "server", "tensor_parallel_size": 2}),  # two servers for each rank
         (2, 0, {"mode": "server"}),
+        (1, 0.125, None),
     ],
 )
 def test_gpus_for_every_rank_and_server_are_accepted(suite_toml, ranks, gpus, vllm):

@@ -12,6 +12,8 @@ import pytest
 import torch
 from small import lean_environment
 
+pytest_plugins = ["small_fixtures"]
+
 ROOT = Path(__file__).parent.parent
 
 WITHOUT = ["pydantic", "datasets", "pandas", "pyarrow", "scipy", "sklearn", "seaborn", "math_verify", "typer", "rich"]
@@ -57,6 +59,33 @@ def test_every_figure_is_there_and_follows_from_the_times(tmp_path):
     assert 0 < found["parity"]["bfloat16_from_float32"]["max"] < 0.3
     assert found["parity"]["chunks_from_all_at_once"]["max"] < 0.05
     assert "two passes" in (tmp_path / "out" / "table.md").read_text()
+
+
+HEAVY = ["datasets", "vllm", "lm_eval", "math_verify", "latex2sympy2_extended", "ray", "sklearn", "peft"]
+"""What a machine with a GPU need not have to run the suite of `make gpu`."""
+
+
+def test_suite_of_make_gpu_runs_to_its_table_without_what_others_need(reader, tmp_path):
+    # Read by every Python process as it starts, the workers too.
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({HEAVY}))\n")
+    settings = [
+        f"model.path={reader}", "model.precision=float32", "train.steps=1", "train.prompts=2", "train.samples=2",
+        "train.mini_batches=1", "resources.gpus=0", "evaluation.limit=2", "evaluation.samples=1",
+    ]  # fmt: skip
+    sweep = [part for setting in settings for part in ("--set", setting)]
+    sweep += ["--algorithm", "gvpo", "--algorithm", "grpo", "--seeds", "1", "--minutes", "10", "--workers", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "sweep", "smollm2-arithmetic", *sweep, "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=lean_environment(CUDA_VISIBLE_DEVICES="", PYTHONPATH=f"{tmp_path}:{ROOT}"),
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (tmp_path / "out" / "smollm2-arithmetic" / "README.md").read_text()
+    assert "GVPO" in page
+    assert "hardware: " in page
 
 
 @pytest.fixture

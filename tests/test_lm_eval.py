@@ -23,9 +23,10 @@ from harness.evaluation.task_folder import own_tasks  # noqa: E402
 from harness.model.language import load_model  # noqa: E402
 from harness.model.scorer import Scorer  # noqa: E402
 from harness.sampling.engine import open_engine  # noqa: E402
-from harness.suite.config import ConfigError, Model, Resources, Rollout  # noqa: E402
+from harness.suite.config import ConfigError, Model, Resources  # noqa: E402
 from harness.suite.load import load_suite  # noqa: E402
 from harness.suite.plan import plan  # noqa: E402
+from harness.suite.rollout_settings import Rollout  # noqa: E402
 from harness.sweep.cell import run_cell  # noqa: E402
 
 pytest_plugins = ["small_fixtures"]

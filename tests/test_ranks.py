@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import shutil
 from dataclasses import fields, replace
@@ -15,12 +16,14 @@ import torch
 from ranks_here import on_ranks
 from rich.console import Console
 from safetensors import safe_open
+from safetensors.torch import load_file
 from test_gradient import SETTINGS, example
 from test_supply import KINDS
 from tiny import random_critic, tiny_lm, tiny_model
 from torch import Tensor
 from training_runs import Interrupted, Judge, config_of, engine_of, without_times
 
+import harness.sampling.vllm_engine
 import harness.sweep.cells
 from algorithms import ALGORITHMS, Algorithm, Batch
 from algorithms.dpo import DPO
@@ -28,7 +31,7 @@ from algorithms.gvpo import GVPO
 from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
-from harness.model.language import frozen_base
+from harness.model.language import frozen_base, load_model, new_critic
 from harness.model.lora import adapt, merged, merged_weights
 from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
@@ -36,10 +39,12 @@ from harness.model.rows import Rows
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder
 from harness.sampling.local import LocalEngine
-from harness.suite.config import Rollout
+from harness.sampling.vllm_engine import VLLMEngine
+from harness.suite.config import Model, Resources
 from harness.suite.load import load_suite
 from harness.suite.lora_settings import LoRA
 from harness.suite.plan import plan
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 from harness.sweep.cells import run_cells_on_ranks
 from harness.training.gradient import accumulate_gradient
 from harness.training.train import train
@@ -181,6 +186,7 @@ RUNS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "dpo-with-reference-and-history": (DPO(), {"history_share": 0.25, "prompts": 3, "steps": 4}),
     "kimi-at-a-budget": (Kimi(), {"token_budget": 40, "epochs": 2, "steps": 4}),
     "ppo-with-an-engine-that-keeps-weights": (PPO(), {"mini_batches": 2, "steps": 4}),
+    "ppo-with-an-engine-that-keeps-weights-and-rank-0-alone-has-them": (PPO(), {"mini_batches": 2, "steps": 4}),
     "gvpo-with-an-engine-that-keeps-weights-and-stale": (GVPO(), {"refresh_every": 3, "steps": 4}),
     "samples-of-the-base": (KINDS["base"], {"refresh_every": 3, "steps": 4}),
     "samples-of-the-base-by-an-engine-that-keeps-weights": (KINDS["base"], {"steps": 3}),
@@ -225,6 +231,10 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
     engine: Any = engine_of(config, lm)
     if "keeps-weights" in name:
         engine, config = KeepsWeights(engine), config.model_copy(update={"rollout": Rollout(engine="vllm")})
+    if "rank-0-alone" in name and not ranks.alone:
+        kept = copy.deepcopy(lm.model).to("meta" if ranks.rank else "cpu")
+        kept.tie_weights()  # which a move to meta unties
+        lm = replace(lm, model=kept, computes_on=torch.device("cpu"))
     steps: list[int] = []
     try:
         train(
@@ -243,7 +253,7 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
         steps = [-1]
     return {
         "rows": without_times(folder.metrics()),
-        "weights": {at: x.detach().clone() for at, x in merged(lm.model).state_dict().items()},
+        "weights": {at: x.clone() for at, x in merged(lm.model).state_dict().items() if not x.is_meta},
         "drawn": sum(map(len, judge.shown)),
         "calls": len(judge.shown),
         "interrupted": bool(steps),
@@ -272,8 +282,12 @@ def test_a_run_on_two_ranks_ends_with_the_weights_of_one(name, two, tmp_path):
     runs = [run[name] for run in two[1]]
     assert runs[0]["drawn"] + runs[1]["drawn"] == expected["drawn"]  # each rank drew and graded its share
     assert min(run["drawn"] for run in runs) > 0
+    assert runs[0]["weights"].keys() == expected["weights"].keys()
     for run in runs:
         for at, x in expected["weights"].items():
+            if "rank-0-alone" in name and run is runs[1]:
+                assert at not in run["weights"]
+                continue
             torch.testing.assert_close(run["weights"][at], x, atol=1e-5, rtol=0)
     for found, row in zip(runs[0]["rows"], expected["rows"], strict=True):
         assert found.keys() == row.keys()
@@ -289,6 +303,93 @@ def test_no_rank_holds_a_whole_policy_where_the_engine_takes_weights_from_a_shar
     assert held["lora-dpo-with-an-engine-that-keeps-weights"] == {0}
     assert held["gvpo-with-an-engine-that-keeps-weights-and-stale"] == {whole_one}  # what samples is another policy
     assert held["gvpo"] == {whole_one}  # the engine samples from these very weights
+
+
+def loaded(ranks: Ranks, settings: Model) -> dict[str, Any]:
+    """A model of which rank 0 has the weights, and what a copy has that is sharded, with its critic."""
+    lm = load_model(settings, ranks)
+    base = frozen_base(lm, Resources(), ranks)
+    critic = new_critic(lm.model)
+    shard(critic, ranks)
+    tied = base.model.get_output_embeddings().weight is base.model.get_input_embeddings().weight
+    rows = Rows.of([[5, 9, 14]], [[7, 3]], lm.device)
+    return {
+        "on meta": {x.is_meta for x in lm.model.parameters()},
+        "here": sum(x.to_local().numel() for x in base.parameters()),  # type: ignore[attr-defined]
+        "weights": {at: whole(x) for at, x in base.model.state_dict().items()},
+        "critic": {at: whole(x) for at, x in critic.state_dict().items()},
+        "tied": tied,
+        "eos": lm.eos_ids,
+        "logp": Scorer(base, ranks=ranks)(rows, response_length=2).logp_NT,
+        "frozen": not any(x.requires_grad for x in base.parameters()),
+    }
+
+
+def test_only_rank_0_loads_the_weights_and_no_rank_has_all_of_them_to_compute_with(tmp_path):
+    lm = tiny_lm()
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    zero, one = on_ranks(2, tmp_path / "meeting", loaded, Model(path=str(tmp_path / "model")))
+    assert (zero["on meta"], one["on meta"]) == ({False}, {True})
+    number = sum(x.numel() for x in lm.model.parameters())
+    assert zero["here"] + one["here"] == number
+    assert 0.4 < zero["here"] / number < 0.6
+    rows = Rows.of([[5, 9, 14]], [[7, 3]], "cpu")
+    expected = Scorer(PolicyModel(lm.model))(rows, response_length=2).logp_NT
+    body = lm.model.base_model.state_dict()
+    for found in (zero, one):
+        assert (found["tied"], found["frozen"], found["eos"]) == (True, True, lm.eos_ids)
+        for at, x in lm.model.state_dict().items():
+            assert torch.equal(found["weights"][at], x), at
+        assert found["critic"].keys() == {f"body.{at}" for at in body} | {"head.weight", "head.bias"}
+        assert all(torch.equal(found["critic"][f"body.{at}"], x) for at, x in body.items())
+        assert not found["critic"]["head.weight"].any()
+        # Buffers that no checkpoint holds, those of the rotary embedding, decide these too.
+        torch.testing.assert_close(found["logp"], expected)
+
+
+class Reads:
+    """A sampler that takes weights from a file, as servers of vLLM do, and remembers what it was given."""
+
+    def __init__(self, read: list[tuple[str, list[str]]]) -> None:
+        self.read, self.model = read, tiny_model()
+
+    def load_file(self, file: str) -> None:
+        folder = Path(file).parent.parent
+        self.read.append((file, [str(path) for path in folder.rglob("*.safetensors")]))
+        self.model.load_state_dict(load_file(file))
+
+    def sample(self, requests: Any) -> list[list[tuple[list[int], list[float]]]]:
+        return [[([7, 3], [0.0, 0.0])]]
+
+    def score(self, tokens: list[int]) -> list[list[float]]:
+        logp_NT = Scorer(PolicyModel(self.model))(
+            Rows.of([tokens[:-2]], [tokens[-2:]], "cpu"), response_length=2
+        ).logp_NT
+        return [[0.0] * (len(tokens) - 2) + logp_NT[0].tolist()]
+
+
+def handed_over(ranks: Ranks, path: Path) -> list[tuple[str, list[str]]]:
+    """What each rank's servers read, and which files there were then, on a node of both."""
+    os.environ["LOCAL_RANK"] = str(ranks.rank)
+    harness.sampling.vllm_engine.needs_padding = lambda config: False  # which vLLM asks for on the CPU
+    folder = path / f"of rank {ranks.rank}"
+    folder.mkdir()
+    policy = PolicyModel(tiny_model())
+    policy.model.get_submodule("model.norm").weight.data *= 2
+    shard(policy, ranks)
+    read: list[tuple[str, list[str]]] = []
+    sampler: Any = Reads(read)
+    VLLMEngine(sampler, VLLMSettings(mode="server"), folder, eos_ids=[1], precision="float32", ranks=ranks).sync(policy)
+    assert list(path.rglob("*.safetensors")) == []
+    return read
+
+
+def test_ranks_of_a_node_have_their_servers_read_one_file(tmp_path):
+    path = tmp_path / "folders"
+    path.mkdir()
+    file = str(path / "of rank 0" / "weights.safetensors")
+    assert on_ranks(2, tmp_path / "meeting", handed_over, path) == [[(file, [file])], [(file, [file])]]
 
 
 def resumed(ranks: Ranks, path: Path) -> dict[str, Any]:

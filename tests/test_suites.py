@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from small import needs_data
 
 from algorithms import ALGORITHMS
 from harness.suite.load import load_suite, points_of, suite_files
@@ -82,6 +83,22 @@ def test_published_rows_of_table_1_name_source_and_protocol():
         assert "arXiv" in row.source
         assert row.protocol
         assert set(row.scores) == set(suite.evaluation.benchmarks)
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["smollm2-arithmetic", "smollm2-svamp"])
+def test_pretrained_suites_compare_eight_algorithms_or_more_on_a_shared_gpu_and_claim_no_tuning(name):
+    suite = load_suite(name)
+    assert (suite.name, suite.model.path, suite.model.template) == (name, "smollm2", "qa-3shot")
+    assert suite.resources.cells_on_gpu == 8
+    assert set(suite.algorithms) >= set(SIX)
+    assert len(suite.algorithms) >= 8
+    assert not any(entry.tuned for entry in suite.algorithms.values())
+    assert len({entry.optimizer.lr for entry in suite.algorithms.values()}) == 1
+    cells = plan(suite)
+    assert len(cells) == 1 + 5 * len(suite.algorithms)
+    # Seed by seed over all algorithms, so that a sweep that is stopped leaves whole seeds.
+    assert [cell.config.seed for cell in cells[1:]] == sorted(cell.config.seed for cell in cells[1:])
 
 
 @each_comparison

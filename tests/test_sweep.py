@@ -11,7 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 from small import (
     FAULTY,
@@ -34,10 +36,11 @@ from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
-from harness.suite.plan import plan
-from harness.sweep.cell import bury_cell, run_cell
+from harness.suite.plan import coefficients_job, plan
+from harness.sweep.cell import bury_cell, keep_to_share, run_cell
 from harness.sweep.cells import run_cells
-from harness.sweep.events import CellEnd
+from harness.sweep.events import CellEnd, CellProgress
+from harness.sweep.executors import Until
 from harness.sweep.pool import LocalPool, gpu_shares
 
 pytest_plugins = ["small_fixtures"]
@@ -364,18 +367,105 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
     assert leftovers == []
 
 
+def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
+    suite_file, tmp_path, quick_workers, no_figures, capsys
+):
+    quick = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
+    sweep = ("sweep", suite_file, *quick, "--out", tmp_path)
+    assert command(*sweep, "--minutes", 0) == 0
+    assert "5 of 5 cells are left: no seed is whole yet, so no report" in capsys.readouterr().out
+    assert not (tmp_path / "small").exists()
+
+    assert command(*sweep, "--algorithm", "gvpo") == 0  # both seeds
+    assert command(*sweep, "--seeds", 1) == 0  # ppo's first
+    assert command(*sweep, "--minutes", 0) == 0
+    assert "1 of 5 cells are left: 1 of 2 seeds are whole; the same command goes on" in capsys.readouterr().out
+    seeds = pd.read_csv(tmp_path / "small" / "seeds.csv").dropna(subset="seed")  # the base has none
+    assert sorted(zip(seeds["algorithm"], seeds["seed"], strict=True)) == [("gvpo", 0), ("ppo", 0)]
+    assert "only seeds that every algorithm has run stand here" in (tmp_path / "small" / "README.md").read_text()
+
+    assert command(*sweep, "--minutes", 10) == 0
+    assert len(pd.read_csv(tmp_path / "small" / "seeds.csv").dropna(subset="seed")) == 4
+    assert "only seeds that every" not in (tmp_path / "small" / "README.md").read_text()
+
+
+def test_what_still_runs_is_stopped_at_the_first_event_after_the_time(suite_file, monkeypatch):
+    class Endless:
+        workers, stopped, now = 1, False, 0.0
+
+        def run(self, cells, runs, command):
+            try:
+                while True:
+                    self.now += 40
+                    yield CellProgress(cells[0], "train", 1, 2, None)
+            finally:
+                self.stopped = True
+
+    endless, cells = Endless(), plan(load_suite(str(suite_file)))
+    monkeypatch.setattr("harness.sweep.executors.time.monotonic", lambda: endless.now)
+    assert len(list(Until(endless, 100.0).run(cells, Path(), []))) == 3  # at 40, 80 and 120 s
+    assert endless.stopped
+
+
 def test_each_worker_gets_a_gpu_of_its_own_and_none_where_cells_take_none(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_shares(0, 2) == ["", ""]
-    assert gpu_shares(1, 2) == ["0", "1"]
-    assert gpu_shares(1, 8) == ["0", "1", "2"]
-    assert gpu_shares(2, 8) == ["0,1"]
+    assert gpu_shares(Resources(), 2) == ["", ""]
+    assert gpu_shares(Resources(gpus=1), 2) == ["0", "1"]
+    assert gpu_shares(Resources(gpus=1), 8) == ["0", "1", "2"]
+    assert gpu_shares(Resources(gpus=2), 8) == ["0,1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
-    assert gpu_shares(1, 8) == ["4", "6", "7"]
+    assert gpu_shares(Resources(gpus=1), 8) == ["4", "6", "7"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(ConfigError, match=r"resources\.gpus = 1: torch finds no CUDA devices"):
-        gpu_shares(1, 2)
+    for gpus in (1, 0.5):
+        with pytest.raises(ConfigError, match=rf"resources\.gpus = {gpus}: torch finds no CUDA devices"):
+            gpu_shares(Resources(gpus=gpus), 2)
+
+
+def test_cells_that_take_a_share_of_a_gpu_fill_one_after_all_have_some(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    assert gpu_shares(Resources(gpus=0.5), 3) == ["4", "6", "4"]
+    assert gpu_shares(Resources(gpus=0.5), 16) == ["4", "6", "4", "6"]
+    assert gpu_shares(Resources(gpus=0.3), 16) == ["4", "6"] * 3  # a fourth would have 0.1
+    assert len(gpu_shares(Resources(gpus=0.125), 16)) == 16
+
+
+def test_comparison_of_coefficients_which_holds_two_models_has_a_gpu_to_itself(suite_file):
+    cell = plan(load_suite(str(suite_file), ["resources.gpus=0.125"]))[1]
+    assert coefficients_job([cell]).config.resources.gpus == 1
+
+
+@pytest.fixture
+def shared_gpu(monkeypatch) -> list[float]:
+    """A GPU of 80 GB that is not there, and the shares of its memory that processes are held to."""
+    held: list[float] = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (70e9, 80e9))
+    monkeypatch.setattr("torch.cuda.set_per_process_memory_fraction", held.append)
+    return held
+
+
+def test_process_is_held_to_its_cells_share_of_the_memory_less_what_cuda_takes(shared_gpu):
+    keep_to_share(Resources(gpus=1))
+    keep_to_share(Resources())
+    assert shared_gpu == []
+    keep_to_share(Resources(gpus=0.125))
+    assert shared_gpu == [pytest.approx(9 / 80)]  # 80/8 − 1 GB
+    with pytest.raises(ConfigError, match=r"resources\.gpus = 0\.0125 of 80 GB: CUDA itself takes 1 GB"):
+        keep_to_share(Resources(gpus=0.0125))
+
+
+def test_cell_that_wants_more_than_its_share_fails_and_says_what_to_do(suite_file, tmp_path, one_thread, monkeypatch):
+    def out_of_memory(resources):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("harness.sweep.cell.keep_to_share", out_of_memory)
+    cells = {gpus: plan(load_suite(str(suite_file), [f"resources.gpus={gpus}"]))[1] for gpus in (0.25, 1)}
+    for gpus, cell in cells.items():
+        assert run_cell(cell, tmp_path / str(gpus), [], lambda *_: None) == "failed"
+    texts = [(tmp_path / gpus / cells[1].name / "traceback.txt").read_text() for gpus in ("0.25", "1")]
+    assert ["The cell has 0.25 of a GPU (resources.gpus)" in text for text in texts] == [True, False]
 
 
 def test_cuda_without_a_gpu_for_a_cell_is_refused_before_any_cell(suite_file, tmp_path, no_workers):

@@ -10,7 +10,8 @@ from tiny import tiny_model
 from harness.model.ranks import Ranks
 from harness.sampling.engine import check_engine, open_engine
 from harness.sampling.vllm_engine import server_devices
-from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 
 pytest_plugins = ["small_fixtures"]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -16,7 +16,8 @@ from harness.record.cell_folder import CellFolder
 from harness.record.ledger import Spent
 from harness.sampling.engine import ENGINES
 from harness.suite.cell_config import CellConfig
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
+from harness.suite.rollout_settings import Rollout
 from harness.training.train import train
 
 TIMES = ("seconds",)

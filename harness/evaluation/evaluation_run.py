@@ -27,7 +27,8 @@ from harness.record.files import write, write_json
 from harness.sampling.engine import open_engine
 from harness.statistics.intervals import crossed_interval
 from harness.statistics.scores import OUTCOMES, pass_ks, problem_scores
-from harness.suite.config import ConfigError, Model, Resources, Rollout
+from harness.suite.config import ConfigError, Model, Resources
+from harness.suite.rollout_settings import Rollout
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ class LanguageModel:
     """A response ends with one of these: the model's EOS, the chat template's end of turn, and the template's stops
     where they are single tokens."""
     source: str
+    computes_on: torch.device | None = None
+    """Where its sharded copies are to compute; None where `model` itself does."""
 
     @property
     def template_label(self) -> str:
@@ -63,8 +65,8 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.model.parameters()).device
+        """Where it computes."""
+        return self.computes_on or next(self.model.parameters()).device
 
     def prompt_ids(self, problems: Sequence[Problem]) -> list[list[int]]:
         """The rendered prompts, tokenised once."""
@@ -246,20 +248,30 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
         raise ConfigError(f"model.path = {path!r}: cannot load this {what}: {error}") from error
 
 
-def load_model(settings: Model) -> LanguageModel:
+def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
     """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only. An adapter
     that the checkpoint holds is merged.
+
+    Where `ranks` are given, the weights are in the memory of rank 0's host, and nowhere else: the model is not to
+    compute, and its copies get them when they are sharded.
 
     Raises ConfigError where the checkpoint is not to be had or has no EOS.
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
     tokenizer = from_pretrained(AutoTokenizer, settings)
-    model = from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
-    model = merged(model).to(device_of(settings)).eval()
+    if ranks.rank == 0:
+        model = merged(from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True))
+    else:
+        config = from_pretrained(AutoConfig, settings)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = (model.to(device_of(settings)) if ranks.alone else model).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}
-    for named in (model.generation_config.eos_token_id, model.config.eos_token_id):
+    # A model without weights does not read its generation_config.
+    ends = ranks.first(lambda: [model.generation_config.eos_token_id, model.config.eos_token_id])
+    for named in ends:
         eos.update(named if isinstance(named, list) else [named])
     for stop in template.stop:
         ids = tokenizer(stop, add_special_tokens=False)["input_ids"]
@@ -271,7 +283,7 @@ def load_model(settings: Model) -> LanguageModel:
     eos.discard(None)
     if not eos:
         raise ConfigError(f"model.path = {path!r}: neither its tokenizer nor its config names an EOS token")
-    return LanguageModel(model, tokenizer, template, tuple(sorted(eos)), path)
+    return LanguageModel(model, tokenizer, template, tuple(sorted(eos)), path, ranks.device)
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -282,7 +294,7 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
 def frozen_base(lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE) -> PolicyModel:
     """The policy as it is before training, sharded over the ranks: the reference of an algorithm that needs one, and
     the base of the evaluation's KL."""
-    chunk = logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
+    chunk = ranks.first(lambda: logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget))
     base = PolicyModel(frozen_copy(lm.model), chunk)
     shard(base, ranks)
     return base

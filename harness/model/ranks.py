@@ -93,16 +93,35 @@ class Ranks:
     def shard(self, module: nn.Module, layers: Sequence[nn.Module]) -> None:
         """Shares out the module's parameters with FSDP2, in place: a layer's are whole only while it computes.
 
-        Gradients are then averaged over ranks.
+        Where only rank 0 has them, and they are on meta elsewhere, a layer's are whole on `device` only while they are
+        shared out. Gradients are then averaged over ranks.
         """
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
         assert self.device is not None
         mesh = init_device_mesh(self.device.type, (self.size,))
+        lacking = torch.tensor([any(x.is_meta for x in module.parameters())], dtype=torch.int, device=self.device)
+        dist.all_reduce(lacking)
         for part in (*layers, module):
+            if lacking.item():
+                self._give(part)
             # The root too: parameters that stay whole after a forward pass would miss the next optimiser step.
             fully_shard(part, mesh=mesh, reshard_after_forward=True)
+
+    def _give(self, part: nn.Module) -> None:
+        """All ranks what rank 0 has of a module's parameters and buffers, but for what is sharded by now."""
+        given: dict[int, tuple[Tensor, Tensor]] = {}  # with what it replaces, whose id is then no other's
+        for child in part.modules():
+            for tensors in (child._parameters, child._buffers):
+                for name, x in tensors.items():
+                    if x is None or is_sharded(x):
+                        continue
+                    if id(x) not in given:
+                        ours = x.detach().to(self.device) if self.rank == 0 else torch.empty_like(x, device=self.device)
+                        dist.broadcast(ours.contiguous(), 0)
+                        given[id(x)] = x, nn.Parameter(ours, x.requires_grad) if isinstance(x, nn.Parameter) else ours
+                    tensors[name] = given[id(x)][1]  # type: ignore[assignment]
 
 
 ALONE = Ranks()
@@ -150,15 +169,20 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
 
 def whole(x: Tensor) -> Tensor:
     """A sharded tensor gathered on every rank, which all must ask for; any other tensor as it is."""
+    return x.full_tensor() if is_sharded(x) else x  # type: ignore[attr-defined]
+
+
+def is_sharded(x: Tensor) -> bool:
+    """Whether each rank has a part of it."""
     from torch.distributed.tensor import DTensor
 
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return isinstance(x, DTensor)
 
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded; frozen ones only
-    where it is empty. Every rank must call it."""
+    where it is empty, and none where it is on meta. Every rank must call it."""
     for into, x in zip(target.parameters(), source.parameters(), strict=True):
         if into.shape != x.shape:
             into.data = into.new_empty(x.shape)

@@ -39,10 +39,9 @@ class Teacher:
         settings: Model, problems: Sequence[Problem], temperature: float, resources: Resources, ranks: Ranks = ALONE
     ) -> Teacher:
         """Raises ConfigError where the checkpoint is not to be had."""
-        lm = load_model(teacher_settings(settings))
-        policy = PolicyModel(
-            lm.model.requires_grad_(False), logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
-        )
+        lm = load_model(teacher_settings(settings), ranks)
+        chunk = ranks.first(lambda: logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget))
+        policy = PolicyModel(lm.model.requires_grad_(False), chunk)
         shard(policy, ranks)
         prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
         scorer = Scorer(policy, temperature=temperature, precision=settings.precision, ranks=ranks)

@@ -8,7 +8,14 @@ from typing import Any
 import rich.box
 from rich.table import Table
 
-from harness.preflight.costs import GENERATION_EFFICIENCY, Assumptions, CellCost, measured_tokens, prompts_of
+from harness.preflight.costs import (
+    GENERATION_EFFICIENCY,
+    LAYER_SECONDS,
+    Assumptions,
+    CellCost,
+    measured_tokens,
+    prompts_of,
+)
 from harness.preflight.gpus import GPUS
 from harness.record.ledger import Tokens
 from harness.report.columns import tokens
@@ -44,7 +51,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
 
     def row(name: str, group: Sequence[CellCost]) -> list[str]:
         mean, most = total(group, "tokens"), total(group, "most")
-        hours = sum(sum(cost.hours.values()) for cost in group)
+        hours = sum(cost.gpu_hours for cost in group)
         counts = (mean.generated, most.generated, mean.trained, mean.extra)
         shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
         return [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]
@@ -61,8 +68,9 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
 
     name, largest = max(groups.items(), key=largest_of)
     memory = largest[0].memory
-    ranks = cells[0].config.resources.ranks
-    each = f"one of {ranks} GPUs" if ranks > 1 else "one GPU"
+    resources = cells[0].config.resources
+    ranks, beside = resources.ranks, resources.cells_on_gpu
+    each = f"one of {ranks} GPUs" if ranks > 1 else f"each of {beside} cells on a GPU" if beside > 1 else "one GPU"
     table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
     table.add_column("when")
     table.add_column("what")
@@ -77,11 +85,20 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     table.add_row("peak", "", f"{memory.peak / 1e9:.3g}", style="bold")
 
     gpu = GPUS[assumptions.gpu]
+    room = resources.room_on_gpu(gpu.memory)
     lines = []
-    if memory.peak > gpu.memory:
+    if beside > 1:
+        wall = sum(cost.gpu_hours for cost in costs.values())
         lines.append(
-            f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {assumptions.gpu}'s {gpu.memory / 1e9:.0f}; lower "
-            "resources.token_budget or rollout_batch, set activation_checkpointing, or raise ranks"
+            f"one GPU: {beside} cells side by side, all over in about {wall:.2g} h; each may fill {room / 1e9:.3g} GB "
+            f"of {gpu.memory / 1e9:.0f}, CUDA's own left out"
+        )
+    if memory.peak > room:
+        share = f"the {room / 1e9:.3g} that each of {beside} cells has of " if beside > 1 else ""
+        more = "give each a larger share (resources.gpus)" if beside > 1 else "raise ranks"
+        lines.append(
+            f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {share}{assumptions.gpu}'s {gpu.memory / 1e9:.0f}; "
+            f"lower resources.token_budget or rollout_batch, set activation_checkpointing, or {more}"
         )
     kept = sum(cost.checkpoint + cost.samples for cost in costs.values())
     running = max(cost.resume for cost in costs.values())
@@ -117,5 +134,14 @@ def stated(config: CellConfig, assumptions: Assumptions) -> list[str]:
         f"a GPU draws {assumptions.generation_rate:.4g} tokens/s (--generation-rate)"
         if assumptions.generation_rate
         else f"drawing reaches {efficiency:.0%} of what {gpu.bandwidth / 1e12:.3g} TB/s or that peak allow "
-        f"(--generation-rate); start-up, grading and idle time are not counted",
+        f"(--generation-rate); start-up, grading and idle time are not counted"
+        + ("" if config.resources.cells_on_gpu == 1 else ", but for what cells that share a GPU leave it"),
+        *(
+            [
+                f"cells that share a GPU share its rates; a cell has its share of it for {LAYER_SECONDS * 1e3:.2g} ms "
+                "a layer and pass at least, in which Python calls its kernels"
+            ]
+            if config.resources.cells_on_gpu > 1
+            else []
+        ),
     ]

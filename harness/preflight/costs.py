@@ -34,6 +34,10 @@ from harness.training.schedule import mini_batches, prompts_of_step
 GENERATION_EFFICIENCY = {"vllm": 0.5, "cached": 0.15, "transformers": 0.1}
 """Share of the peak rate (memory's or arithmetic's, whichever binds) that an engine's decoding step reaches."""
 
+LAYER_SECONDS = 0.8e-3
+"""Of a decoder layer's forward pass, which Python hands to a GPU kernel by kernel: no pass is shorter, however little
+there is to compute. Only cells that share a GPU have it compute something in the meantime."""
+
 
 @dataclass(frozen=True)
 class Assumptions:
@@ -178,12 +182,22 @@ class CellCost:
     memory: Memory
     hours: dict[str, float]
     """GPU hours by what they are spent on."""
+    alone: float
+    """Hours that it would take on a GPU that computes in no time."""
+    share: float
+    """Of a GPU, or 1."""
     checkpoint: float
     """Bytes that stay."""
     resume: float
     """Bytes more while it runs."""
     samples: float
     """Bytes of the evaluated responses."""
+
+    @property
+    def gpu_hours(self) -> float:
+        """All of `hours`; on a GPU that it shares, its share of the hours that it is there, where that is more."""
+        computing = sum(self.hours.values())
+        return max(computing, self.share * self.alone) if self.share < 1 else computing
 
 
 def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost:
@@ -238,16 +252,41 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
         most=tokens_at(train.max_new_tokens, limit, train.refill_rounds),
         memory=memory,
         hours={name: seconds / 3600 for name, seconds in work.items() if seconds},
+        alone=calls(cell, needs, mean_tokens, asked, responses) * size.layers * LAYER_SECONDS / 3600,
+        share=min(config.resources.gpus or 1, 1),
         checkpoint=kept,
         resume=running,
         samples=4.0 * mean_tokens.evaluation,
     )
 
 
+def calls(cell: Cell, needs: Needs, tokens: Tokens, asked: int, responses: int) -> float:
+    """Passes through the model of a cell on one rank, a backward pass counting as two, and of a response that is drawn
+    each token. `tokens` are its own, those of the evaluation's prompts `asked`, of so many `responses`; a pass has at
+    most `token_budget` tokens, or draws a token for `rollout_batch` responses."""
+    train, settings, resources = cell.config.train, cell.config.evaluation, cell.config.resources
+    limit = settings.max_new_tokens or train.max_new_tokens
+    scored = 2 * (asked + tokens.evaluation) / resources.token_budget
+    evaluation = -(-responses // resources.rollout_batch) * limit + scored
+    if not cell.is_trained:
+        return evaluation
+    batches = -(-train.prompts * train.samples // resources.rollout_batch) if tokens.generated else 0
+    updates = train.steps * train.epochs * train.mini_batches
+    backward = 4 if resources.activation_checkpointing else 3
+
+    def passes(count: float, least: int) -> float:
+        return max(count / resources.token_budget, least) if count else 0.0
+
+    learning = backward * passes(tokens.trained, updates) * (1 + needs.critic)
+    scoring = [tokens.scored, tokens.reference, tokens.teacher, max(0.0, tokens.critic - tokens.trained)]
+    drawing = train.steps * batches * train.max_new_tokens
+    return evaluation + drawing + learning + sum(passes(count, train.steps) for count in scoring)
+
+
 def engines(config: CellConfig) -> int:
     """Sampling engines that share out a cell's prompts: one on each rank, or its servers."""
     resources, vllm = config.resources, config.rollout.vllm_or_default
-    servers = (resources.gpus - resources.ranks) // vllm.tensor_parallel_size if vllm.mode == "server" else 0
+    servers = int(resources.gpus - resources.ranks) // vllm.tensor_parallel_size if vllm.mode == "server" else 0
     return max(resources.ranks, servers)
 
 

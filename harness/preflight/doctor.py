@@ -88,7 +88,7 @@ def _become_one_rank(resources: Resources) -> None:
     os.environ.clear()
     os.environ.update(environment)
     if resources.gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[: resources.gpus // resources.ranks])
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible_gpus()[: resources.gpus_of_rank])
 
 
 def versions() -> Iterator[Check]:
@@ -138,7 +138,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Check:
-    """Whether the largest cell fits into a GPU that has `free` of its `whole` bytes."""
+    """Whether the largest cell fits into a GPU that has `free` of its `whole` bytes, or into its share of it."""
     size = model_size(suite.model)
     # All prompts were tokenised when their lengths were checked; for an estimate the one of most characters will do.
     wordiest = max(training_problems(suite.train), key=lambda problem: len(problem.prompt))
@@ -146,11 +146,13 @@ def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Ch
     longest = len(tokenise([wordiest], tokenizer, template)[0]) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
     largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
+    room, beside = suite.resources.room_on_gpu(free), suite.resources.cells_on_gpu
+    share = f", {room / 1e9:.3g} for each of {beside} on a GPU" if beside > 1 else ""
     return Check(
         "memory",
-        "ok" if largest < free else "warn",
-        f"about {largest / 1e9:.3g} GB for the largest cell",
-        "" if largest < free else "see gvpo-bench plan; lower resources.token_budget or rollout_batch",
+        "ok" if largest < room else "warn",
+        f"about {largest / 1e9:.3g} GB for the largest cell{share}",
+        "" if largest < room else "see gvpo-bench plan; lower resources.token_budget or rollout_batch",
     )
 
 

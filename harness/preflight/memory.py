@@ -42,8 +42,9 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     critic = 4.0 * (size.trained_body + size.hidden + 1) if needs.critic else 0.0
     sampler = trained if config.train.refresh_every > 1 else 0.0
     state = 3 * trained + 3 * critic + sampler  # weights and Adam's two moments
+    resume = 2 * state if config.resources.checkpoint_every else 0.0
     kept = trained if size.frozen and not config.resources.merge_adapter else 4.0 * size.parameters
-    return kept, 2 * state if config.resources.checkpoint_every else 0.0
+    return (kept, resume) if config.resources.keep_checkpoints else (0.0, resume + kept)
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:
@@ -86,7 +87,7 @@ def memory_of(
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
     if config.label == BASE:
-        resident = {"policy": weights, "base, for the KL": shard}
+        resident = {"policy": shard if config.samples_from_shards else weights, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
@@ -120,10 +121,11 @@ def memory_of(
     asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
         shards = {"base, for the KL": shard, "critic": critic}
-        copies_of_policy = 2 * weights - 4.0 * size.frozen
+        copies_of_policy = 0.0 if config.samples_from_shards else 2 * weights - 4.0 * size.frozen
         between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
     if config.label != BASE and (ranks > 1 or size.frozen):
-        between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
+        policy = shard if config.samples_from_shards else weights
+        between["in the evaluation"] = {"policy": policy, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})
 

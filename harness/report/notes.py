@@ -17,6 +17,7 @@ PUBLISHED_NOTE = (
     "Published rows are others' numbers as their source prints them, in percent, under the protocol that stands with "
     "them: another one than ours, hence in a table of their own and in no difference or test."
 )
+STOPPED_NOTE = "The sweep was stopped before its end: only seeds that every algorithm has run stand here."
 COST_NOTE = (
     "Seconds (rollouts, training, evaluation) and tokens are means a run. Generated: every response token sampled "
     "for training. Trained: tokens of prompts and responses that went forward and backward "

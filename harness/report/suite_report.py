@@ -7,7 +7,7 @@ Does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from harness.report.formats import terminal_table
 from harness.report.notes import (
     COST_NOTE,
     PUBLISHED_NOTE,
+    STOPPED_NOTE,
     difference_note,
     highlight_note,
     row_notes,
@@ -107,6 +108,7 @@ def write_report(
     baseline: str | None = None,
     published: Sequence[Published] | None = None,
     highlight: Sequence[str] = (),
+    seeds: Collection[int] | None = None,
 ) -> Report:
     """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
     the cells in `runs`.
@@ -117,12 +119,16 @@ def write_report(
         baseline: the label that differences are taken from; by default the suite's own.
         published: reference rows; by default those that the newest cell recorded.
         highlight: labels whose rows and lines stand out from the others.
+        seeds: those that are compared, of a sweep that was stopped; by default all that have a cell.
 
     Raises:
         ReportError: no cell, cells of different suites, a baseline or a highlighted label not among them, or samples
             that do not match.
     """
     cells, unfinished = load_cells(runs)
+    if seeds is not None:
+        cells = [cell for cell in cells if cell.algorithm == "base" or cell.manifest["seed"] in seeds]
+        unfinished = []
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
     if baseline is None:
@@ -133,15 +139,15 @@ def write_report(
     require_labels(highlight, labels, runs)
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
-    seeds, curves = seed_rows(scores)
+    by_seed, curves = seed_rows(scores)
     families = families_of(cells) if len(labels) > MANY else None
-    table = algorithm_rows(cells, scores, seeds, baseline, families)
+    table = algorithm_rows(cells, scores, by_seed, baseline, families)
     by_benchmark = benchmark_rows(scores, table)
     coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
     drawings = figures.draw(
         table=table,
-        seeds=seeds,
+        seeds=by_seed,
         curves=curves,
         coefficients=coefficients,
         k=k,
@@ -172,6 +178,8 @@ def write_report(
         **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
         "cost and settings": text_table(table, cost_columns(table), highlight),
     }
+    if seeds is not None:
+        notes.append(STOPPED_NOTE)
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
@@ -179,7 +187,7 @@ def write_report(
         out,
         suite,
         cells,
-        csv={"table": table, "benchmarks": by_benchmark, "seeds": seeds},
+        csv={"table": table, "benchmarks": by_benchmark, "seeds": by_seed},
         shown=shown,
         notes=notes,
         drawings=drawings,

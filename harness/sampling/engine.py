@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 from harness.model.policy import PolicyModel
 from harness.model.rows import Response
 from harness.sampling.local import CachedEngine, LocalEngine, TransformersEngine
-from harness.suite.config import Resources, Rollout
+from harness.suite.config import Resources
+from harness.suite.rollout_settings import Rollout
 
 
 class Engine(Protocol):
@@ -65,17 +66,23 @@ def check_engine(settings: Rollout, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def open_engine(
-    settings: Rollout, resources: Resources, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
+    settings: Rollout,
+    resources: Resources,
+    model: PreTrainedModel | PolicyModel,
+    *,
+    eos_ids: Sequence[int],
+    precision: str,
 ) -> Iterator[Engine]:
     """The engine that a suite asks for, sampling from `model` until it is told otherwise.
 
     Raises ConfigError where it cannot run on this machine.
     """
-    check_engine(settings, next(model.parameters()).device)
+    policy = model if isinstance(model, PolicyModel) else PolicyModel(model)
+    check_engine(settings, next(policy.parameters()).device)
     if settings.engine == "vllm":
         from harness.sampling.vllm_engine import open_vllm
 
-        with open_vllm(settings, resources, model, eos_ids=eos_ids, precision=precision) as engine:
+        with open_vllm(settings, resources, policy, eos_ids=eos_ids, precision=precision) as engine:
             yield engine
         return
-    yield ENGINES[settings.engine](model, eos_ids=eos_ids, batch=resources.rollout_batch, precision=precision)
+    yield ENGINES[settings.engine](policy.model, eos_ids=eos_ids, batch=resources.rollout_batch, precision=precision)

@@ -31,7 +31,8 @@ from harness.record.seeding import seed_of
 from harness.sampling.padded_heads import needs_padding, padded_config, padded_weights
 from harness.sampling.vllm_process import VLLM
 from harness.sampling.vllm_server import Servers, VLLMError
-from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 
 PROBE_PROMPT, PROBE_RESPONSE = 8, 24
 """Tokens of the probe."""
@@ -69,13 +70,13 @@ def check_vllm(settings: Rollout, device: torch.device) -> None:
 
 @contextlib.contextmanager
 def open_vllm(
-    settings: Rollout, resources: Resources, model: PreTrainedModel, *, eos_ids: Sequence[int], precision: str
+    settings: Rollout, resources: Resources, policy: PolicyModel, *, eos_ids: Sequence[int], precision: str
 ) -> Iterator[VLLMEngine]:
-    """An engine with the model's weights, which ends with the block. With several ranks all must open theirs.
+    """An engine with the policy's weights, which ends with the block. With several ranks all must open theirs.
 
     Raises ConfigError where servers have no GPUs left, VLLMError where the engine's log-probs are not the trainer's.
     """
-    vllm, ranks = settings.vllm_or_default, Ranks.of_group()
+    vllm, ranks, model = settings.vllm_or_default, Ranks.of_group(), policy.model
     on_cuda = next(model.parameters()).device.type == "cuda"
     colocated = vllm.mode == "colocated"
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -94,7 +95,6 @@ def open_vllm(
         # vLLM then works within the process group that is there, in which each rank is an engine of its own.
         options["distributed_executor_backend"] = "external_launcher"
     bytes_of_weights = sum(x.numel() for x in model.parameters()) * (2 if precision == "bfloat16" else 4)
-    bytes_of_weights *= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each rank writes its own file
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(_shared_folder(bytes_of_weights)))
         config_for_vllm(model).save_pretrained(folder)
@@ -107,7 +107,7 @@ def open_vllm(
                 contextlib.closing(Servers(folder, options, resources.server_timeout, devices))
             )
         engine = VLLMEngine(sampler, vllm, folder, eos_ids=eos_ids, precision=precision, ranks=ranks)
-        engine.sync(PolicyModel(model))
+        engine.sync(policy)
         yield engine
 
 
@@ -173,18 +173,28 @@ class VLLMEngine:
         if isinstance(self.sampler, VLLM) and self.settings.tensor_parallel_size == 1:
             self.sampler.load(checkpoint_weights(policy.model))
         else:
-            dtype = getattr(torch, self.precision)
-            file = self.folder / "weights.safetensors"
-            weights = {
-                name: torch.empty_like(x, device="cpu", dtype=dtype, memory_format=torch.contiguous_format).copy_(x)
-                for name, x in checkpoint_weights(policy.model)
-            }
-            try:
-                save_file(weights, file)
-                self.sampler.load_file(str(file))
-            finally:
-                file.unlink(missing_ok=True)
+            self._load_file(policy.model)
         self._check(policy)
+
+    def _load_file(self, model: PreTrainedModel) -> None:
+        """Hands over all weights in one file a node: its first rank writes it, the engines of all its ranks read it."""
+        at = int(os.environ.get("LOCAL_RANK", "0"))
+        folders = self.ranks.spread(lambda mine: [self.folder] * len(mine), range(self.ranks.size))
+        file = folders[self.ranks.rank - at] / "weights.safetensors"
+        dtype, weights = getattr(torch, self.precision), {}
+        for name, x in checkpoint_weights(model):  # which all ranks put together
+            if at == 0:
+                empty = torch.empty_like(x, device="cpu", dtype=dtype, memory_format=torch.contiguous_format)
+                weights[name] = empty.copy_(x)
+        try:
+            if at == 0:
+                save_file(weights, file)
+            self.ranks.barrier()
+            self.sampler.load_file(str(file))
+            self.ranks.barrier()
+        finally:
+            if at == 0:
+                file.unlink(missing_ok=True)
 
     def _check(self, policy: PolicyModel) -> None:
         if self.probe is None:  # the same one for all, since they score it together

@@ -8,8 +8,9 @@ from typing import Any
 
 from harness.record.cell_folder import Hashes
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Rollout, Train
+from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
 from harness.suite.points import Section
+from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template", "lora")),
@@ -40,6 +41,12 @@ class CellConfig(Section):
     rollout: Rollout
     evaluation: Evaluation
     resources: Resources = Resources()
+
+    @property
+    def samples_from_shards(self) -> bool:
+        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one. An adapter is merged
+        into whole weights."""
+        return not self.rollout.shares_weights and self.train.refresh_every == 1 and self.model.lora is None
 
     def hashes(self) -> Hashes:
         """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.

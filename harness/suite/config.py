@@ -5,6 +5,7 @@ A suite is a TOML file; every key of it is a field below, and an unknown key is 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -13,6 +14,7 @@ from benchmarks.errors import BenchError
 from harness.suite.lora_settings import LoRA
 from harness.suite.points import NAME, Ablation, Section
 from harness.suite.rewards import REWARDS
+from harness.suite.rollout_settings import Rollout
 
 
 class ConfigError(BenchError, ValueError):
@@ -119,63 +121,6 @@ class Optimizer(Section):
     """AdamW's decay rates."""
 
 
-class VLLMSettings(Section):
-    """[rollout.vllm]: where vLLM runs, and on how much memory."""
-
-    mode: Literal["colocated", "server"] = "colocated"
-    """"colocated" shares the trainer's process and GPU; "server" is a child process on GPUs that no rank of the cell
-    trains on, or several where they allow it."""
-    tensor_parallel_size: int = Field(1, ge=1)
-    """Processes that share each layer."""
-    gpu_memory_fraction: float | None = Field(None, gt=0.0, le=1.0)
-    """Of each GPU's memory, for weights and KV cache; by default 0.4 colocated and 0.9 for a server."""
-    sleep: bool | None = None
-    """Give that memory back to the trainer between rollouts; by default where they share a GPU."""
-    max_model_len: int | None = Field(None, ge=32)
-    """Tokens of the longest prompt with its response, for which the KV cache must have room; by default the model's
-    positions."""
-    tolerance: float | None = Field(None, gt=0.0)
-    """Nats by which the log-probs of a probe may differ between engine and trainer after a weight sync; by default
-    0.001 in float32 and 0.25 in bfloat16."""
-
-    @property
-    def memory_fraction(self) -> float:
-        """`gpu_memory_fraction`, or its default."""
-        return self.gpu_memory_fraction or (0.4 if self.mode == "colocated" else 0.9)
-
-    @model_validator(mode="after")
-    def _fits(self) -> VLLMSettings:
-        if self.mode == "server" and self.sleep:
-            raise ValueError("sleep = true: a server has its GPUs to itself, and nobody to give their memory to")
-        return self
-
-
-class Rollout(Section):
-    """[rollout]: what draws the samples of training and evaluation."""
-
-    engine: Literal["cached", "transformers", "vllm"] = "cached"
-    """"cached" prefills each prompt once a group and keeps its own KV cache; "transformers" is `generate`; "vllm" is
-    vLLM, which gets the weights after every update."""
-    vllm: VLLMSettings | None = None
-    """With engine = "vllm"; by default, its defaults."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Rollout:
-        if self.vllm is not None and self.engine != "vllm":
-            raise ValueError(f"[rollout.vllm] is for engine = 'vllm', and engine is {self.engine!r}")
-        return self
-
-    @property
-    def shares_weights(self) -> bool:
-        """Whether the engine samples from the very weights of a model of the trainer's, and not from its own."""
-        return self.engine != "vllm"
-
-    @property
-    def vllm_or_default(self) -> VLLMSettings:
-        """The settings of vLLM, given or not."""
-        return self.vllm or VLLMSettings()
-
-
 _Count = Annotated[int, Field(ge=1)]
 
 
@@ -243,6 +188,10 @@ class Report(Section):
     """Reference rows below the table."""
 
 
+CUDA_CONTEXT = 1e9
+"""Bytes that CUDA takes for each process on a GPU, its kernels included, beside the process's tensors: rounded up."""
+
+
 class Resources(Section):
     """What a cell takes of machines: where, when and in which portions it is computed, never what (but for rounding).
 
@@ -251,9 +200,10 @@ class Resources(Section):
 
     ranks: int = Field(1, ge=1)
     """Processes of one machine that train a cell together, each on a GPU of its own where the cell has any."""
-    gpus: int = Field(0, ge=0)
+    gpus: int | float = Field(0, ge=0)
     """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
-    server, or with a tensor_parallel_size."""
+    server, or with a tensor_parallel_size. Below 1 it is a share: with 0.125, eight cells of one rank are side by side
+    on a GPU, each on an eighth of its memory."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
@@ -272,6 +222,30 @@ class Resources(Section):
     """Keeps the trained model of each cell, without which a change of [evaluation] cannot be evaluated again."""
     merge_adapter: bool = True
     """With [model.lora]: what is kept is a plain model; false keeps the adapter alone, which names its base."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_share(cls, gpus: float) -> int | float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(
+                f"{gpus} is no number of GPUs: a cell has whole ones, or a share of one (0.5: two cells on each); set "
+                f"{math.floor(gpus)} or {math.ceil(gpus)}"
+            )
+        return gpus if 0 < gpus < 1 else int(gpus)
+
+    @property
+    def cells_on_gpu(self) -> int:
+        """Cells that a GPU has room for, by `gpus`: 1 where each has its own."""
+        return int(1 / self.gpus + 1e-9) if 0 < self.gpus < 1 else 1
+
+    @property
+    def gpus_of_rank(self) -> int:
+        """GPUs that each rank sees, or has a share in."""
+        return math.ceil(self.gpus / self.ranks)
+
+    def room_on_gpu(self, memory: float) -> float:
+        """Bytes that a process of the cell may fill with tensors, on a GPU of so many."""
+        return self.gpus * memory - CUDA_CONTEXT if 0 < self.gpus < 1 else memory
 
     def __str__(self) -> str:
         ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
@@ -366,6 +340,12 @@ class Suite(Section):
         ranks, gpus, cpus = self.resources.ranks, self.resources.gpus, self.resources.cpus
         vllm = self.rollout.vllm_or_default
         parallel, server = vllm.tensor_parallel_size, vllm.mode == "server"
+        if 0 < gpus < 1 and (ranks > 1 or not self.rollout.shares_weights):
+            why = f"ranks = {ranks}" if ranks > 1 else "rollout.engine = 'vllm', which takes its memory of whole GPUs"
+            raise ValueError(
+                f"resources.gpus = {gpus} with {why}: cells that share a GPU have one rank and an engine that shares "
+                f"its weights; set gpus = {ranks * (parallel + server)}, or ranks = 1 and engine = 'cached'"
+            )
         if cpus < ranks:
             raise ValueError(f"resources.cpus = {cpus} with ranks = {ranks}: each rank takes one; set cpus = {ranks}")
         if ranks > 1 and parallel > 1 and not server:
@@ -375,7 +355,7 @@ class Suite(Section):
             )
         each = parallel + server
         more_servers = server and gpus > ranks * each and (gpus - ranks) % (ranks * parallel) == 0
-        if gpus and gpus != ranks * each and not more_servers:
+        if gpus >= 1 and gpus != ranks * each and not more_servers:
             raise ValueError(
                 f"resources.gpus = {gpus} with ranks = {ranks}: each rank uses {each}"
                 + (f", one to train on and {parallel} for each server" if server else "")

@@ -55,7 +55,7 @@ def coefficients_job(finished: Sequence[Cell]) -> Cell:
     baseline's first: a cell that trains nothing, on one rank."""
     config = finished[0].config
     resources = config.resources
-    alone = resources.model_copy(update={"ranks": 1, "gpus": resources.gpus // resources.ranks})
+    alone = resources.model_copy(update={"ranks": 1, "gpus": resources.gpus_of_rank})
     about: dict[str, Any] = {
         "label": COEFFICIENTS,
         "algorithm": COEFFICIENTS,

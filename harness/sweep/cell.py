@@ -20,13 +20,14 @@ from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
 from harness.model.lora import adapt, merged
 from harness.model.policy import PolicyModel
-from harness.model.ranks import Ranks, free_memory
+from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import open_engine
+from harness.suite.config import CUDA_CONTEXT, ConfigError, Resources
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
 from harness.training.coefficients import compare_coefficients
 from harness.training.pass_rates import problems_within
@@ -50,16 +51,25 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if state == "finished":
             return "finished"
         torch.set_num_threads(_cores(cell))
+        resources = cell.config.resources
         started = time.perf_counter()
         result: dict[str, Any] = {"seconds": {}}
         status, failure = "finished", None
         try:
+            if ranks.alone:
+                keep_to_share(resources)
             result = (
                 _compare(cell, runs, folder, on_progress)
                 if cell.reads
                 else _work(cell, runs, folder, state, on_progress, ranks)
             )
         except Exception as error:
+            if isinstance(error, torch.OutOfMemoryError) and resources.cells_on_gpu > 1:
+                error.add_note(
+                    f"The cell has {resources.gpus} of a GPU (resources.gpus) and no more, for others are on it: lower "
+                    "resources.token_budget or rollout_batch, or give it a larger share; gvpo-bench plan says what it "
+                    "takes."
+                )
             # The first rank to fail has the reason; the others will only say that they lost it.
             if not folder.has_traceback():
                 folder.write_traceback(traceback.format_exc())
@@ -73,6 +83,24 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if failure is not None and not ranks.alone:
             raise failure
         return status
+
+
+def keep_to_share(resources: Resources) -> None:
+    """Holds this process to its cell's share of a GPU's memory, where cells share one: what would starve the others
+    fails instead.
+
+    Raises ConfigError where the share is nothing beside what CUDA itself takes.
+    """
+    if resources.cells_on_gpu == 1 or not torch.cuda.is_available():
+        return
+    _, whole = torch.cuda.mem_get_info()
+    room = resources.room_on_gpu(whole)
+    if room <= 0:
+        raise ConfigError(
+            f"resources.gpus = {resources.gpus} of {whole / 1e9:.0f} GB: CUDA itself takes {CUDA_CONTEXT / 1e9:.0f} GB "
+            "for each process; give each cell a larger share"
+        )
+    torch.cuda.set_per_process_memory_fraction(room / whole)
 
 
 def bury_cell(
@@ -134,20 +162,27 @@ def _work(
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     free_memory()  # of this process's last cell
-    lm = load_model(config.model)
+    holders = ranks if config.samples_from_shards else ALONE
+    lm = load_model(config.model, holders)
     precision, budget = config.model.precision, config.resources.token_budget
     if cell.is_trained and state == "new":
         adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))
     base = frozen_base(lm, config.resources, ranks)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
-        lm = dataclasses.replace(lm, model=load_model(checkpoint).model)
+        lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
     with (
         judge_for([train_benchmark, *scored], workers=_cores(cell)) as judges,
-        open_engine(config.rollout, config.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine,
+        open_engine(
+            config.rollout,
+            config.resources,
+            lm.model if holders.alone else base,
+            eos_ids=lm.eos_ids,
+            precision=precision,
+        ) as engine,
     ):
         record: dict[str, Any]
         if cell.is_trained and state == "new":
@@ -189,7 +224,7 @@ def _work(
             record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, base.chunk)
+        policy = PolicyModel(lm.model, base.chunk) if holders.alone else frozen_base(lm, config.resources, ranks)
         engine.sync(policy)
         samples = evaluate(
             lm,

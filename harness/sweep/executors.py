@@ -1,14 +1,18 @@
-"""Which executor a command line asks for."""
+"""Which executor a command line asks for, and until when."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 
 from harness.record.environment import cores
 from harness.suite.config import ConfigError, Suite
-from harness.sweep.events import Executor
+from harness.suite.plan import Cell
+from harness.sweep.events import CellEvent, Executor
 from harness.sweep.pool import LocalPool
 
 
@@ -29,6 +33,30 @@ def open_executor(ray: str | None, workers: int | None, suite: Suite) -> Iterato
 
     with connect(ray) as cluster:
         yield cluster
+
+
+@dataclass(frozen=True)
+class Until:
+    """An executor that stops what still runs when it is told of a cell and the time is up. Another sweep goes on from
+    there: from the last checkpoints."""
+
+    executor: Executor
+    end: float
+    """Of `time.monotonic`, in seconds."""
+
+    @property
+    def workers(self) -> int:
+        """See `Executor`."""
+        return self.executor.workers
+
+    def __str__(self) -> str:
+        return f"{self.executor} for {max(0.0, self.end - time.monotonic()) / 60:.3g} minutes"
+
+    def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
+        """See `Executor`."""
+        with contextlib.closing(self.executor.run(cells, runs, command)) as events:
+            while time.monotonic() < self.end and (event := next(events, None)) is not None:
+                yield event
 
 
 def room_for(suite: Suite) -> int:

@@ -8,6 +8,7 @@ dies takes one cell with it.
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -47,7 +48,7 @@ class LocalPool:
 
     def run(self, cells: Sequence[Cell], runs: Path, command: list[str]) -> Generator[CellEvent, None, None]:
         """See `Executor`."""
-        shares = gpu_shares(most(cells).gpus, min(self.workers, len(cells)))
+        shares = gpu_shares(most(cells), min(self.workers, len(cells)))
         with _Pool(shares, runs, command) as pool:
             yield from pool.run(cells)
 
@@ -58,17 +59,20 @@ def most(cells: Sequence[Cell]) -> Resources:
     return Resources(ranks=max(r.ranks for r in each), gpus=max(r.gpus for r in each), cpus=max(r.cpus for r in each))
 
 
-def gpu_shares(gpus: int, workers: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each worker: as many GPUs of its own as a cell takes.
+def gpu_shares(resources: Resources, workers: int) -> list[str]:
+    """CUDA_VISIBLE_DEVICES of each worker: as many GPUs of its own as a cell takes, or one that it shares with others.
 
     Raises ConfigError where this machine has fewer.
     """
-    if gpus == 0:
+    if resources.gpus == 0:
         return [""] * workers
-    found = visible_gpus()
-    if len(found) < gpus:
-        raise ConfigError(f"resources.gpus = {gpus}: torch finds {len(found) or 'no'} CUDA devices on this machine")
-    return [",".join(found[i * gpus : (i + 1) * gpus]) for i in range(min(workers, len(found) // gpus))]
+    found, each = visible_gpus(), math.ceil(resources.gpus)
+    if len(found) < each:
+        raise ConfigError(
+            f"resources.gpus = {resources.gpus}: torch finds {len(found) or 'no'} CUDA devices on this machine"
+        )
+    sets = [",".join(found[i * each : (i + 1) * each]) for i in range(len(found) // each)]
+    return (sets * resources.cells_on_gpu)[:workers]
 
 
 class _Pool:

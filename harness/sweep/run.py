@@ -23,13 +23,14 @@ from harness.suite.config import ConfigError, Suite
 from harness.suite.load import points_of
 from harness.suite.plan import Cell, coefficients_job, plan, training_problems
 from harness.sweep.cells import run_cells, run_cells_on_ranks
-from harness.sweep.events import Executor
+from harness.sweep.events import Executor, Outcome
 from harness.sweep.pool import LocalPool
 
 
 def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
     """Runs what isn't finished, writes the report, and prints the table. Returns whether a cell failed.
 
+    Where the executor stops before all cells are over (`Until`), the report is of the seeds that all algorithms have.
     Started by torchrun, it runs each cell on all ranks; rank 0 alone writes and prints.
 
     Raises ConfigError, DataError, RecordError or DoctorError before any work begins.
@@ -45,7 +46,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
         else:
             if not isinstance(executor, LocalPool):
-                raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray out")
+                raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray and --minutes out")
             console = console if ranks.rank == 0 else Console(quiet=True)
             console.print(f"{about}; each on {ranks.size} ranks")
             ranks.first(lambda: prepare_model(suite, console))
@@ -54,15 +55,29 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     if ranks.rank > 0:
         return False
     report: Report | AblationReport
+    left, seeds = still_to_run(cells, outcome)
+    if left:
+        whole = f"{len(seeds)} of {suite.seeds} seeds are whole" if seeds else "no seed is whole yet, so no report"
+        console.print(f"time is up, {len(left)} of {len(cells)} cells are left: {whole}; the same command goes on")
+    if left and (not seeds or suite.ablation is not None):
+        return bool(outcome.failed)
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
         console.print(report.render())
     else:
-        report = write_report(runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published)
+        report = write_report(
+            runs,
+            out / suite.name,
+            baseline=suite.report.baseline,
+            published=suite.report.published,
+            seeds=seeds if left else None,
+        )
         console.print(report.render())
         try:
-            ran = ranks.alone and run_comparison(
-                suite, cells, runs, executor=executor, command=command, console=console
+            ran = (
+                ranks.alone
+                and not left
+                and run_comparison(suite, cells, runs, executor=executor, command=command, console=console)
             )
         except BenchError as error:  # the cells and their report are there, whatever becomes of one figure
             ran = False
@@ -75,6 +90,14 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
     return bool(outcome.failed)
+
+
+def still_to_run(cells: Sequence[Cell], outcome: Outcome) -> tuple[list[Cell], list[int]]:
+    """The cells that are neither finished nor failed, and the seeds that have none of them."""
+    over = {*outcome.finished, *outcome.reused, *outcome.failed}
+    left = [cell for cell in cells if cell.name not in over]
+    seeds = {cell.config.seed for cell in cells if cell.is_trained}
+    return left, sorted(seeds - {cell.config.seed for cell in left if cell.is_trained})
 
 
 def run_comparison(

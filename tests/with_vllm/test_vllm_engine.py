@@ -23,7 +23,8 @@ from harness.sampling.engine import open_engine
 from harness.sampling.local import CachedEngine
 from harness.sampling.vllm_process import VLLM
 from harness.sampling.vllm_server import Server, VLLMError
-from harness.suite.config import ConfigError, Resources, Rollout, VLLMSettings
+from harness.suite.config import ConfigError, Resources
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 
 EOS_IDS = (1, 3, 9, 12, 19, 23, 28)
 """Seven of 32 tokens end a response, so lengths differ widely."""
@@ -337,7 +338,8 @@ def test_server_that_fails_to_start_shows_why(model32):
 ORPHAN = """
 import os, signal
 from tiny import tiny_model
-from harness.suite.config import Resources, Rollout, VLLMSettings
+from harness.suite.config import Resources
+from harness.suite.rollout_settings import Rollout, VLLMSettings
 from harness.sampling.engine import open_engine
 
 with open_engine(Rollout(engine="vllm", vllm=VLLMSettings(mode="server")), Resources(), tiny_model(), eos_ids=[1],

@@ -44,8 +44,8 @@ class CellConfig(Section):
 
     @property
     def samples_from_shards(self) -> bool:
-        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one. An adapter is merged
-        into whole weights."""
+        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one. Those of an
+        adapter are merged whole."""
         return not self.rollout.shares_weights and self.train.refresh_every == 1 and self.model.lora is None
 
     def hashes(self) -> Hashes:

@@ -25,6 +25,7 @@ from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.gguf_weights import converted, gguf_file, origin_of
+from harness.model.packing import packed_attention
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
@@ -268,11 +269,21 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model).requires_grad_(False).eval()
 
 
-def frozen_base(lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE) -> PolicyModel:
+def policy_of(model: PreTrainedModel, resources: Resources, precision: str = "float32") -> PolicyModel:
+    """A model with log-probs computed as the resources say.
+
+    Raises ValueError where it cannot compute them in chunks, and ConfigError where it cannot do without padding.
+    """
+    chunk = logprob_chunk(model, resources.logprob_chunk, resources.token_budget)
+    return PolicyModel(model, chunk, packed_attention(model, precision) if resources.packing else None)
+
+
+def frozen_base(
+    lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE, precision: str = "float32"
+) -> PolicyModel:
     """The policy as it is before training, sharded over the ranks: the reference of an algorithm that needs one, and
     the base of the evaluation's KL."""
-    chunk = logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget)
-    base = PolicyModel(frozen_copy(lm.model), chunk)
+    base = policy_of(lm.model, resources, precision).of(frozen_copy(lm.model))
     shard(base, ranks)
     return base
 

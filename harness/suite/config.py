@@ -255,6 +255,9 @@ class Resources(Section):
     """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each rank), padding included."""
+    packing: bool = False
+    """Rows of a forward pass are one sequence without padding. Meant for cuda, where it takes flash attention (in
+    bfloat16, where it is installed) or flex attention; elsewhere it is right and slow."""
     logprob_chunk: int = Field(0, ge=0)
     """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""
     activation_checkpointing: bool = False

@@ -18,7 +18,6 @@ from benchmarks.judges import judge_for
 from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
-from harness.model.policy import PolicyModel
 from harness.model.ranks import Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
@@ -134,7 +133,7 @@ def _work(
     free_memory()  # of this process's last cell
     lm = load_model(config.model)
     precision, budget = config.model.precision, config.resources.token_budget
-    base = frozen_base(lm, config.resources, ranks)
+    base = frozen_base(lm, config.resources, ranks, precision)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
         lm = dataclasses.replace(lm, model=load_model(checkpoint).model)
@@ -183,7 +182,7 @@ def _work(
             record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, base.chunk)
+        policy = base.of(lm.model)
         engine.sync(policy)
         samples = evaluate(
             lm,

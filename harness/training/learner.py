@@ -44,18 +44,18 @@ class Learner:
 
         samples_base = needs.data == "base" or needs.reference_samples > 0
         copied = samples_base and not ranks.alone and config.rollout.shares_weights
-        self.base_sampler = PolicyModel(frozen_copy(lm.model), base.chunk) if copied else base
+        self.base_sampler = base.of(frozen_copy(lm.model)) if copied else base
 
         # Each is sharded before the next is made, so that never more than two are whole.
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
             self._make_trainable(self.critic, resources, ranks)
         self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
-        policy = PolicyModel(self.policy, base.chunk)
+        policy = base.of(self.policy)
         self._make_trainable(policy, resources, ranks)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
-            self.sampler = PolicyModel(lm.model.requires_grad_(False), base.chunk)
+            self.sampler = base.of(lm.model.requires_grad_(False))
         elif not in_place:
             empty_weights(lm.model)
 

@@ -26,7 +26,7 @@ from harness.model.ranks import Ranks, whole
 from harness.model.rows import Rows, fits, micro_batches
 from harness.model.scorer import Scorer, score
 from harness.suite.config import ConfigError, Resources
-from harness.training.gradient import accumulate_gradient, one_pass_is_right
+from harness.training.gradient import Passes, accumulate_gradient, one_pass_is_right
 
 RESPONSES = [[8, 3, 1], [22], [17, 17, 4, 9, 1], [6, 12]]
 T = 5
@@ -112,7 +112,8 @@ def test_scores_kl_and_log_likelihoods_of_packed_rows_are_those_of_padded_ones(m
 def test_the_gradient_of_packed_rows_is_plain_autograds_for_every_split(name, token_budget):
     algorithm, batch, rows, loss, expected = worked(name)
     model, critic = policy_and_critic()
-    for chunk, passes in ((None, "auto"), (3, "auto"), (3, "two")):
+    ways: list[tuple[int | None, Passes]] = [(None, "auto"), (3, "auto"), (3, "two")]
+    for chunk, passes in ways:
         scorer = Scorer(packed(model, chunk), critic if algorithm.needs.critic else None, TEMPERATURE)
         found = accumulate_gradient(scorer, algorithm, batch, rows, token_budget=token_budget, passes=passes)
         assert_same(taken(algorithm), expected)
@@ -193,7 +194,7 @@ def test_what_is_coupled_fits_packed_where_it_does_not_with_padding():
 
 @pytest.mark.parametrize("algorithm", [GVPO(), PPO()])
 def test_a_packed_run_ends_with_the_weights_of_a_padded_one_and_has_no_padding(algorithm, tmp_path):
-    settings: dict[str, Any] = {"steps": 2, "epochs": 2, "token_budget": 60}
+    settings: dict[str, Any] = {"steps": 2, "epochs": 2, "token_budget": 60, "eos_ids": tuple(range(8))}
     a = run(tmp_path / "a", algorithm, **settings)
     b = run(tmp_path / "b", algorithm, packing=True, **settings)
     assert a.judge.shown == b.judge.shown

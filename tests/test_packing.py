@@ -224,7 +224,7 @@ UNABLE = {
         lambda: OPTForCausalLM(
             OPTConfig(**SMALL, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, word_embed_proj_dim=16)
         ),
-        "logits differ by up to 0.1",
+        "logits differ by up to 0.",
     ),
     "attention in chunks of positions of the pack": (
         lambda: Llama4ForCausalLM(

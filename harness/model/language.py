@@ -238,14 +238,16 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
 
 
 def load_model(settings: Model) -> LanguageModel:
-    """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only.
+    """Policy and tokenizer, dropout off. Remote code is never run; weights are safetensors only.
 
     Raises ConfigError where the checkpoint is not to be had or has no EOS.
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
     tokenizer = from_pretrained(AutoTokenizer, settings)
-    model = from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True)
+    model = from_pretrained(
+        AutoModelForCausalLM, settings, dtype=getattr(torch, settings.weights), use_safetensors=True
+    )
     model = model.to(device_of(settings)).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}

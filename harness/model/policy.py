@@ -30,7 +30,7 @@ class Critic(nn.Module):
     def __init__(self, body: nn.Module, hidden_size: int) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = nn.Linear(hidden_size, 1, dtype=next(body.parameters()).dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -38,11 +38,16 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     the new one is whole."""
     if config.label == BASE:
         return 0.0, 0.0
-    weights = 4.0 * size.parameters
-    critic = 4.0 * (size.body + size.hidden + 1) if needs.critic else 0.0
+    weights = bytes_of_weight(config) * size.parameters
+    critic = size.body + size.hidden + 1 if needs.critic else 0
     sampler = weights if config.train.refresh_every > 1 else 0.0
-    state = 3 * weights + 3 * critic + sampler  # weights and Adam's two moments
+    state = 3 * 4.0 * (size.parameters + critic) + sampler  # weights, or their masters, and Adam's two moments
     return weights, 2 * state if config.resources.checkpoint_every else 0.0
+
+
+def bytes_of_weight(config: CellConfig) -> float:
+    """Of each of the models."""
+    return 2.0 if config.model.weights == "bfloat16" else 4.0
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:
@@ -56,17 +61,19 @@ def memory_of(
 ) -> Memory:
     """Of each of `ranks` GPUs of `whole` bytes.
 
-    Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
-    a pass. What is trained or scored is sharded, and the base is the reference too; what samples is whole on each rank,
-    and a copy of the policy where it is stale or the policy is sharded, as of the base where that samples too; but for
-    vLLM, which takes the weights from the shards. vLLM takes its fraction of the GPU while it samples, or throughout
-    where it does not sleep; a server's GPUs are others.
+    Gradients and Adam's moments are float32, and so are the weights, or else their masters. Over float32 weights,
+    bfloat16 is autocast's, whose copies of them live through a pass. What is trained or scored is sharded, and the base
+    is the reference too; what samples is whole on each rank, and a copy of the policy where it is stale or the policy
+    is sharded, as of the base where that samples too; but for vLLM, which takes the weights from the shards. vLLM takes
+    its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
-    weights = 4.0 * size.parameters
+    held = bytes_of_weight(config)
+    weights = held * size.parameters
     shard = weights / ranks
-    critic = 4.0 * (size.body + size.hidden + 1) / ranks if needs.critic else 0.0
+    critic = (size.body + size.hidden + 1) / ranks if needs.critic else 0.0  # weights
+    masters = 4.0 if held < 4 else 0.0
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
@@ -74,9 +81,9 @@ def memory_of(
     logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
     sequences = sequences_at_once(config, ranks)
     kept = passes * size.activation_bytes(width)
-    copies = 2.0 * (size.parameters + critic * ranks / 4) if width == 2 else 0.0
-    if config.resources.activation_checkpointing:  # each layer's float32 input, and all of one layer
-        kept = passes * 4 * size.hidden * size.layers + kept / size.layers
+    copies = 2.0 * (size.parameters + critic * ranks) if width < held else 0.0
+    if config.resources.activation_checkpointing:  # each layer's input, as wide as the weights, and all of one layer
+        kept = passes * held * size.hidden * size.layers + kept / size.layers
         copies = copies / size.layers if ranks > 1 else copies
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
@@ -86,23 +93,24 @@ def memory_of(
     else:
         resident = {
             "policy": shard,
-            "Adam": 2 * shard,
+            "masters": masters * size.parameters / ranks,
+            "Adam": 2 * 4.0 * size.parameters / ranks,
             "base, for the KL": shard,
             "sampling policy": weights
             if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
             else 0.0,
             "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
-            "teacher": 4.0 * teacher / ranks,
-            "critic and its Adam": 3 * critic,
+            "teacher": held * teacher / ranks,
+            "critic and its Adam": (held + masters + 2 * 4.0) * critic,
         }
         training = {
-            "gradients": shard + critic,
+            "gradients": 4.0 * (size.parameters / ranks + critic),
             "bfloat16 copies": copies,
             "activations": kept * (2 if needs.critic else 1),
             "logits": logits,
         }
     rollout: dict[str, float] = {
-        "bfloat16 copies": 2.0 * size.parameters if width == 2 else 0.0,
+        "bfloat16 copies": 2.0 * size.parameters if width < held else 0.0,
         "KV cache": sequences * longest * size.kv_bytes(width),
         "logits": 4 * 4.0 * sequences * size.vocabulary,
     }
@@ -113,7 +121,7 @@ def memory_of(
         resident["vLLM"] = share if vllm.sleep is False else 0.0
     between: dict[str, dict[str, float]] = {}
     if config.label != BASE and ranks > 1:
-        shards = {"base, for the KL": shard, "critic": critic}
+        shards = {"base, for the KL": shard, "critic": held * critic}
         asleep = {"vLLM": resident.get("vLLM", 0.0)}
         between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
         between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}

@@ -36,7 +36,16 @@ class Model(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
+    """bfloat16 runs the model's forward and backward passes under autocast; log-probs are float32."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Of the models while they compute. With bfloat16, which needs precision = "bfloat16" too, gradients are added up,
+    and the optimiser steps, on float32 masters, of which the weights are rounded copies."""
+
+    @model_validator(mode="after")
+    def _half(self) -> Model:
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError("weights = 'bfloat16' with precision = 'float32': set precision = 'bfloat16' too")
+        return self
 
 
 class Train(Section):

@@ -17,6 +17,7 @@ from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Optimizer, Resources
+from harness.training.masters import Masters, with_masters
 
 Sampler = Literal["policy", "base"]
 """Whose weights draw responses: the sampling policy's, or those that training started from."""
@@ -59,9 +60,13 @@ class Learner:
         elif not in_place:
             empty_weights(lm.model)
 
-        self.optimizer = adamw(policy, settings.lr, settings)
+        self.stepped = with_masters(self.policy)
+        self.critic_stepped = None if self.critic is None else with_masters(self.critic)
+        self.optimizer = adamw(self.stepped, settings.lr, settings)
         self.critic_optimizer = (
-            adamw(self.critic, settings.critic_lr or settings.lr, settings) if self.critic is not None else None
+            None
+            if self.critic_stepped is None
+            else adamw(self.critic_stepped, settings.critic_lr or settings.lr, settings)
         )
         scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
         self.scorer = scorer(policy, self.critic)
@@ -95,8 +100,8 @@ class Learner:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
         norms = {}
         for name, model, optimizer, max_norm in (
-            ("grad_norm", self.policy, self.optimizer, self.max_norms[0]),
-            ("critic_grad_norm", self.critic, self.critic_optimizer, self.max_norms[1]),
+            ("grad_norm", self.stepped, self.optimizer, self.max_norms[0]),
+            ("critic_grad_norm", self.critic_stepped, self.critic_optimizer, self.max_norms[1]),
         ):
             if model is not None and optimizer is not None:
                 norm = whole(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
@@ -110,14 +115,17 @@ class Learner:
 
     def parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer | None]]:
         """All that changes in training, by name: each model with its optimiser, where it has one."""
-        found: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {"policy": (self.policy, self.optimizer)}
+        found: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {"policy": (self.stepped, self.optimizer)}
         if self.sampler_is_stale:
             found["sampler"] = (self.sampler.model, None)
-        if self.critic is not None:
-            found["critic"] = (self.critic, self.critic_optimizer)
+        if self.critic_stepped is not None:
+            found["critic"] = (self.critic_stepped, self.critic_optimizer)
         return found
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
     """AdamW over all parameters, without weight decay."""
-    return torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+    if isinstance(model, Masters):
+        model.follow(optimizer)
+    return optimizer

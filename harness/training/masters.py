@@ -43,9 +43,10 @@ class Masters(nn.Module):
 
 
 def _move_gradient(master: weakref.ref[nn.Parameter], weight: Tensor) -> None:
-    gradient, weight.grad = weight.grad, None
-    if (into := master()) is not None and gradient is not None:
+    into, gradient = master(), weight.grad
+    if into is not None and gradient is not None:
         into.grad = gradient.float() if into.grad is None else into.grad.add_(gradient)
+        weight.grad = None
 
 
 def with_masters(model: nn.Module) -> nn.Module:

@@ -11,8 +11,7 @@ from harness.preflight.costs import Assumptions, count_tokens, engines, generati
 from harness.preflight.gpus import GPUS, known_gpu
 from harness.preflight.memory import disk, memory_of
 from harness.preflight.model_size import ModelSize, model_size
-from harness.suite.config import ConfigError, Model
-from harness.suite.config import Resources
+from harness.suite.config import ConfigError, Model, Resources
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
 

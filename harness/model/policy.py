@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -228,17 +229,42 @@ def shard(model: nn.Module, ranks: Ranks) -> None:
         ranks.shard(model, decoder_layers(model))
 
 
-def recompute_activations(model: nn.Module) -> None:
-    """Keeps only the input of each decoder layer for the backward pass, which computes the rest again.
+def recompute_activations(model: nn.Module, *, compiled: bool = False) -> None:
+    """Keeps only the input of each decoder layer for the backward pass, which computes the rest again, in layers that
+    are `compiled` or not.
 
     transformers' own switch asks for training mode, which brings dropout.
     """
+    forward = functools.partial(_recomputed, _compiled if compiled else _plain)
     for layer in decoder_layers(model):
         # A bound method and not a closure: a deep copy of the model is bound to its own layers.
-        layer.forward = MethodType(_recomputed, layer)
+        layer.forward = MethodType(forward, layer)
 
 
-def _recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def compile_layers(model: nn.Module) -> None:
+    """Has torch compile the decoder layers' passes, but for those of sampling, whose cache has another length each
+    time. Layers of a kind share what is compiled."""
+    for layer in decoder_layers(model):
+        layer.forward = MethodType(_compiled, layer)
+
+
+def _plain(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return type(layer).forward(layer, *args, **kwargs)
+
+
+def _compiled(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if kwargs.get("past_key_values") is not None:
+        return _plain(layer, *args, **kwargs)
+    return _compiled_forward(type(layer))(layer, *args, **kwargs)
+
+
+@functools.cache
+def _compiled_forward(kind: type[nn.Module]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(kind.forward)
+    return compiled
+
+
+def _recomputed(forward: Callable[..., Any], layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
-        return type(layer).forward(layer, *args, **kwargs)
-    return checkpoint(type(layer).forward, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return forward(layer, *args, **kwargs)
+    return checkpoint(forward, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

@@ -271,6 +271,9 @@ class Resources(Section):
     """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""
     activation_checkpointing: bool = False
     """Keeps only each layer's input for the backward pass, which computes the rest again."""
+    compile: bool = False
+    """Has torch compile the decoder layers of what is trained, once for each cell: minutes at its first steps. It needs
+    a C++ compiler, or on cuda triton."""
     rollout_batch: int = Field(512, ge=1)
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)

@@ -12,7 +12,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm
 from harness.model.language import LanguageModel, frozen_copy, new_critic
-from harness.model.policy import PolicyModel, recompute_activations, shard
+from harness.model.policy import PolicyModel, compile_layers, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
@@ -75,8 +75,10 @@ class Learner:
 
     @staticmethod
     def _make_trainable(model: nn.Module, resources: Resources, ranks: Ranks) -> None:
+        if resources.compile:
+            compile_layers(model)
         if resources.activation_checkpointing:
-            recompute_activations(model)
+            recompute_activations(model, compiled=resources.compile)
         shard(model, ranks)
 
     def sampler_of(self, source: Sampler) -> PolicyModel:

@@ -121,14 +121,20 @@ def hardware(suite: Suite, cells: Sequence[Cell]) -> Iterator[Check]:
         remedy = ""
         if suite.resources.gpus > 0:
             remedy = "a cell asks for a GPU and this machine has none: these checks say little of where it will run"
-        elif suite.model.precision == "bfloat16":
-            remedy = "bfloat16 is slow without a GPU: set resources.gpus, or model.precision = 'float32'"
+        elif suite.model.precision == "bfloat16" and not _cpu_has_bfloat16():
+            remedy = "bfloat16 is slow on this CPU: set resources.gpus, or model.precision = 'float32'"
         yield Check("device", "warn" if remedy else "ok", f"the CPU, {cores()} cores", remedy)
         return
     free, whole = torch.cuda.mem_get_info()
     name = torch.cuda.get_device_name()
     yield Check("device", "ok", f"{torch.cuda.device_count()} × {name}, {free / 1e9:.0f} of {whole / 1e9:.0f} GB free")
     yield memory(suite, cells, free, whole)
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether matrix products in bfloat16 have instructions of their own here, and are faster than in float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Check:

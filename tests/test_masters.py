@@ -48,7 +48,7 @@ def backward(model: nn.Module, part: slice) -> None:
 def test_a_step_is_adamws_on_float32_weights_with_gradients_added_up_in_float32():
     model = half_model()
     parts = [slice(0, 1), slice(1, 2), slice(2, 4)]
-    reference = {name: nn.Parameter(x.detach().float()) for name, x in model.named_parameters()}
+    reference: dict[str, Any] = {name: nn.Parameter(x.detach().float()) for name, x in model.named_parameters()}
     for part in parts:
         alone = copy.deepcopy(model)
         backward(alone, part)
@@ -62,7 +62,7 @@ def test_a_step_is_adamws_on_float32_weights_with_gradients_added_up_in_float32(
         backward(model, part)
     assert all(x.grad is None for x in model.parameters())
     expected = torch.optim.AdamW(reference.values(), lr=1e-2, betas=(0.9, 0.99), weight_decay=0.0, fused=True)
-    found = {name.replace("/", "."): x for name, x in masters.named_parameters()}
+    found: dict[str, Any] = {name.replace("/", "."): x for name, x in masters.named_parameters()}
     assert found.keys() == reference.keys()
     assert all(torch.equal(x.grad, reference[name].grad) for name, x in found.items())
     optimizer.step()
@@ -96,8 +96,9 @@ def test_float32_weights_have_no_masters_and_frozen_ones_need_none():
     model = tiny_model()
     assert with_masters(model) is model
     frozen = half_model().requires_grad_(False)
+    embedding = frozen.get_input_embeddings()
     assert with_masters(frozen) is frozen
-    frozen.get_input_embeddings().weight.requires_grad_(True)
+    embedding.weight.requires_grad_(True)
     assert len(list(with_masters(frozen).parameters())) == 1
 
 
@@ -135,7 +136,7 @@ def master_gradients(ranks: Ranks) -> dict[str, Tensor]:
     policy = PolicyModel(model, 3)
     for module in (policy, critic):
         shard(module, ranks)
-    masters = [with_masters(part) for part in (model, critic)]
+    masters: list[Any] = [with_masters(part) for part in (model, critic)]
     algorithm = SETTINGS["ppo-everything"]
     scorer = Scorer(policy, critic, 0.8, "bfloat16", ranks)
     accumulate_gradient(scorer, algorithm, algorithm.prepare(batch), rows, token_budget=45)

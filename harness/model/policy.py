@@ -255,12 +255,12 @@ def _plain(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
 def _compiled(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if kwargs.get("past_key_values") is not None:
         return _plain(layer, *args, **kwargs)
-    return _compiled_forward(type(layer))(layer, *args, **kwargs)
+    return _compiled_forward(type(layer).forward)(layer, *args, **kwargs)
 
 
 @functools.cache
-def _compiled_forward(kind: type[nn.Module]) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(kind.forward)
+def _compiled_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(forward)
     return compiled
 
 

@@ -211,6 +211,7 @@ def _work(
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
         **lm.about,
+        **({"packed_attention": base.packing} if base.packing else {}),
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }

@@ -23,6 +23,9 @@ from harness.suite.config import ConfigError
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.03}
 """Of the largest logit: what packed logits may differ from padded ones by."""
 
+OF_DOCUMENTS = ("flash_attention_2", "flex_attention")
+"""What skips all that lies outside of a row; nothing but packing takes it."""
+
 
 @torch.no_grad()
 def packed_attention(model: PreTrainedModel, precision: str = "float32") -> str:
@@ -49,7 +52,7 @@ def packed_attention(model: PreTrainedModel, precision: str = "float32") -> str:
     except Exception as error:  # whatever a model, or the compiler of its attention, says of such rows
         model.set_attn_implementation(own)
         raise ConfigError(f"{refusal}: {error}; set packing = false") from error
-    if attention not in ("flash_attention_2", "flex_attention") and model.device.type == "cuda":
+    if attention not in OF_DOCUMENTS and model.device.type == "cuda":
         message = f"{type(model).__name__} has neither flash nor flex attention: packed, it is slow under {attention}"
         warnings.warn(f"resources.packing = true: {message}", stacklevel=2)
     return attention
@@ -77,12 +80,13 @@ def _probe(policy: PolicyModel, precision: str) -> Tensor:
 
 @contextlib.contextmanager
 def sampling_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within it no flex attention, which compiles a kernel for each of the many shapes that decoding has."""
-    flex = model.config._attn_implementation == "flex_attention"
-    if flex:
-        model.set_attn_implementation("sdpa")
+    """Within it none of the attention that is only taken for packing: flex attention would compile a kernel for each of
+    the many shapes that decoding has."""
+    own = model.config._attn_implementation
+    if own in OF_DOCUMENTS:
+        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
     try:
         yield
     finally:
-        if flex:
-            model.set_attn_implementation("flex_attention")
+        if own in OF_DOCUMENTS:
+            model.set_attn_implementation(own)

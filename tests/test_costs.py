@@ -108,6 +108,34 @@ def test_bfloat16_weights_take_two_bytes_and_their_masters_four_more_where_they_
     assert disk(config, size, needs) == (2 * N, 2 * 3 * 4 * N)
 
 
+def test_lora_trains_little_and_has_the_frozen_weights_once(seven_b, suite_file):
+    def found(label, *more, ranks=1):
+        settings = [f"model.path={seven_b}", "train.max_new_tokens=1024", "model.lora.rank=16", *more]
+        cell = next(cell for cell in plan(load_suite(str(suite_file), settings)) if cell.config.label == label)
+        size, needs = model_size(cell.config.model), ALGORITHMS[label]().needs
+        return memory_of(cell.config, size, needs, 2048, 80e9, ranks), disk(cell.config, size, needs), size.adapter
+
+    N = 7_615_616_512
+    memory, kept, A = found("gvpo", "resources.checkpoint_every=1")
+    # 28 layers × 16 · (q and o: 2 · 2·3584, k and v: 2 · (3584 + 512), gate, up and down: 3 · (3584 + 18944))
+    assert A == 28 * 16 * (2 * 2 * 3584 + 2 * (3584 + 512) + 3 * (3584 + 18944)) == 40_370_176
+    assert memory.resident == {"policy": 4 * (N + A), "Adam": 8 * A}
+    assert memory.training["gradients"] == 4 * A
+    assert memory.between["in the evaluation"]["policy"] == 4 * N  # merged, beside the base
+    assert memory.between["in the evaluation"]["base, for the KL"] == 4 * N
+    assert kept == (4 * N, 2 * 3 * 4 * A)
+    assert found("gvpo", "resources.merge_adapter=false")[1][0] == 4 * A
+    # a critic is an adapter and a head; a stale sampling policy on the same rank an adapter
+    memory, *_ = found("ppo", "train.refresh_every=2")
+    critic = 4 * (A + 3584 + 1)
+    assert memory.resident == {
+        "policy": 4 * (N + A), "Adam": 8 * A, "sampling policy": 4 * A, "critic and its Adam": 3 * critic,
+    }  # fmt: skip
+    # On several ranks one set of shards, and what samples is whole on each.
+    memory, *_ = found("gvpo", ranks=8)
+    assert memory.resident == {"policy": 4 * (N + A) / 8, "Adam": 8 * A / 8, "sampling policy": 4 * N}
+
+
 def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file):
     settings = [
         f"model.path={seven_b}", "model.precision=bfloat16", "train.max_new_tokens=1024", "resources.token_budget=4096",
@@ -169,7 +197,7 @@ def test_activations_are_what_autograd_keeps(model32):
 def size_of(model):
     config = model.config
     return ModelSize(
-        parameters=0, body=0, embedding=0, layers=config.num_hidden_layers, hidden=config.hidden_size,
+        parameters=0, body=0, adapter=0, embedding=0, layers=config.num_hidden_layers, hidden=config.hidden_size,
         attention=config.num_attention_heads * config.head_dim, kv=config.num_key_value_heads * config.head_dim,
         feed_forward=config.intermediate_size, vocabulary=config.vocab_size,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from harness.model.ranks import ALONE, Ranks, whole
 from harness.model.rows import Rows
 from harness.model.scorer import Scorer
 from harness.suite.config import Model, Optimizer
+from harness.suite.lora_settings import LoRA
 from harness.training.gradient import accumulate_gradient
 from harness.training.learner import adamw
 from harness.training.masters import Masters, with_masters
@@ -169,3 +170,8 @@ def test_bfloat16_weights_are_in_the_hash_and_float32_ones_are_not():
     assert config_of(**HALF).hashes() != config_of(precision="bfloat16").hashes()
     with pytest.raises(ValueError, match="set precision = 'bfloat16' too"):
         Model(weights="bfloat16")
+
+
+def test_an_adapter_over_bfloat16_weights_is_refused():
+    with pytest.raises(ValueError, match="an adapter is trained over float32 weights"):
+        Model(**HALF, lora=LoRA(rank=2))

@@ -29,6 +29,7 @@ from algorithms.kimi import Kimi
 from algorithms.ppo import PPO
 from benchmarks.arithmetic import Arithmetic
 from harness.model.language import frozen_base
+from harness.model.lora import adapt, merged, merged_weights
 from harness.model.policy import PolicyModel, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, join_ranks, whole
 from harness.model.rows import Rows
@@ -37,6 +38,7 @@ from harness.record.cell_folder import CellFolder
 from harness.sampling.local import LocalEngine
 from harness.suite.config import Rollout
 from harness.suite.load import load_suite
+from harness.suite.lora_settings import LoRA
 from harness.suite.plan import plan
 from harness.sweep.cells import run_cells_on_ranks
 from harness.training.gradient import accumulate_gradient
@@ -172,6 +174,7 @@ def test_a_process_alone_does_it_all():
 
 pytest_plugins = ["small_fixtures"]
 
+LORA = LoRA(rank=2, alpha=4.0)
 RUNS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "gvpo": (GVPO(), {"mini_batches": 2, "steps": 4}),
     "ppo-with-critic-and-stale-sampler": (PPO(entropy_coefficient=0.01), {"refresh_every": 3, "steps": 6}),
@@ -183,6 +186,8 @@ RUNS: dict[str, tuple[Algorithm, dict[str, Any]]] = {
     "samples-of-the-base-by-an-engine-that-keeps-weights": (KINDS["base"], {"steps": 3}),
     "extras": (KINDS["extras"], {"steps": 4}),
     "refill": (KINDS["refill"], {"steps": 4, "samples": 2}),
+    "lora-ppo-with-critic-and-stale-sampler": (PPO(), {"lora": LORA, "refresh_every": 3, "steps": 4, "lr": 3e-2}),
+    "lora-dpo-with-an-engine-that-keeps-weights": (DPO(), {"lora": LORA, "mini_batches": 2, "steps": 4, "lr": 3e-2}),
 }
 PROBLEMS = Arithmetic("few", "train", hard=False, count=6).problems()
 
@@ -192,10 +197,10 @@ class KeepsWeights:
 
     def __init__(self, engine: LocalEngine) -> None:
         self.engine = engine
-        self.own = copy.deepcopy(engine.model)
+        self.own = merged(copy.deepcopy(engine.model))
 
     def sync(self, policy: PolicyModel) -> None:
-        self.own.load_state_dict({name: whole(x) for name, x in policy.model.state_dict().items()})
+        self.own.load_state_dict(dict(merged_weights(policy.model)))
         self.engine.sync(PolicyModel(self.own))
 
     def __getattr__(self, name: str) -> Any:
@@ -216,6 +221,7 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
             raise Interrupted
 
     config = config_of(checkpoint_every=2, **settings)
+    adapt(lm.model, config.model.lora, config.seed)
     engine: Any = engine_of(config, lm)
     if "keeps-weights" in name:
         engine, config = KeepsWeights(engine), config.model_copy(update={"rollout": Rollout(engine="vllm")})
@@ -237,7 +243,7 @@ def trained(ranks: Ranks, path: Path, name: str, interrupt_at: int | None = None
         steps = [-1]
     return {
         "rows": without_times(folder.metrics()),
-        "weights": {at: x.clone() for at, x in lm.model.state_dict().items()},
+        "weights": {at: x.detach().clone() for at, x in merged(lm.model).state_dict().items()},
         "drawn": sum(map(len, judge.shown)),
         "calls": len(judge.shown),
         "interrupted": bool(steps),
@@ -280,6 +286,7 @@ def test_no_rank_holds_a_whole_policy_where_the_engine_takes_weights_from_a_shar
     whole_one = sum(x.numel() for x in tiny_model().parameters())
     held = {name: run["held"] for name, run in two[1][0].items()}
     assert held["ppo-with-an-engine-that-keeps-weights"] == {0}
+    assert held["lora-dpo-with-an-engine-that-keeps-weights"] == {0}
     assert held["gvpo-with-an-engine-that-keeps-weights-and-stale"] == {whole_one}  # what samples is another policy
     assert held["gvpo"] == {whole_one}  # the engine samples from these very weights
 

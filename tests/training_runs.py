@@ -11,6 +11,7 @@ from tiny import tiny_lm
 from algorithms import Algorithm, Batch, LossOutput
 from benchmarks.arithmetic import Arithmetic
 from harness.model.language import frozen_base
+from harness.model.lora import adapt
 from harness.record.cell_folder import CellFolder
 from harness.record.ledger import Spent
 from harness.sampling.engine import ENGINES
@@ -107,6 +108,7 @@ def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, watch=None, eo
             raise Interrupted
 
     config = config_of(**settings)
+    adapt(lm.model, config.model.lora, config.seed)
     base = frozen_base(lm, config.resources)
     spent = train(config, algorithm, lm, base, engine_of(config, lm), problems, judge, folder, on_step)
     weights = {name: x.clone() for name, x in lm.model.state_dict().items()}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from benchmarks import Problem
 from benchmarks.templates import Template, load_template
 from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.gguf_weights import converted, gguf_file, origin_of
+from harness.model.lora import companion, merged, targets, without_adapter
 from harness.model.packing import packed_attention
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
@@ -223,6 +224,13 @@ def check_model(
             )
 
 
+def check_adapter(settings: Model) -> None:
+    """Raises ConfigError where [model.lora] does not fit the checkpoint; no weights are loaded."""
+    if settings.lora is not None:
+        with torch.device("meta"):
+            targets(AutoModelForCausalLM.from_config(from_pretrained(AutoConfig, settings)), settings.lora)
+
+
 def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
     """Part of a checkpoint. Raises ConfigError where it is not to be had."""
     path = resolve_path(settings)
@@ -230,6 +238,8 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
         if Path(path).exists():
             raise ConfigError(f"model.revision = {settings.revision!r}: {path} is a folder, which has no revisions")
         options["revision"] = settings.revision
+    if kind is AutoConfig and (adapter := Path(path) / "adapter_config.json").is_file():
+        path = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     try:
         return kind.from_pretrained(path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
@@ -238,17 +248,17 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
 
 
 def load_model(settings: Model) -> LanguageModel:
-    """Policy and tokenizer, dropout off. Remote code is never run; weights are safetensors only.
+    """Policy and tokenizer, dropout off. Remote code is never run; weights are safetensors only. An adapter that the
+    checkpoint holds is merged.
 
     Raises ConfigError where the checkpoint is not to be had or has no EOS.
     """
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
     tokenizer = from_pretrained(AutoTokenizer, settings)
-    model = from_pretrained(
-        AutoModelForCausalLM, settings, dtype=getattr(torch, settings.weights), use_safetensors=True
-    )
-    model = model.to(device_of(settings)).eval()
+    dtype = getattr(torch, settings.weights)
+    model = from_pretrained(AutoModelForCausalLM, settings, dtype=dtype, use_safetensors=True)
+    model = merged(model).to(device_of(settings)).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}
     for named in (model.generation_config.eos_token_id, model.config.eos_token_id):
@@ -267,8 +277,8 @@ def load_model(settings: Model) -> LanguageModel:
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy that takes no gradient."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """A copy that takes no gradient; of an adapted model without its adapter, over the same weights."""
+    return without_adapter(model).requires_grad_(False).eval()
 
 
 def policy_of(model: PreTrainedModel, resources: Resources, precision: str = "float32") -> PolicyModel:
@@ -291,6 +301,7 @@ def frozen_base(
 
 
 def new_critic(model: PreTrainedModel) -> Critic:
-    """A critic whose body starts from the policy's present weights."""
-    critic = Critic(copy.deepcopy(model.base_model), model.config.get_text_config().hidden_size)
+    """A critic whose body starts from the policy's present weights; that of an adapted one has an adapter of its own
+    over the same frozen weights."""
+    critic = Critic(companion(model.base_model), model.config.get_text_config().hidden_size)
     return critic.to(next(model.parameters()).device).eval()

@@ -159,12 +159,23 @@ def whole(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded. Every rank must
-    call it."""
+    """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded; frozen ones only
+    where it is empty. Every rank must call it."""
     for into, x in zip(target.parameters(), source.parameters(), strict=True):
         if into.shape != x.shape:
             into.data = into.new_empty(x.shape)
+        elif not x.requires_grad:
+            continue
         into.copy_(whole(x))
+
+
+def share_frozen(source: nn.Module, target: nn.Module) -> None:
+    """Puts the shards of `source` in the place of those of the frozen weights of `target`, if it has any: the two then
+    are one. To be called after both are sharded, and before the first pass of `target`."""
+    named = {name: x for name, x in target.named_parameters(remove_duplicate=False) if not x.requires_grad}
+    if named:
+        shards = [x for _, x in source.named_parameters(remove_duplicate=False)]
+        target.load_state_dict(dict(zip(named, shards, strict=True)), strict=False, assign=True)
 
 
 def free_memory() -> None:

@@ -22,8 +22,7 @@ def teacher_settings(settings: Model) -> Model:
     if settings.teacher is None:
         raise ConfigError("model.teacher is not set, and the algorithm learns from a teacher")
     template = settings.teacher_template or settings.template
-    own = {"path": settings.teacher, "revision": None, "template": template, "teacher": None, "teacher_template": None}
-    return settings.model_copy(update=own)
+    return Model(path=settings.teacher, template=template, device=settings.device, precision=settings.precision)
 
 
 @dataclass(frozen=True)

@@ -219,8 +219,8 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
     teacher = model_size(teacher_settings(config.model)) if mean_tokens.teacher else None
     rate = assumptions.generation_rate or generation_rate(config, size, gpu, mean)
     critic_only = mean_tokens.critic - mean_tokens.trained if needs.critic else 0.0
-    # A backward pass is two forward passes; once more to recompute.
-    passes = 4 if config.resources.activation_checkpointing else 3
+    # A backward pass is two forward passes, or one where it is of no weight but an adapter's; once more to recompute.
+    passes = (2 if size.frozen else 3) + config.resources.activation_checkpointing
     mean_response = assumptions.response(train.max_new_tokens)
     measured = measured_tokens(train, len(prompts.training), mean_response) if cell.is_trained else 0.0
     drawing, computing = idle_factors(cell)

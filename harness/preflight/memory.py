@@ -38,11 +38,12 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     the new one is whole."""
     if config.label == BASE:
         return 0.0, 0.0
-    weights = bytes_of_weight(config) * size.parameters
-    critic = size.body + size.hidden + 1 if needs.critic else 0
-    sampler = weights if config.train.refresh_every > 1 else 0.0
-    state = 3 * 4.0 * (size.parameters + critic) + sampler  # weights, or their masters, and Adam's two moments
-    return weights, 2 * state if config.resources.checkpoint_every else 0.0
+    weights, trained = bytes_of_weight(config) * size.parameters, 4.0 * size.trained  # or its masters
+    critic = 4.0 * (size.trained_body + size.hidden + 1) if needs.critic else 0.0
+    sampler = bytes_of_weight(config) * size.trained if config.train.refresh_every > 1 else 0.0
+    state = 3 * trained + 3 * critic + sampler  # weights and Adam's two moments
+    kept = trained if size.frozen and not config.resources.merge_adapter else weights
+    return kept, 2 * state if config.resources.checkpoint_every else 0.0
 
 
 def bytes_of_weight(config: CellConfig) -> float:
@@ -66,14 +67,18 @@ def memory_of(
     is the reference too; what samples is whole on each rank, and a copy of the policy where it is stale or the policy
     is sharded, as of the base where that samples too; but for vLLM, which takes the weights from the shards. vLLM takes
     its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
+
+    What is frozen below an adapter is there once for policy, base and critic, sharded; what samples shares it on one
+    rank, and has it whole on several. In the evaluation the adapter is merged into weights of the policy's own.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
     held = bytes_of_weight(config)
+    stepped = 8.0 if held == 4 else 12.0  # Adam's moments, and masters
     weights = held * size.parameters
-    shard = weights / ranks
-    critic = (size.body + size.hidden + 1) / ranks if needs.critic else 0.0  # weights
-    masters = 4.0 if held < 4 else 0.0
+    shard, trained, base = weights / ranks, size.trained / ranks, held * (size.parameters - size.frozen) / ranks
+    critic = (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
+    sampler = weights if ranks > 1 or not size.frozen else held * trained
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
@@ -81,7 +86,8 @@ def memory_of(
     logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
     sequences = sequences_at_once(config, ranks)
     kept = passes * size.activation_bytes(width)
-    copies = 2.0 * (size.parameters + critic * ranks) if width < held else 0.0
+    copied = size.parameters + bool(needs.critic) * (size.body + size.hidden + 1)
+    copies = 2.0 * copied if width < held else 0.0
     if config.resources.activation_checkpointing:  # each layer's input, as wide as the weights, and all of one layer
         kept = passes * held * size.hidden * size.layers + kept / size.layers
         copies = copies / size.layers if ranks > 1 else copies
@@ -92,19 +98,19 @@ def memory_of(
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
-            "policy": shard,
-            "masters": masters * size.parameters / ranks,
-            "Adam": 2 * 4.0 * size.parameters / ranks,
-            "base, for the KL": shard,
-            "sampling policy": weights
+            "policy": shard + held * size.adapter / ranks,
+            "masters": (stepped - 8.0) * trained,
+            "Adam": 8.0 * trained,
+            "base, for the KL": base,
+            "sampling policy": sampler
             if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
             else 0.0,
             "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
             "teacher": held * teacher / ranks,
-            "critic and its Adam": (held + masters + 2 * 4.0) * critic,
+            "critic and its Adam": (held + stepped) * critic,
         }
         training = {
-            "gradients": 4.0 * (size.parameters / ranks + critic),
+            "gradients": 4.0 * (trained + critic),
             "bfloat16 copies": copies,
             "activations": kept * (2 if needs.critic else 1),
             "logits": logits,
@@ -120,10 +126,12 @@ def memory_of(
         rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
         resident["vLLM"] = share if vllm.sleep is False else 0.0
     between: dict[str, dict[str, float]] = {}
+    asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
         shards = {"base, for the KL": shard, "critic": held * critic}
-        asleep = {"vLLM": resident.get("vLLM", 0.0)}
-        between["while it loads"] = {"policy and a copy": 2 * weights, **shards, **asleep}
+        copies_of_policy = 2 * weights - held * size.frozen
+        between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
+    if config.label != BASE and (ranks > 1 or size.frozen):
         between["in the evaluation"] = {"policy": weights, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})

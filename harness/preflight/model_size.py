@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.model.language import from_pretrained
+from harness.model.lora import adapter_size
 from harness.suite.config import ConfigError, Model
 
 
@@ -19,6 +20,8 @@ class ModelSize:
     """Tied ones once."""
     body: int
     """Without the output layer: what a critic copies."""
+    adapter: int
+    """Of LoRA, on top of the parameters, which are then frozen; 0 without."""
     embedding: int
     """Of the input embedding, which takes no arithmetic."""
     layers: int
@@ -29,6 +32,21 @@ class ModelSize:
     """Key and value heads × their size, each."""
     feed_forward: int
     vocabulary: int
+
+    @property
+    def trained(self) -> int:
+        """Numbers that training changes."""
+        return self.adapter or self.parameters
+
+    @property
+    def trained_body(self) -> int:
+        """Those of a critic's body."""
+        return self.adapter or self.body
+
+    @property
+    def frozen(self) -> int:
+        """Parameters that all models of a cell share."""
+        return self.parameters if self.adapter else 0
 
     def flops(self, length: float) -> float:
         """FLOP of a forward pass per token of sequences of `length`: two per parameter that is multiplied with, and
@@ -76,6 +94,7 @@ def model_size(settings: Model) -> ModelSize:
     return ModelSize(
         parameters=model.num_parameters(),
         body=sum(p.numel() for p in model.base_model.parameters()),
+        adapter=adapter_size(model, settings.lora) if settings.lora else 0,
         embedding=model.get_input_embeddings().weight.numel(),
         **numbers,
     )

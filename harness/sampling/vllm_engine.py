@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from harness.model.lora import merged_weights
 from harness.model.policy import PolicyModel
-from harness.model.ranks import Ranks, visible_gpus, whole
+from harness.model.ranks import Ranks, visible_gpus
 from harness.model.rows import Response, Rows
 from harness.model.scorer import Scorer, score
 from harness.record.seeding import seed_of
@@ -318,6 +319,7 @@ def config_for_vllm(model: PreTrainedModel) -> PreTrainedConfig:
 
 
 def checkpoint_weights(model: PreTrainedModel) -> Iterable[tuple[str, Tensor]]:
-    """Every tensor of a checkpoint, whole, by name; the output layer too where it is tied to the embeddings."""
-    weights = ((name, whole(x)) for name, x in model.state_dict().items())
+    """Every tensor of a checkpoint, whole, by name, an adapter merged; the output layer too where it is tied to the
+    embeddings."""
+    weights = merged_weights(model)
     return padded_weights(weights, model.config.head_dim) if _pads(model) else weights

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from benchmarks.errors import BenchError
+from harness.suite.lora_settings import LoRA
 from harness.suite.points import NAME, Ablation, Section
 from harness.suite.rewards import REWARDS
 
@@ -40,11 +41,15 @@ class Model(Section):
     weights: Literal["float32", "bfloat16"] = "float32"
     """Of the models while they compute. With bfloat16, which needs precision = "bfloat16" too, gradients are added up,
     and the optimiser steps, on float32 masters, of which the weights are rounded copies."""
+    lora: LoRA | None = None
+    """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
 
     @model_validator(mode="after")
     def _half(self) -> Model:
         if self.weights == "bfloat16" and self.precision != "bfloat16":
             raise ValueError("weights = 'bfloat16' with precision = 'float32': set precision = 'bfloat16' too")
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError("weights = 'bfloat16' with [model.lora]: an adapter is trained over float32 weights")
         return self
 
 
@@ -282,6 +287,8 @@ class Resources(Section):
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
     keep_checkpoints: bool = True
     """Keeps the trained model of each cell, without which a change of [evaluation] cannot be evaluated again."""
+    merge_adapter: bool = True
+    """With [model.lora]: what is kept is a plain model; false keeps the adapter alone, which names its base."""
 
     def __str__(self) -> str:
         ranks = f"{self.ranks} ranks, " if self.ranks > 1 else ""
@@ -356,6 +363,10 @@ class Suite(Section):
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
+            )
+        if self.model.revision and self.model.lora and not self.resources.merge_adapter:
+            raise ValueError(
+                "resources.merge_adapter = false with model.revision: an adapter names no revision; merge it"
             )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)

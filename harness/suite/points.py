@@ -57,9 +57,9 @@ class Ablation(Section):
                     raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
         for point in self.points:
             for override in point.set:
-                if not override.startswith(("train.", "rollout.", "resources.", "algorithms.")):
+                if not override.startswith(("train.", "rollout.", "resources.", "algorithms.", "model.lora.")):
                     raise ValueError(
                         f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
-                        "rollout, resources and algorithms"
+                        "rollout, resources, algorithms and model.lora"
                     )
         return self

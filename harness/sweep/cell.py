@@ -18,11 +18,13 @@ from benchmarks.judges import judge_for
 from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
+from harness.model.lora import adapt, merged
 from harness.model.ranks import Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
 from harness.record.ledger import Spent
+from harness.record.seeding import seed_of
 from harness.sampling.engine import open_engine
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
 from harness.training.coefficients import compare_coefficients
@@ -133,6 +135,8 @@ def _work(
     free_memory()  # of this process's last cell
     lm = load_model(config.model)
     precision, budget = config.model.precision, config.resources.token_budget
+    if cell.is_trained and state == "new":
+        adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))
     base = frozen_base(lm, config.resources, ranks, precision)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
@@ -163,7 +167,8 @@ def _work(
             spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks, spent)
 
             def save(target: Path) -> None:
-                lm.model.save_pretrained(target)
+                kept = merged(lm.model) if config.resources.merge_adapter else lm.model
+                kept.save_pretrained(target)
                 lm.tokenizer.save_pretrained(target)
 
             record = {
@@ -175,6 +180,7 @@ def _work(
                 "made_with": environment(),
             }
             ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
+            lm = dataclasses.replace(lm, model=merged(lm.model))
             free_memory()
         elif cell.is_trained:
             record = ranks.first(lambda: folder.training() or {})

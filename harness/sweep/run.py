@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.errors import BenchError
-from harness.model.language import check_model, resolve_path
+from harness.model.language import check_adapter, check_model, resolve_path
 from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
@@ -127,6 +127,7 @@ def prepare_model(suite: Suite, console: Console) -> None:
     """
     points = points_of(suite).values() or [suite]
     for point in points:
+        check_adapter(point.model)
         check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
     for path in filter(None, (suite.model.path, suite.model.teacher)):
         with console.status(f"loading {path}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from typing import Literal
 
@@ -12,8 +11,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from algorithms.base import Algorithm
 from harness.model.language import LanguageModel, frozen_copy, new_critic
+from harness.model.lora import companion, trainable
 from harness.model.policy import PolicyModel, compile_layers, recompute_activations, shard
-from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, whole
+from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, share_frozen, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Optimizer, Resources
@@ -30,6 +30,8 @@ class Learner:
     what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
     them from the policy. The reference is `base` itself, a `frozen_base` of `lm`, which also samples where that is
     asked for; an engine that shares the trainer's weights samples from a whole copy of it where it is sharded.
+
+    Frozen weights, which an adapted `lm.model` has, are the same in all of these, and in each of their shards.
     """
 
     def __init__(
@@ -51,9 +53,13 @@ class Learner:
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
             self._make_trainable(self.critic, resources, ranks)
-        self.policy = lm.model if in_place else copy.deepcopy(lm.model).requires_grad_(True)
+        self.policy = lm.model if in_place else trainable(companion(lm.model))
         policy = base.of(self.policy)
         self._make_trainable(policy, resources, ranks)
+        if not ranks.alone:
+            share_frozen(base.model, self.policy)
+            if self.critic is not None:
+                share_frozen(base.model.base_model, self.critic.body)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
             self.sampler = base.of(lm.model.requires_grad_(False))
@@ -96,7 +102,7 @@ class Learner:
             optimizer.state.clear()
         if self.whole is not self.policy:
             copy_weights(self.policy, self.whole)
-        self.whole.requires_grad_(True)
+        trainable(self.whole)
 
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
@@ -126,8 +132,9 @@ class Learner:
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW over all parameters, without weight decay."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+    """AdamW over all parameters but frozen ones, without weight decay."""
+    trained = [x for x in model.parameters() if x.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
     if isinstance(model, Masters):
         model.follow(optimizer)
     return optimizer

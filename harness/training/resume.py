@@ -24,6 +24,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from harness.model.lora import frozen_weights
 from harness.model.ranks import Ranks
 from harness.record.files import new_folder, write_json
 
@@ -89,7 +90,8 @@ def load(source: Path, parts: Parts, ranks: Ranks) -> tuple[dict[str, Any], dict
 
 
 def _state(parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Every tensor of the parts, by a name that is the same on any number of ranks, and the scalars of each optimiser.
+    """Every tensor of the parts but frozen weights, by a name that is the same on any number of ranks, and the scalars
+    of each optimiser.
 
     Gives an optimiser that has none yet a state to load into.
     """
@@ -97,7 +99,8 @@ def _state(parts: Parts) -> tuple[dict[str, Tensor], dict[str, Any]]:
     scalars: dict[str, Any] = {}
     for name, (model, optimizer) in parts.items():
         tied = dict(model.named_parameters(remove_duplicate=False)).keys() - dict(model.named_parameters()).keys()
-        tensors |= {f"{name}.{key}": x for key, x in model.state_dict().items() if key not in tied}
+        left_out = tied | frozen_weights(model)
+        tensors |= {f"{name}.{key}": x for key, x in model.state_dict().items() if key not in left_out}
         if optimizer is None:
             continue
         found: dict[str, Any] = dict(get_optimizer_state_dict(model, optimizer))

@@ -39,8 +39,8 @@ class Model(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast; log-probs are float32."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Of the models while they compute. With bfloat16, which needs precision = "bfloat16" too, gradients are added up,
-    and the optimiser steps, on float32 masters, of which the weights are rounded copies."""
+    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds;
+    it needs precision = "bfloat16" too."""
     lora: LoRA | None = None
     """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
 
@@ -270,15 +270,14 @@ class Resources(Section):
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each rank), padding included."""
     packing: bool = False
-    """Rows of a forward pass are one sequence without padding. Meant for cuda, where it takes flash attention (in
-    bfloat16, where it is installed) or flex attention; elsewhere it is right and slow."""
+    """Rows of a forward pass are one sequence without padding. Meant for cuda, under flash attention (in bfloat16, where
+    it is installed) or flex attention; elsewhere it is right and slow."""
     logprob_chunk: int = Field(0, ge=0)
     """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""
     activation_checkpointing: bool = False
     """Keeps only each layer's input for the backward pass, which computes the rest again."""
     compile: bool = False
-    """Has torch compile the decoder layers of what is trained, once for each cell: minutes at its first steps. It needs
-    a C++ compiler, or on cuda triton."""
+    """Has torch compile the decoder layers of what is trained, anew in each cell, which takes minutes."""
     rollout_batch: int = Field(512, ge=1)
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)

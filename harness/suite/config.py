@@ -270,7 +270,7 @@ class Resources(Section):
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each rank), padding included."""
     packing: bool = False
-    """Rows of a forward pass are one sequence without padding. Meant for cuda, under flash attention (in bfloat16, where
+    """Rows of a forward pass are one sequence without padding. Meant for cuda, with flash attention (in bfloat16, if
     it is installed) or flex attention; elsewhere it is right and slow."""
     logprob_chunk: int = Field(0, ge=0)
     """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""

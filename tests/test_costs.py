@@ -13,7 +13,7 @@ from harness.preflight.costs import Assumptions, count_tokens, engines, generati
 from harness.preflight.gpus import GPUS, known_gpu
 from harness.preflight.memory import disk, memory_of
 from harness.preflight.model_size import ModelSize, model_size
-from harness.suite.config import ConfigError, Model
+from harness.suite.config import ConfigError, Model, Resources
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
 
@@ -89,6 +89,25 @@ def test_memory_of_a_7b_cell_counted_by_hand(seven_b, suite_file):
     critic = 4 * (size.body + 3584 + 1)
     assert more.resident["critic and its Adam"] == 3 * critic
     assert more.training["gradients"] == 4 * N + critic
+
+
+def test_bfloat16_weights_take_two_bytes_and_their_masters_four_more_where_they_are_trained(seven_b, suite_file):
+    settings = [f"model.path={seven_b}", "model.precision=bfloat16", "model.weights=bfloat16"]
+    base, gvpo, ppo = plan(load_suite(str(suite_file), settings))[:3]
+    size, needs, N = model_size(base.config.model), ALGORITHMS["gvpo"]().needs, 7_615_616_512
+    memory = memory_of(gvpo.config, size, needs, longest=2048, whole=80e9)
+    assert memory.resident == {"policy": 2 * N, "masters": 4 * N, "Adam": 8 * N, "base, for the KL": 2 * N}
+    assert memory.training["gradients"] == 4 * N
+    assert "bfloat16 copies" not in {**memory.training, **memory.rollout}
+    assert memory_of(base.config, size, needs, longest=2048, whole=80e9).resident == {
+        "policy": 2 * N, "base, for the KL": 2 * N,
+    }  # fmt: skip
+    critic = size.body + 3584 + 1
+    more = memory_of(ppo.config, size, ALGORITHMS["ppo"]().needs, longest=2048, whole=80e9)
+    assert more.resident["critic and its Adam"] == (2 + 4 + 8) * critic
+    # What stays is the policy; the resumable state is masters and moments, twice while it is written anew.
+    config = gvpo.config.model_copy(update={"resources": Resources(checkpoint_every=1)})
+    assert disk(config, size, needs) == (2 * N, 2 * 3 * 4 * N)
 
 
 def test_lora_trains_little_and_has_the_frozen_weights_once(seven_b, suite_file):

@@ -26,6 +26,7 @@ from benchmarks.templates import Template, load_template
 from harness.model.embedded import EMBEDDED, embedded_base
 from harness.model.gguf_weights import converted, gguf_file, origin_of
 from harness.model.lora import companion, merged, targets, without_adapter
+from harness.model.packing import packed_attention
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
@@ -249,8 +250,8 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
 
 
 def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
-    """Policy and tokenizer in float32, dropout off. Remote code is never run; weights are safetensors only. An adapter
-    that the checkpoint holds is merged.
+    """Policy and tokenizer, dropout off. Remote code is never run; weights are safetensors only. An adapter that the
+    checkpoint holds is merged.
 
     Where `ranks` are given, the weights are in the memory of rank 0's host, and nowhere else: the model is not to
     compute, and its copies get them when they are sharded.
@@ -260,12 +261,13 @@ def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
     transformers_logging.disable_progress_bar()
     path = resolve_path(settings)
     tokenizer = from_pretrained(AutoTokenizer, settings)
+    dtype = getattr(torch, settings.weights)
     if ranks.rank == 0:
-        model = merged(from_pretrained(AutoModelForCausalLM, settings, dtype=torch.float32, use_safetensors=True))
+        model = merged(from_pretrained(AutoModelForCausalLM, settings, dtype=dtype, use_safetensors=True))
     else:
         config = from_pretrained(AutoConfig, settings)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model = (model.to(device_of(settings)) if ranks.alone else model).eval()
     template = load_template(settings.template)
     eos = {tokenizer.eos_token_id}
@@ -291,11 +293,27 @@ def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:
     return without_adapter(model).requires_grad_(False).eval()
 
 
-def frozen_base(lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE) -> PolicyModel:
+def policy_of(
+    model: PreTrainedModel, resources: Resources, precision: str = "float32", ranks: Ranks = ALONE
+) -> PolicyModel:
+    """A model with log-probs computed as the resources say.
+
+    Raises ValueError where it cannot compute them in chunks, and ConfigError where it cannot do without padding.
+    """
+
+    def ways() -> tuple[int | None, str | None]:
+        chunk = logprob_chunk(model, resources.logprob_chunk, resources.token_budget)
+        return chunk, packed_attention(model, precision, ranks.device) if resources.packing else None
+
+    return PolicyModel(model, *ranks.first(ways))
+
+
+def frozen_base(
+    lm: LanguageModel, resources: Resources, ranks: Ranks = ALONE, precision: str = "float32"
+) -> PolicyModel:
     """The policy as it is before training, sharded over the ranks: the reference of an algorithm that needs one, and
     the base of the evaluation's KL."""
-    chunk = ranks.first(lambda: logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget))
-    base = PolicyModel(frozen_copy(lm.model), chunk)
+    base = policy_of(lm.model, resources, precision, ranks).of(frozen_copy(lm.model))
     shard(base, ranks)
     return base
 

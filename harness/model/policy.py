@@ -1,7 +1,7 @@
 """Log-probs, entropies, values and KL of given responses: the only forward passes that the trainer makes.
 
-Rows are right-padded `prompt + response`, so causal attention alone keeps padding out of every real token, and token
-ids travel from the sampler to here without a second tokenisation.
+Rows are right-padded `prompt + response`, so causal attention alone keeps padding out of every real token, or packed
+(rows.py, packing.py); token ids travel from the sampler to here without a second tokenisation.
 
 Shape suffixes: N rows (responses), L tokens of the longest row, T tokens of the longest response, M response tokens of
 all rows, H hidden size, V vocabulary.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -30,13 +31,13 @@ class Critic(nn.Module):
     def __init__(self, body: nn.Module, hidden_size: int) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(hidden_size, 1)
+        self.head = nn.Linear(hidden_size, 1, dtype=next(body.parameters()).dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, input_ids_NL: Tensor) -> Tensor:
-        """The value after each token, [N, L], float32 or wider."""
-        hidden_NLH = self.body(input_ids=input_ids_NL, use_cache=False).last_hidden_state
+    def forward(self, input_ids: Tensor, **positions: Tensor) -> Tensor:
+        """The value after each token of `Rows.inputs`, float32 or wider."""
+        hidden_NLH = self.body(input_ids=input_ids, **positions, use_cache=False).last_hidden_state
         return widen(self.head(hidden_NLH)[..., 0]).clone()  # FSDP warns of outputs that are views
 
 
@@ -75,28 +76,41 @@ class PolicyModel(nn.Module):
 
     With `chunk`, a micro-batch of more tokens goes through the head and the log-softmax that many tokens at a time, and
     once more in the backward pass: chunk × V logits instead of N × L × V, and none of padding.
+
+    With `packing`, the rows go through it as one sequence without padding, under the attention of that name
+    (`packed_attention`), which from now on is the model's.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, chunk: int | None = None, packing: str | None = None) -> None:
         super().__init__()
-        self.model, self.chunk = model, chunk
+        self.model, self.chunk, self.packing, self.packs = model, chunk, packing, packing is not None
+        if packing is not None:
+            model.set_attn_implementation(packing)
+
+    def of(self, model: PreTrainedModel) -> PolicyModel:
+        """Another model in the same way."""
+        return PolicyModel(model, self.chunk, self.packing)
 
     def forward(
         self, rows: Rows, temperature: float = 1.0, *, output: str = "logp", entropy: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """By `output`: "logp", log π of each response token [N, T] and, with `entropy`, its entropy, both anything on
-        padding; "logits", those that predict each response token over the temperature, [N, T, V]; "hidden", the states
-        before the head, of the response tokens alone, [M, H].
+        padding; "logits", those that predict each response token over the temperature, [M, V]; "hidden", the states
+        before the head, [M, H].
         """
         # One tuple for all: FSDP finds the tensors to hang its backward pass on in tuples, and in no class of ours.
         if output == "logits":
-            return self._logits(rows, temperature), None
+            return self._response_logits(rows, temperature), None
         if output == "hidden":
             return self._hidden(rows), None
-        if not self.needs_chunks(rows):
-            return token_logp(self._logits(rows, temperature), rows.response_ids_NT, entropy)
         mask_NT = rows.response_mask_NT
-        logp_M, entropy_M = self.in_chunks(self._hidden(rows), rows.response_ids_NT[mask_NT], temperature, entropy)
+        if self.needs_chunks(rows):
+            logp_M, entropy_M = self.in_chunks(self._hidden(rows), rows.response_ids_NT[mask_NT], temperature, entropy)
+        elif self.packs:
+            logits_MV = self._response_logits(rows, temperature)
+            logp_M, entropy_M = token_logp(logits_MV, rows.response_ids_NT[mask_NT], entropy)
+        else:
+            return token_logp(self._logits(rows, temperature), rows.response_ids_NT, entropy)
 
         def to_rows(x_M: Tensor) -> Tensor:
             return torch.zeros(mask_NT.shape, dtype=x_M.dtype, device=x_M.device).masked_scatter(mask_NT, x_M)
@@ -105,8 +119,11 @@ class PolicyModel(nn.Module):
 
     def needs_chunks(self, rows: Rows) -> bool:
         """Whether the rows have more tokens to score than a chunk holds."""
-        start = int(rows.prompt_length_N.min()) - 1
-        return self.chunk is not None and len(rows) * (rows.input_ids_NL.shape[1] - start) > self.chunk
+        if self.packs:
+            scored = int(rows.response_length_N.sum())
+        else:
+            scored = len(rows) * (rows.input_ids_NL.shape[1] - int(rows.prompt_length_N.min()) + 1)
+        return self.chunk is not None and scored > self.chunk
 
     def split(self, x_M: Tensor) -> tuple[Tensor, ...]:
         """Chunks of at most `chunk` tokens."""
@@ -135,9 +152,20 @@ class PolicyModel(nn.Module):
         return torch.cat(logp), torch.cat(entropies) if entropy else None
 
     def _hidden(self, rows: Rows) -> Tensor:
-        hidden_NLH = self.model.base_model(input_ids=rows.input_ids_NL, use_cache=False).last_hidden_state
+        hidden_NLH = self.model.base_model(**rows.inputs(self.packs), use_cache=False).last_hidden_state
+        return hidden_NLH.flatten(0, 1)[self._predicting_M(rows)]
+
+    def _predicting_M(self, rows: Rows) -> Tensor:
+        """Where among all tokens the state stands that predicts each response token."""
         row_M, t_M = rows.response_mask_NT.nonzero(as_tuple=True)
-        return hidden_NLH[row_M, rows.prompt_length_N.to(row_M.device)[row_M] - 1 + t_M]
+        return rows.prompt_end_N(self.packs)[row_M] + t_M
+
+    def _response_logits(self, rows: Rows, temperature: float) -> Tensor:
+        if not self.packs:
+            return self._logits(rows, temperature)[rows.response_mask_NT]
+        keep_M = self._predicting_M(rows)
+        output = self.model(**rows.inputs(packing=True), use_cache=False, logits_to_keep=keep_M)
+        return scaled(output.logits[0], temperature)
 
     def _logits(self, rows: Rows, temperature: float) -> Tensor:
         device, T = rows.input_ids_NL.device, rows.T
@@ -201,17 +229,42 @@ def shard(model: nn.Module, ranks: Ranks) -> None:
         ranks.shard(model, decoder_layers(model))
 
 
-def recompute_activations(model: nn.Module) -> None:
-    """Keeps only the input of each decoder layer for the backward pass, which computes the rest again.
+def recompute_activations(model: nn.Module, *, compiled: bool = False) -> None:
+    """Keeps only the input of each decoder layer for the backward pass, which computes the rest again, in layers that
+    are `compiled` or not.
 
     transformers' own switch asks for training mode, which brings dropout.
     """
+    forward = functools.partial(_recomputed, _compiled if compiled else _plain)
     for layer in decoder_layers(model):
         # A bound method and not a closure: a deep copy of the model is bound to its own layers.
-        layer.forward = MethodType(_recomputed, layer)
+        layer.forward = MethodType(forward, layer)
 
 
-def _recomputed(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def compile_layers(model: nn.Module) -> None:
+    """Has torch compile the decoder layers' passes, but for those of sampling, whose cache has another length each
+    time. Layers of a kind share what is compiled."""
+    for layer in decoder_layers(model):
+        layer.forward = MethodType(_compiled, layer)
+
+
+def _plain(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return type(layer).forward(layer, *args, **kwargs)
+
+
+def _compiled(layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    if kwargs.get("past_key_values") is not None:
+        return _plain(layer, *args, **kwargs)
+    return _compiled_forward(type(layer).forward)(layer, *args, **kwargs)
+
+
+@functools.cache
+def _compiled_forward(forward: Callable[..., Any]) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(forward)
+    return compiled
+
+
+def _recomputed(forward: Callable[..., Any], layer: nn.Module, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
-        return type(layer).forward(layer, *args, **kwargs)
-    return checkpoint(type(layer).forward, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        return forward(layer, *args, **kwargs)
+    return checkpoint(forward, layer, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)

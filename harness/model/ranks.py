@@ -97,17 +97,19 @@ class Ranks:
         shared out. Gradients are then averaged over ranks.
         """
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         assert self.device is not None
         mesh = init_device_mesh(self.device.type, (self.size,))
         lacking = torch.tensor([any(x.is_meta for x in module.parameters())], dtype=torch.int, device=self.device)
         dist.all_reduce(lacking)
+        half = next(module.parameters()).dtype == torch.bfloat16
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32 if half else None)  # gradients, while they are summed
         for part in (*layers, module):
             if lacking.item():
                 self._give(part)
             # The root too: parameters that stay whole after a forward pass would miss the next optimiser step.
-            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            fully_shard(part, mesh=mesh, reshard_after_forward=True, mp_policy=policy)
 
     def _give(self, part: nn.Module) -> None:
         """All ranks what rank 0 has of a module's parameters and buffers, but for what is sharded by now."""

@@ -1,9 +1,10 @@
 """Responses as token ids, and rows of them ready for a forward pass.
 
 Rows are right-padded `prompt + response`, so causal attention alone keeps padding out of every real token, and token
-ids travel from the sampler to the trainer without a second tokenisation.
+ids travel from the sampler to the trainer without a second tokenisation. Packed, they are one sequence without padding.
 
-Shape suffixes: N rows (responses), L tokens of the longest row, T tokens of the longest response.
+Shape suffixes: N rows (responses), L tokens of the longest row, P tokens of all rows, T tokens of the longest response,
+R ranks.
 """
 
 from __future__ import annotations
@@ -64,6 +65,25 @@ class Rows:
         at_NT = self.prompt_length_N.to(device)[:, None] + torch.arange(self.T, device=device)
         return self.input_ids_NL.gather(1, at_NT.clamp(max=self.input_ids_NL.shape[1] - 1))
 
+    def inputs(self, packing: bool) -> dict[str, Tensor]:
+        """What a model takes: the rows as they are, [N, L], or packed into one, [1, P], whose positions start anew at
+        each row. By these transformers keeps attention within a row."""
+        if not packing:
+            return {"input_ids": self.input_ids_NL}
+        device = self.input_ids_NL.device
+        position_NL = torch.arange(self.input_ids_NL.shape[1], device=device).expand_as(self.input_ids_NL)
+        real_NL = position_NL < self.length_N.to(device)[:, None]
+        return {"input_ids": self.input_ids_NL[real_NL][None], "position_ids": position_NL[real_NL][None]}
+
+    def prompt_end_N(self, packing: bool) -> Tensor:
+        """Where each row's last prompt token stands among all tokens of `inputs`: the state there predicts the first
+        token of the response."""
+        if packing:
+            start_N = self.length_N.cumsum(0) - self.length_N
+        else:
+            start_N = torch.arange(len(self)) * self.input_ids_NL.shape[1]
+        return (start_N + self.prompt_length_N - 1).to(self.input_ids_NL.device)
+
     def pick(self, index: Tensor) -> Rows:
         """Some of the rows, cut to the longest of them."""
         length = int(self.length_N[index].max())
@@ -74,29 +94,52 @@ class Rows:
         )
 
 
-def micro_batches(length_N: Tensor, token_budget: int, unit_N: Tensor | None = None, ranks: int = 1) -> list[Tensor]:
-    """Splits rows into micro-batches of at most `token_budget` tokens, padding included, of similar lengths.
+def micro_batches(
+    length_N: Tensor, token_budget: int, unit_N: Tensor | None = None, ranks: int = 1, *, packing: bool = False
+) -> list[Tensor]:
+    """Splits rows into micro-batches of at most `token_budget` tokens, of similar lengths. Padding is included, which
+    there is unless rows are packed.
 
     With `unit_N`, rows of the same unit stay together. A single row (or unit) above the budget is a micro-batch of its
     own. With several `ranks` the parts are rounds: a micro-batch on each rank at once (`Ranks.deal`), each within the
     budget.
     """
-    rows_of: dict[int, list[int]] = defaultdict(list)
-    for row, unit in enumerate(range(len(length_N)) if unit_N is None else unit_N.tolist()):
-        rows_of[unit].append(row)
     lengths = length_N.tolist()
-    units = sorted((max(lengths[row] for row in rows), rows) for rows in rows_of.values())
-    batches: list[list[int]] = []
+    units = sorted((max(lengths[row] for row in rows), rows) for rows in _rows_of_units(unit_N, len(lengths)))
+    batches: list[list[int]] = [[]]
+    load_R = [0] * ranks
     for longest, rows in units:
-        if batches and _share(len(batches[-1]) + len(rows), ranks) * longest <= token_budget:
-            batches[-1] += rows
-        else:
-            batches.append([*rows])
-    return [torch.tensor(rows) for rows in batches]
+        joined_R = _dealt(rows, lengths, load_R, len(batches[-1]))
+        most = max(joined_R) if packing else _share(len(batches[-1]) + len(rows), ranks) * longest
+        if batches[-1] and most > token_budget:
+            batches.append([])
+            joined_R = _dealt(rows, lengths, [0] * ranks, 0)
+        batches[-1] += rows
+        load_R = joined_R
+    return [torch.tensor(rows) for rows in batches if rows]
 
 
-def fits(length_N: Tensor, token_budget: int, unit_N: Tensor, ranks: int = 1) -> bool:
+def _rows_of_units(unit_N: Tensor | None, rows: int) -> list[list[int]]:
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, unit in enumerate(range(rows) if unit_N is None else unit_N.tolist()):
+        rows_of[unit].append(row)
+    return list(rows_of.values())
+
+
+def _dealt(rows: Sequence[int], lengths: Sequence[int], load_R: Sequence[int], held: int) -> list[int]:
+    """Real tokens of each rank once these rows are dealt too, behind the `held` ones that make up `load_R`."""
+    joined_R = [*load_R]
+    for place, row in enumerate(rows, start=held):
+        joined_R[place % len(joined_R)] += lengths[row]
+    return joined_R
+
+
+def fits(length_N: Tensor, token_budget: int, unit_N: Tensor, ranks: int = 1, *, packing: bool = False) -> bool:
     """Whether each part of `micro_batches` is within the budget, or a single row: that is, whether each unit is."""
+    if packing:
+        lengths = length_N.tolist()
+        units = _rows_of_units(unit_N, len(lengths))
+        return all(len(r) <= ranks or max(_dealt(r, lengths, [0] * ranks, 0)) <= token_budget for r in units)
     _, unit_N = unit_N.unique(return_inverse=True)
     share_U = _share(unit_N.bincount(), ranks)
     longest_U = length_N.new_zeros(len(share_U)).scatter_reduce(0, unit_N, length_N, "amax")
@@ -108,7 +151,7 @@ def _share(rows: Count, ranks: int) -> Count:
 
 
 def padding_share(length_N: Tensor, token_budget: int, ranks: int = 1) -> float:
-    """The share of padding among all tokens that a pass over the rows computes."""
+    """The share of padding among all tokens that a pass over the rows computes, where they aren't packed."""
     computed = 0
     for part_N in micro_batches(length_N, token_budget, ranks=ranks):
         mine = [part_N[rank::ranks] for rank in range(min(ranks, len(part_N)))]

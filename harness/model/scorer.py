@@ -69,6 +69,11 @@ class Scorer:
             final_value_N=final_value_N,
         )
 
+    @property
+    def packs(self) -> bool:
+        """Whether rows are packed, policy's and critic's."""
+        return self.model.packs
+
     def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> Tensor:
         """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
         return self._in_micro_batches(lambda part: self._kl_from(base, part), rows, token_budget)
@@ -80,16 +85,15 @@ class Scorer:
 
         mask_NT = rows.response_mask_NT
         if self.model.chunk is None:
-            logits_NTV, _ = self._run(rows, self.temperature, output="logits")
-            base_logits_NTV, _ = base._run(rows, base.temperature, output="logits")
-            return torch.where(mask_NT, kl(logits_NTV, base_logits_NTV), 0.0).sum(-1)
-        hidden_MH, base_hidden_MH = (scorer._run(rows, output="hidden")[0] for scorer in (self, base))
-        device = hidden_MH.device
-        with gathered(self.model, base.model), self._autocast(device):
-            pieces = zip(self.model.split(hidden_MH), self.model.split(base_hidden_MH), strict=True)
-            kl_M = torch.cat(
-                [kl(self.model.head(h, self.temperature), base.model.head(b, base.temperature)) for h, b in pieces]
-            )
+            kl_M = kl(*(scorer._run(rows, scorer.temperature, output="logits")[0] for scorer in (self, base)))
+        else:
+            hidden_MH, base_hidden_MH = (scorer._run(rows, output="hidden")[0] for scorer in (self, base))
+            device = hidden_MH.device
+            with gathered(self.model, base.model), self._autocast(device):
+                pieces = zip(self.model.split(hidden_MH), self.model.split(base_hidden_MH), strict=True)
+                kl_M = torch.cat(
+                    [kl(self.model.head(h, self.temperature), base.model.head(b, base.temperature)) for h, b in pieces]
+                )
         return kl_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, kl_M).sum(-1)
 
     @torch.no_grad()
@@ -99,23 +103,23 @@ class Scorer:
         def scored(logits_V: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
             return token_logp(logits_V, ids, False)[0], logits_V.argmax(-1) == ids
 
-        ids_NT, mask_NT = rows.response_ids_NT, rows.response_mask_NT
+        mask_NT = rows.response_mask_NT
+        ids_M = rows.response_ids_NT[mask_NT]
         if self.model.chunk is None:
-            logits_NTV, _ = self._run(rows, self.temperature, output="logits")
-            logp_NT, greedy_NT = scored(logits_NTV, ids_NT)
-            return torch.where(mask_NT, logp_NT, 0.0).sum(-1), (greedy_NT | ~mask_NT).all(-1)
-        hidden_MH, _ = self._run(rows, output="hidden")
-        with gathered(self.model), self._autocast(hidden_MH.device):
-            pieces = zip(self.model.split(hidden_MH), self.model.split(ids_NT[mask_NT]), strict=True)
-            found = [scored(self.model.head(h, self.temperature), ids_C) for h, ids_C in pieces]
-        logp_M, greedy_M = (torch.cat(parts) for parts in zip(*found, strict=True))
+            logp_M, greedy_M = scored(self._run(rows, self.temperature, output="logits")[0], ids_M)
+        else:
+            hidden_MH, _ = self._run(rows, output="hidden")
+            with gathered(self.model), self._autocast(hidden_MH.device):
+                pieces = zip(self.model.split(hidden_MH), self.model.split(ids_M), strict=True)
+                found = [scored(self.model.head(h, self.temperature), ids_C) for h, ids_C in pieces]
+            logp_M, greedy_M = (torch.cat(parts) for parts in zip(*found, strict=True))
         logp_NT = logp_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, logp_M)
         return logp_NT.sum(-1), torch.ones_like(mask_NT).masked_scatter(mask_NT, greedy_M).all(-1)
 
     @torch.no_grad()
     def _in_micro_batches(self, work: Callable[[Rows], Tensor], rows: Rows, token_budget: int) -> Tensor:
         """`work` of all rows, [N]."""
-        parts = micro_batches(rows.length_N, token_budget, ranks=self.ranks.size)
+        parts = micro_batches(rows.length_N, token_budget, ranks=self.ranks.size, packing=self.packs)
         found = [self.ranks.collect(work(rows.pick(self.ranks.deal(part)[0])), len(part)) for part in parts]
         x_N = torch.cat(found)
         return x_N[torch.cat(parts).argsort().to(x_N.device)]
@@ -133,9 +137,9 @@ class Scorer:
         assert self.critic is not None
         device = rows.input_ids_NL.device
         with self._autocast(device):
-            value_NL = self.critic(rows.input_ids_NL)
-        at_NT = rows.prompt_length_N.to(device)[:, None] - 1 + torch.arange(rows.T + 1, device=device)
-        return value_NL.gather(1, at_NT.clamp(max=value_NL.shape[1] - 1))
+            value_P = self.critic(**rows.inputs(self.packs)).flatten()
+        at_NS = rows.prompt_end_N(self.packs)[:, None] + torch.arange(rows.T + 1, device=device)
+        return value_P[at_NS.clamp(max=len(value_P) - 1)]
 
     @staticmethod
     def _pad(x_NT: Tensor, mask_NT: Tensor, length: int) -> Tensor:
@@ -146,7 +150,7 @@ class Scorer:
 @torch.no_grad()
 def score(scorer: Scorer, rows: Rows, *, response_length: int, token_budget: int, entropy: bool = False) -> RowScores:
     """The same without gradient, for all rows, in micro-batches."""
-    order = micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size)
+    order = micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size, packing=scorer.packs)
     parts = []
     for index in order:
         mine, _ = scorer.ranks.deal(index)

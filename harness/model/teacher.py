@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import Problem
-from harness.model.language import LanguageModel, load_model
-from harness.model.policy import PolicyModel, logprob_chunk, shard
+from harness.model.language import LanguageModel, load_model, policy_of
+from harness.model.policy import shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows
 from harness.model.scorer import Scorer, score
@@ -40,8 +40,7 @@ class Teacher:
     ) -> Teacher:
         """Raises ConfigError where the checkpoint is not to be had."""
         lm = load_model(teacher_settings(settings), ranks)
-        chunk = ranks.first(lambda: logprob_chunk(lm.model, resources.logprob_chunk, resources.token_budget))
-        policy = PolicyModel(lm.model.requires_grad_(False), chunk)
+        policy = policy_of(lm.model.requires_grad_(False), resources, settings.precision, ranks)
         shard(policy, ranks)
         prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
         scorer = Scorer(policy, temperature=temperature, precision=settings.precision, ranks=ranks)

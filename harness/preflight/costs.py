@@ -118,7 +118,9 @@ def takes_two_passes(config: CellConfig, needs: Needs, length_G: Sequence[float]
     resources, samples = config.resources, group_size(needs, config.train)
     length_N = torch.tensor(length_G).ceil().int().repeat_interleave(samples)
     valid_GK = torch.ones(len(length_G), samples, dtype=torch.bool)
-    return not one_pass_is_right(needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks)
+    return not one_pass_is_right(
+        needs.coupling, valid_GK, length_N, resources.token_budget, resources.ranks, packing=resources.packing
+    )
 
 
 @dataclass(frozen=True)

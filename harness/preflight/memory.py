@@ -38,13 +38,18 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
     the new one is whole."""
     if config.label == BASE:
         return 0.0, 0.0
-    trained = 4.0 * size.trained
+    weights, trained = bytes_of_weight(config) * size.parameters, 4.0 * size.trained  # or its masters
     critic = 4.0 * (size.trained_body + size.hidden + 1) if needs.critic else 0.0
-    sampler = trained if config.train.refresh_every > 1 else 0.0
+    sampler = bytes_of_weight(config) * size.trained if config.train.refresh_every > 1 else 0.0
     state = 3 * trained + 3 * critic + sampler  # weights and Adam's two moments
     resume = 2 * state if config.resources.checkpoint_every else 0.0
-    kept = trained if size.frozen and not config.resources.merge_adapter else 4.0 * size.parameters
+    kept = trained if size.frozen and not config.resources.merge_adapter else weights
     return (kept, resume) if config.resources.keep_checkpoints else (0.0, resume + kept)
+
+
+def bytes_of_weight(config: CellConfig) -> float:
+    """Of each of the models."""
+    return 2.0 if config.model.weights == "bfloat16" else 4.0
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:
@@ -58,21 +63,23 @@ def memory_of(
 ) -> Memory:
     """Of each of `ranks` GPUs of `whole` bytes.
 
-    Weights, gradients and Adam's moments are float32; bfloat16 is autocast's, whose copies of the weights live through
-    a pass. What is trained or scored is sharded, and the base is the reference too; what samples is whole on each rank,
-    and a copy of the policy where it is stale or the policy is sharded, as of the base where that samples too; but for
-    vLLM, which takes the weights from the shards. vLLM takes its fraction of the GPU while it samples, or throughout
-    where it does not sleep; a server's GPUs are others.
+    Gradients and Adam's moments are float32, and so are the weights, or else their masters. Over float32 weights,
+    bfloat16 is autocast's, whose copies of them live through a pass. What is trained or scored is sharded, and the base
+    is the reference too; what samples is whole on each rank, and a copy of the policy where it is stale or the policy
+    is sharded, as of the base where that samples too; but for vLLM, which takes the weights from the shards. vLLM takes
+    its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
 
     What is frozen below an adapter is there once for policy, base and critic, sharded; what samples shares it on one
     rank, and has it whole on several. In the evaluation the adapter is merged into weights of the policy's own.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
-    weights = 4.0 * size.parameters
-    shard, trained, base = weights / ranks, 4.0 * size.trained / ranks, 4.0 * (size.parameters - size.frozen) / ranks
-    critic = 4.0 * (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
-    sampler = weights if ranks > 1 or not size.frozen else trained
+    held = bytes_of_weight(config)
+    stepped = 8.0 if held == 4 else 12.0  # Adam's moments, and masters
+    weights = held * size.parameters
+    shard, trained, base = weights / ranks, size.trained / ranks, held * (size.parameters - size.frozen) / ranks
+    critic = (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
+    sampler = weights if ranks > 1 or not size.frozen else held * trained
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
@@ -80,9 +87,10 @@ def memory_of(
     logits = 4 * 4.0 * min(passes * train.max_new_tokens / longest, chunk) * size.vocabulary
     sequences = sequences_at_once(config, ranks)
     kept = passes * size.activation_bytes(width)
-    copies = 2.0 * (size.parameters + bool(needs.critic) * (size.body + size.hidden + 1)) if width == 2 else 0.0
-    if config.resources.activation_checkpointing:  # each layer's float32 input, and all of one layer
-        kept = passes * 4 * size.hidden * size.layers + kept / size.layers
+    copied = size.parameters + bool(needs.critic) * (size.body + size.hidden + 1)
+    copies = 2.0 * copied if width < held else 0.0
+    if config.resources.activation_checkpointing:  # each layer's input, as wide as the weights, and all of one layer
+        kept = passes * held * size.hidden * size.layers + kept / size.layers
         copies = copies / size.layers if ranks > 1 else copies
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
@@ -91,24 +99,25 @@ def memory_of(
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
-            "policy": shard + 4.0 * size.adapter / ranks,
-            "Adam": 2 * trained,
+            "policy": shard + held * size.adapter / ranks,
+            "masters": (stepped - 8.0) * trained,
+            "Adam": 8.0 * trained,
             "base, for the KL": base,
             "sampling policy": sampler
             if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
             else 0.0,
             "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
-            "teacher": 4.0 * teacher / ranks,
-            "critic and its Adam": 3 * critic,
+            "teacher": held * teacher / ranks,
+            "critic and its Adam": (held + stepped) * critic,
         }
         training = {
-            "gradients": trained + critic,
+            "gradients": 4.0 * (trained + critic),
             "bfloat16 copies": copies,
             "activations": kept * (2 if needs.critic else 1),
             "logits": logits,
         }
     rollout: dict[str, float] = {
-        "bfloat16 copies": 2.0 * size.parameters if width == 2 else 0.0,
+        "bfloat16 copies": 2.0 * size.parameters if width < held else 0.0,
         "KV cache": sequences * longest * size.kv_bytes(width),
         "logits": 4 * 4.0 * sequences * size.vocabulary,
     }
@@ -120,8 +129,8 @@ def memory_of(
     between: dict[str, dict[str, float]] = {}
     asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
-        shards = {"base, for the KL": shard, "critic": critic}
-        copies_of_policy = 0.0 if config.samples_from_shards else 2 * weights - 4.0 * size.frozen
+        shards = {"base, for the KL": shard, "critic": held * critic}
+        copies_of_policy = 0.0 if config.samples_from_shards else 2 * weights - held * size.frozen
         between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
     if config.label != BASE and (ranks > 1 or size.frozen):
         policy = shard if config.samples_from_shards else weights

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from harness.model.packing import sampling_attention
 from harness.model.policy import PolicyModel, autocast, widen
 from harness.model.rows import Response
 from harness.record.seeding import generator
@@ -60,12 +61,12 @@ class LocalEngine(ABC):
         )
         groups: list[list[Response]] = [[] for _ in prompts]
         owner_N = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts))
-        for rows in torch.arange(len(owner_N)).split(self.batch):
-            owners = owner_N[rows].tolist()
-            for owner, response in zip(
-                owners, self._decode(prompts, owners, uniform_NT[rows], temperature), strict=True
-            ):
-                groups[owner].append(response)
+        with sampling_attention(self.model):
+            for rows in torch.arange(len(owner_N)).split(self.batch):
+                owners = owner_N[rows].tolist()
+                drawn = self._decode(prompts, owners, uniform_NT[rows], temperature)
+                for owner, response in zip(owners, drawn, strict=True):
+                    groups[owner].append(response)
         return groups
 
     @abstractmethod

@@ -13,7 +13,7 @@ from harness.suite.points import Section
 from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
-    "model": (Model, ("teacher", "teacher_template", "lora")),
+    "model": (Model, ("teacher", "teacher_template", "weights", "lora")),
     "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples")),
 }
 """Settings that few algorithms read or few suites make, by section: at its default none is in a hash or a manifest, so

@@ -39,9 +39,20 @@ class Model(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where policy, critic and reference live; "auto" is cuda where the cell has a GPU (`resources.gpus`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 runs the model's forward and backward passes under autocast, over float32 weights and log-probs."""
+    """bfloat16 runs the model's forward and backward passes under autocast; log-probs are float32."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds;
+    it needs precision = "bfloat16" too."""
     lora: LoRA | None = None
     """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
+
+    @model_validator(mode="after")
+    def _half(self) -> Model:
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError("weights = 'bfloat16' with precision = 'float32': set precision = 'bfloat16' too")
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError("weights = 'bfloat16' with [model.lora]: an adapter is trained over float32 weights")
+        return self
 
 
 class Train(Section):
@@ -208,10 +219,15 @@ class Resources(Section):
     """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
     """Tokens of one forward pass (of each rank), padding included."""
+    packing: bool = False
+    """Rows of a forward pass are one sequence without padding. Meant for cuda, with flash attention (in bfloat16, if
+    it is installed) or flex attention; elsewhere it is right and slow."""
     logprob_chunk: int = Field(0, ge=0)
     """Tokens whose logits are in memory at once; 0 is as many as make 2^26 logits."""
     activation_checkpointing: bool = False
     """Keeps only each layer's input for the backward pass, which computes the rest again."""
+    compile: bool = False
+    """Has torch compile the decoder layers of what is trained, anew in each cell, which takes minutes."""
     rollout_batch: int = Field(512, ge=1)
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)

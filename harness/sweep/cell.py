@@ -19,7 +19,6 @@ from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import frozen_base, load_model
 from harness.model.lora import adapt, merged
-from harness.model.policy import PolicyModel
 from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.record.cell_folder import CellFolder, RecordError, State
@@ -167,7 +166,7 @@ def _work(
     precision, budget = config.model.precision, config.resources.token_budget
     if cell.is_trained and state == "new":
         adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))
-    base = frozen_base(lm, config.resources, ranks)
+    base = frozen_base(lm, config.resources, ranks, precision)
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
         lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
@@ -224,7 +223,7 @@ def _work(
             record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
 
         evaluation_started = time.perf_counter()
-        policy = PolicyModel(lm.model, base.chunk) if holders.alone else frozen_base(lm, config.resources, ranks)
+        policy = base.of(lm.model) if holders.alone else frozen_base(lm, config.resources, ranks, precision)
         engine.sync(policy)
         samples = evaluate(
             lm,
@@ -253,6 +252,7 @@ def _work(
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
         **lm.about,
+        **({"packed_attention": base.packing} if base.packing else {}),
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }

@@ -10,8 +10,7 @@ import pandas as pd
 from algorithms.base import sequence_log_ratio
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
-from harness.model.language import load_model
-from harness.model.policy import PolicyModel, logprob_chunk
+from harness.model.language import load_model, policy_of
 from harness.model.scorer import score
 from harness.record.cell_folder import CellFolder
 from harness.record.files import write
@@ -49,9 +48,8 @@ def compare_coefficients(
         raise FileNotFoundError(f"{checkpoint} was not kept (resources.keep_checkpoints), and the comparison needs it")
     config = cells[0].config
     base = load_model(config.model)
-    reference = PolicyModel(
-        base.model, logprob_chunk(base.model, config.resources.logprob_chunk, config.resources.token_budget)
-    )  # nothing is trained here, so the base may be its own reference
+    # Nothing is trained here, so the base may be its own reference.
+    reference = policy_of(base.model, config.resources, config.model.precision)
     policy = load_model(config.model.model_copy(update={"path": str(checkpoint), "revision": None}))
     benchmark = load_benchmark(config.train.benchmark)
     chosen = prompts_of_step(trained_on(config, folder), config.seed, 0, config.train.prompts)

@@ -113,15 +113,15 @@ def accumulate_gradient(
     Raises ValueError where one pass is demanded and the coupled units do not fit.
     """
     place_N = places(batch.valid_GK)
-    coupling, ranks = algorithm.needs.coupling, scorer.ranks.size
-    one_is_right = one_pass_is_right(coupling, batch.valid_GK, rows.length_N, token_budget, ranks)
+    coupling, ranks, packs = algorithm.needs.coupling, scorer.ranks.size, scorer.packs
+    one_is_right = one_pass_is_right(coupling, batch.valid_GK, rows.length_N, token_budget, ranks, packing=packs)
     if passes == "one" and not one_is_right:
         raise ValueError(
             f"{type(algorithm).__name__} couples the log-probs of a {coupling}, which does not fit "
             f"into {token_budget} tokens: raise token_budget or take two passes"
         )
     if one_is_right and passes != "two":
-        split = micro_batches(rows.length_N, token_budget, units(coupling, batch.valid_GK), ranks)
+        split = micro_batches(rows.length_N, token_budget, units(coupling, batch.valid_GK), ranks, packing=packs)
         return _one_pass(scorer, algorithm, batch, rows, split, place_N)
     return _two_passes(scorer, algorithm, batch, rows, token_budget, place_N, first_pass)
 
@@ -142,13 +142,19 @@ def units(coupling: Coupling, valid_GK: Tensor) -> Tensor:
 
 
 def one_pass_is_right(
-    coupling: Coupling, valid_GK: Tensor, length_N: Tensor, token_budget: int, ranks: int = 1
+    coupling: Coupling,
+    valid_GK: Tensor,
+    length_N: Tensor,
+    token_budget: int,
+    ranks: int = 1,
+    *,
+    packing: bool = False,
 ) -> bool:
     """Whether what the algorithm couples is within the budget everywhere in the mini-batch; else it takes two passes.
 
     `length_N` are the tokens of each valid sample, prompt and response. `gvpo-bench plan` asks this too.
     """
-    return fits(length_N, token_budget, units(coupling, valid_GK), ranks)
+    return fits(length_N, token_budget, units(coupling, valid_GK), ranks, packing=packing)
 
 
 def _one_pass(
@@ -184,7 +190,7 @@ def _two_passes(
             score(scorer, rows, response_length=length, token_budget=token_budget, entropy=entropy), batch.valid_GK
         )
     coefficients = replace(differentiate(algorithm, first_pass, batch), extra_pass=extra_pass)
-    for part in micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size):
+    for part in micro_batches(rows.length_N, token_budget, ranks=scorer.ranks.size, packing=scorer.packs):
         live = _forward(scorer, algorithm, batch, rows, part)
         _backward(scorer, live, coefficients, part, place_N)
     return coefficients

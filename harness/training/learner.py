@@ -12,11 +12,12 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from algorithms.base import Algorithm
 from harness.model.language import LanguageModel, frozen_copy, new_critic
 from harness.model.lora import companion, trainable
-from harness.model.policy import PolicyModel, recompute_activations, shard
+from harness.model.policy import PolicyModel, compile_layers, recompute_activations, shard
 from harness.model.ranks import ALONE, Ranks, copy_weights, empty_weights, share_frozen, whole
 from harness.model.scorer import Scorer
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Optimizer, Resources
+from harness.training.masters import Masters, with_masters
 
 Sampler = Literal["policy", "base"]
 """Whose weights draw responses: the sampling policy's, or those that training started from."""
@@ -46,14 +47,14 @@ class Learner:
 
         samples_base = needs.data == "base" or needs.reference_samples > 0
         copied = samples_base and not ranks.alone and config.rollout.shares_weights
-        self.base_sampler = PolicyModel(frozen_copy(lm.model), base.chunk) if copied else base
+        self.base_sampler = base.of(frozen_copy(lm.model)) if copied else base
 
         # Each is sharded before the next is made, so that never more than two are whole.
         self.critic = new_critic(lm.model) if needs.critic else None
         if self.critic is not None:
             self._make_trainable(self.critic, resources, ranks)
         self.policy = lm.model if in_place else trainable(companion(lm.model))
-        policy = PolicyModel(self.policy, base.chunk)
+        policy = base.of(self.policy)
         self._make_trainable(policy, resources, ranks)
         if not ranks.alone:
             share_frozen(base.model, self.policy)
@@ -61,13 +62,17 @@ class Learner:
                 share_frozen(base.model.base_model, self.critic.body)
         self.sampler = policy
         if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
-            self.sampler = PolicyModel(lm.model.requires_grad_(False), base.chunk)
+            self.sampler = base.of(lm.model.requires_grad_(False))
         elif not in_place:
             empty_weights(lm.model)
 
-        self.optimizer = adamw(policy, settings.lr, settings)
+        self.stepped = with_masters(self.policy)
+        self.critic_stepped = None if self.critic is None else with_masters(self.critic)
+        self.optimizer = adamw(self.stepped, settings.lr, settings)
         self.critic_optimizer = (
-            adamw(self.critic, settings.critic_lr or settings.lr, settings) if self.critic is not None else None
+            None
+            if self.critic_stepped is None
+            else adamw(self.critic_stepped, settings.critic_lr or settings.lr, settings)
         )
         scorer = functools.partial(Scorer, temperature=train.temperature, precision=config.model.precision, ranks=ranks)
         self.scorer = scorer(policy, self.critic)
@@ -76,8 +81,10 @@ class Learner:
 
     @staticmethod
     def _make_trainable(model: nn.Module, resources: Resources, ranks: Ranks) -> None:
+        if resources.compile:
+            compile_layers(model)
         if resources.activation_checkpointing:
-            recompute_activations(model)
+            recompute_activations(model, compiled=resources.compile)
         shard(model, ranks)
 
     def sampler_of(self, source: Sampler) -> PolicyModel:
@@ -101,8 +108,8 @@ class Learner:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
         norms = {}
         for name, model, optimizer, max_norm in (
-            ("grad_norm", self.policy, self.optimizer, self.max_norms[0]),
-            ("critic_grad_norm", self.critic, self.critic_optimizer, self.max_norms[1]),
+            ("grad_norm", self.stepped, self.optimizer, self.max_norms[0]),
+            ("critic_grad_norm", self.critic_stepped, self.critic_optimizer, self.max_norms[1]),
         ):
             if model is not None and optimizer is not None:
                 norm = whole(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
@@ -116,15 +123,18 @@ class Learner:
 
     def parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer | None]]:
         """All that changes in training, by name: each model with its optimiser, where it has one."""
-        found: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {"policy": (self.policy, self.optimizer)}
+        found: dict[str, tuple[nn.Module, torch.optim.Optimizer | None]] = {"policy": (self.stepped, self.optimizer)}
         if self.sampler_is_stale:
             found["sampler"] = (self.sampler.model, None)
-        if self.critic is not None:
-            found["critic"] = (self.critic, self.critic_optimizer)
+        if self.critic_stepped is not None:
+            found["critic"] = (self.critic_stepped, self.critic_optimizer)
         return found
 
 
 def adamw(model: nn.Module, lr: float, settings: Optimizer) -> torch.optim.AdamW:
     """AdamW over all parameters but frozen ones, without weight decay."""
     trained = [x for x in model.parameters() if x.requires_grad]
-    return torch.optim.AdamW(trained, lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=settings.betas, weight_decay=0.0, fused=True)
+    if isinstance(model, Masters):
+        model.follow(optimizer)
+    return optimizer

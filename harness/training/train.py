@@ -110,7 +110,8 @@ def train(
         row = {"step": step + 1, **rollout_metrics(drawn.first, groups, batch), **drawn.metrics}
         row |= {name: sum(values) / len(values) for name, values in updates.items()}
         row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
-        row["padding"] = padding_share(rows.length_N, resources.token_budget, ranks.size)
+        packs = learner.scorer.packs
+        row["padding"] = 0.0 if packs else padding_share(rows.length_N, resources.token_budget, ranks.size)
         row["seconds"] = spent.rollout_seconds + spent.train_seconds
         if ranks.rank == 0:
             folder.add_metrics(row)

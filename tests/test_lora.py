@@ -29,11 +29,11 @@ from harness.model.scorer import Scorer, score
 from harness.record.cell_folder import CellFolder
 from harness.sampling.vllm_engine import VLLMEngine, config_for_vllm
 from harness.sampling.vllm_server import VLLMError
-from harness.suite.config import ConfigError, Model, 
-from harness.suite.rollout_settings import VLLMSettings
+from harness.suite.config import ConfigError, Model
 from harness.suite.load import load_suite
 from harness.suite.lora_settings import LoRA
 from harness.suite.plan import plan
+from harness.suite.rollout_settings import VLLMSettings
 from harness.sweep.cell import run_cell
 from harness.training.gradient import accumulate_gradient
 from harness.training.learner import Learner

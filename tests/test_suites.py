@@ -30,8 +30,7 @@ def test_suite_plans_its_algorithms_at_twelve_seeds_or_more_and_the_base(name):
     suite = load_suite(name)
     assert suite.name == name
     assert list(suite.algorithms)[:6] == SIX
-    if name == "embedded":
-        assert set(suite.algorithms) == set(ALGORITHMS) - {"rebel"}  # on all pairs of a group it is GVPO
+    assert set(suite.algorithms) == set(ALGORITHMS) - {"rebel"}  # on all pairs of a group it is GVPO
     assert suite.seeds >= 12  # fewer cannot be tested
     assert len(plan(suite)) == 1 + len(suite.algorithms) * suite.seeds
 

@@ -1,5 +1,6 @@
 """Ablations: one suite, a point for each value, one table."""
 
+import json
 import shutil
 
 import numpy as np
@@ -178,6 +179,21 @@ def test_points_evaluated_differently_are_refused(runs):
         write_cell(runs / "0.1", "gvpo", seed, scores("0.1", "gvpo", seed), curve=[0.1, 0.2], settings=settings,
                    suite_hash="0.1")  # fmt: skip
     with pytest.raises(ReportError, match="the cells disagree on evaluation"):
+        table_of(runs)
+
+
+def rewrite_models(folder, **changes):
+    for path in folder.glob("*/manifest.json"):
+        about = json.loads(path.read_text())
+        about["config"]["model"] = about["config"].get("model", {}) | changes
+        path.write_text(json.dumps(about))
+
+
+def test_points_may_differ_in_lora_and_in_nothing_else_of_the_model(runs):
+    rewrite_models(runs / "0.1", lora={"rank": 8})
+    table_of(runs)
+    rewrite_models(runs / "0.1", path="another")
+    with pytest.raises(ReportError, match=r"the cells disagree on model\.path"):
         table_of(runs)
 
 

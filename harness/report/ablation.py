@@ -90,12 +90,16 @@ class AblationReport:
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
         notes = [f"failed: {', '.join(self.failed)}"] if self.failed else []
-        left_out = {"length (tokens)", "failed"}
+        collapsed = self.table[self.table["collapsed"].fillna(0) > 0]
+        if len(collapsed):
+            each = zip(collapsed["point"], collapsed["name"], collapsed["collapsed"], strict=True)
+            notes.append("collapsed seeds: " + ", ".join(f"{point} {name} {n:.0f}" for point, name, n in each))
+        left_out = {"KL (nats)", "length (tokens)", "collapsed", "failed"}
+        left_out |= {name for name in self.shown.columns if name.startswith("p ")}  # bold says as much
         untested = {name for name, texts in self.shown.columns.items() if TOO_FEW in texts}
-        if untested:
-            notes.append(f"Δ: {TOO_FEW}")
+        notes.append(f"Δ: {TOO_FEW}" if untested else "bold: p < .05, Holm-corrected")
         shown = self.shown.without(left_out | untested)
-        return terminal_table(self.suite, shown, notes, unbroken=("avg", "Δ"))
+        return terminal_table(self.suite, shown, notes, unbroken=(*list(shown.columns)[:2], "avg", "Δ"))
 
 
 def is_ablation(runs: Path) -> bool:
@@ -144,7 +148,8 @@ def write_ablation(
     points = [point.label for point in ablation.points]
     cells = [cell for cell in recorded if cell.point in points]
     unfinished += sorted(set(points) - {cell.point for cell in cells})
-    agreed(cells, "model")
+    for key in sorted({key for cell in cells for key in cell.config("model") or {}} - {"lora"}):  # a point may set that
+        agreed(cells, "model", key)
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.label for cell in cells} - {"base"}, key=place)
     baseline = baseline or str(last.config("report", "baseline"))

@@ -45,7 +45,7 @@ def compare_coefficients(
     """
     checkpoint = folder.checkpoint_path
     if not checkpoint.is_dir():
-        raise FileNotFoundError(f"{checkpoint} was not kept (resources.keep_checkpoints), and the comparison needs it")
+        raise FileNotFoundError(f"the checkpoint of {cells[0].name} was not kept (resources.keep_checkpoints)")
     config = cells[0].config
     base = load_model(config.model)
     # Nothing is trained here, so the base may be its own reference.

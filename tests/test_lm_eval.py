@@ -352,6 +352,6 @@ def test_the_command_prints_a_folder_with_a_task_for_every_benchmark_and_templat
     assert capsys.readouterr().out.strip() == str(folder)
     names = {path.stem for path in folder.iterdir()}
     assert {"gvpo_gsm8k", "gvpo_math500_qwen_math", "gvpo_aime25_r1", "gvpo_minerva_none"} <= names
-    assert len(names) == 8 * 4
+    assert len(names) == 9 * 5  # benchmarks that are evaluated, templates
     assert '"max_gen_toks": 77' in (folder / "gvpo_amc23.yaml").read_text(encoding="utf-8")
     shutil.rmtree(folder)

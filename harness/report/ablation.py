@@ -32,7 +32,7 @@ from harness.report.columns import (
 )
 from harness.report.comparison import Scores, algorithm_rows, difference, display_names, seed_rows
 from harness.report.drawing import place
-from harness.report.formats import terminal_table
+from harness.report.formats import collapsed_note, terminal_table
 from harness.report.notes import (
     COST_NOTE,
     difference_note,
@@ -90,10 +90,7 @@ class AblationReport:
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
         notes = [f"failed: {', '.join(self.failed)}"] if self.failed else []
-        collapsed = self.table[self.table["collapsed"].fillna(0) > 0]
-        if len(collapsed):
-            each = zip(collapsed["point"], collapsed["name"], collapsed["collapsed"], strict=True)
-            notes.append("collapsed seeds: " + ", ".join(f"{point} {name} {n:.0f}" for point, name, n in each))
+        notes += collapsed_note(self.table, "point", "name")
         left_out = {"KL (nats)", "length (tokens)", "collapsed", "failed"}
         left_out |= {name for name in self.shown.columns if name.startswith("p ")}  # bold says as much
         untested = {name for name, texts in self.shown.columns.items() if TOO_FEW in texts}

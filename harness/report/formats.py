@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+import pandas as pd
 import rich.box
 import rich.markup
 import rich.table
@@ -37,6 +38,14 @@ def terminal_table(
         for index in block:
             table.add_row(*rows[index], style="dim" if shown.highlighted and not shown.highlighted[index] else None)
     return table
+
+
+def collapsed_note(table: pd.DataFrame, *names: str) -> list[str]:
+    """The rows of a report's table that have collapsed seeds, called by the columns `names`, as a line of a caption;
+    none where there are none."""
+    found = table[table["collapsed"].fillna(0) > 0]
+    each = zip(*(found[name] for name in names), found["collapsed"], strict=True)
+    return ["collapsed seeds: " + ", ".join(" ".join([*row, f"{n:.0f}"]) for *row, n in each)] if len(found) else []
 
 
 def marked_rows(table: TextTable, escape: Callable[[str], str], bold: str) -> list[list[str]]:

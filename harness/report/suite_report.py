@@ -27,7 +27,7 @@ from harness.report.columns import (
 )
 from harness.report.comparison import Scores, algorithm_rows, benchmark_rows, seed_rows
 from harness.report.families import MANY, families_of
-from harness.report.formats import terminal_table
+from harness.report.formats import collapsed_note, terminal_table
 from harness.report.notes import (
     COST_NOTE,
     PUBLISHED_NOTE,
@@ -85,10 +85,7 @@ class Report:
             left_out.add("seeds")
             seeds = self.table.loc[self.table["algorithm"] != "base", "n_seeds"]
             caption.append(f"seeds: {seeds.min()}" + (f" to {seeds.max()}" if seeds.min() < seeds.max() else ""))
-        collapsed = self.table[self.table["collapsed"].fillna(0) > 0]
-        if len(collapsed):
-            each = zip(collapsed["name"], collapsed["collapsed"], strict=True)
-            caption.append("collapsed seeds: " + ", ".join(f"{name} {n}" for name, n in each))
+        caption += collapsed_note(self.table, "name")
         if self.failed:
             caption.append(f"failed: {', '.join(self.failed)}")
         for column, name in (("truncated", "truncated"), ("no_answer", "no answer"), ("grader_failures", "ungraded")):

@@ -201,9 +201,10 @@ def _work(
             spent = Spent(generated=kept["tokens"] if kept else 0)
             spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks, spent)
 
+            adapted, lm = lm.model, dataclasses.replace(lm, model=merged(lm.model))
+
             def save(target: Path) -> None:
-                kept = merged(lm.model) if config.resources.merge_adapter else lm.model
-                kept.save_pretrained(target)
+                (lm.model if config.resources.merge_adapter else adapted).save_pretrained(target)
                 lm.tokenizer.save_pretrained(target)
 
             record = {
@@ -215,7 +216,6 @@ def _work(
                 "made_with": environment(),
             }
             ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
-            lm = dataclasses.replace(lm, model=merged(lm.model))
             free_memory()
         elif cell.is_trained:
             record = ranks.first(lambda: folder.training() or {})

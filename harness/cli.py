@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import cli_algorithms
+from harness import cli_algorithms, cli_results
 
 if TYPE_CHECKING:
     from harness.suite.config import Suite
@@ -308,6 +308,7 @@ def _command() -> list[str]:
 
 
 cli_algorithms.register(app)
+cli_results.register(app)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ FLOORS = {
     "harness.theory": 2,
     "harness.model": 3,
     "harness.report": 3,
+    "harness.calibration": 4,
     "harness.sampling": 4,
     "harness.training": 5,
     "harness.evaluation": 5,
@@ -28,6 +29,7 @@ FLOORS = {
     "harness.sweep": 7,
     "harness.kit": 6,
     "harness.cli_algorithms": 8,
+    "harness.cli_results": 8,
     "harness.cli": 9,
 }
 MOST_LINES = 400

@@ -22,12 +22,14 @@ DRAWS = 100_000
 
 
 class Interval(NamedTuple):
-    """An estimate with its 95% interval. `over` names what was taken as random ("" where no interval exists: NaN)."""
+    """An estimate with its 95% interval. `over` names what was taken as random ("" where no interval exists: NaN), `df`
+    are the degrees of freedom of its t."""
 
     mean: float
     low: float
     high: float
     over: str
+    df: float = float("nan")
 
 
 def critical_t(df: float) -> float:
@@ -101,7 +103,7 @@ def interval(mean: float, variance: float, terms: list[tuple[float, int]], over:
     spread = sum(term**2 / df for term, df in terms)
     df = max(variance**2 / spread, min(df for _, df in terms)) if spread > 0 else np.inf
     half = critical_t(df) * float(np.sqrt(variance))
-    return Interval(mean, mean - half, mean + half, over)
+    return Interval(mean, mean - half, mean + half, over, df)
 
 
 def check(scores: Sequence[Array]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,8 +23,10 @@ from synthetic_runs import coefficients, config, write_cell, write_coefficients,
 from harness.record.cell_folder import CellFolder
 from harness.report import drawing, figures
 from harness.report.cast import cast_of
+from harness.report.columns import TextTable
 from harness.report.comparison import ReportError
-from harness.report.formats import escape_latex
+from harness.report.curves import GENERATED, overlapping
+from harness.report.formats import escape_latex, to_latex
 from harness.report.suite_report import Report, write_report
 from harness.suite.config import Published
 
@@ -401,8 +404,8 @@ def test_published_rows_stand_in_a_table_of_their_own(suite: Path) -> None:
     ]
     write_small(suite, report={"baseline": "grpo", "published": rows})
     report, table = report_of(suite)
-    ours, published, *_ = (report.path.parent / "table.md").read_text().split("\n\n")
-    assert "14.68" not in ours
+    ours, evidence, published, *_ = (report.path.parent / "table.md").read_text().split("\n\n")
+    assert "14.68" not in ours + evidence
     assert published.splitlines() == [
         "| published elsewhere (%) | arithmetic | other | protocol | source |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -551,7 +554,10 @@ def test_the_terminal_table_fits_80_columns(suite: Path) -> None:
     assert "…" not in capture.get()
 
 
-def test_figures_are_complete_deterministic_and_leave_pyplot_alone(tmp_path: Path) -> None:
+def test_figures_are_complete_deterministic_and_leave_pyplot_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "DPI", 30)  # the same figures, sooner
     suite = write_runs(tmp_path, n_seeds=3, problems=12, steps=5)
     files = {}
     for name in ("first", "second"):
@@ -564,10 +570,15 @@ def test_figures_are_complete_deterministic_and_leave_pyplot_alone(tmp_path: Pat
         "learning_curves_tokens",
         "final_scores",
         "score_against_kl",
+        "score_against_seconds",
+        "score_against_generated_tokens",
+        "score_against_trained_tokens",
+        *(f"pass_at_k_{benchmark}" for benchmark in ("arithmetic", "arithmetic-hard")),
         "length",
         "gradient_coefficients",
     }
-    assert not [path for path in files["first"] if path.suffix == ".tmp"]
+    assert {path.suffix for path in files["first"] if path.parts[0] == "figures"} == {".svg", ".png", ".csv"}
+    assert len([path for path in files["first"] if path.parts[0] == "figures"]) == 3 * len(drawn)
     assert pyplot.get_fignums() == []
 
 
@@ -591,13 +602,24 @@ def test_curves_against_tokens_stop_where_the_first_seed_stops() -> None:
             "reward": [0.0, 1.0, 0.0, 1.0],
         }
     )
-    figure = figures.over_tokens(curves, cast_of({"gvpo": "GVPO"}, ["gvpo"], {}, None, []))
+    cast = cast_of({"gvpo": "GVPO"}, ["gvpo"], {}, None, [])
+    figure, data = figures.over(curves, GENERATED, "reward", "reward", cast)
     x, y = map(np.asarray, figure.axes[0].lines[0].get_data())
     assert x.min() >= 20
     assert x.max() <= 30
     # at 20 tokens: (20 − 10)/20 = .5 and 0, mean .25; at 30: 1 and (30 − 20)/30 = 1/3, mean 2/3; linear between
     expected = 0.25 + (x - 20) / 10 * (2 / 3 - 0.25)
     assert y == pytest.approx(expected)
+    assert list(data["x"]) == pytest.approx(list(x))
+    assert list(data["mean"]) == pytest.approx(list(y))
+
+
+def test_seeds_without_a_common_range_have_no_curve() -> None:
+    # seed 0 ran from 10 to 30 s, seed 1 from 40 to 50 s; both of the other algorithm from 10 s to 30 s
+    curves = pd.DataFrame(
+        {"algorithm": ["a"] * 4 + ["b"] * 4, "seed": [0, 0, 1, 1] * 2, "seconds": [10, 30, 40, 50, *[10, 30] * 2]}
+    )
+    assert overlapping(curves, "seconds") == {"b"}
 
 
 def test_coefficients_are_drawn_per_response_in_units_of_the_largest() -> None:
@@ -630,3 +652,25 @@ def test_a_batch_whose_policy_has_not_moved_is_drawn_against_the_reward() -> Non
 def test_importing_the_report_does_not_import_torch() -> None:
     code = "import sys, harness.report.suite_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here; CI installs it")
+def test_latex_compiles_the_tables_whatever_the_names_and_however_many(suite: Path, tmp_path: Path) -> None:
+    write_small(suite)
+    hostile = r"50% of_\{x}&#1 ~^$ \input{/etc/passwd} β ≥ …"
+    write_cell(suite, "odd", 0, scores(0, 0.5), display=hostile, curve=[0.3, 0.4], settings=small_config())
+    report, _ = report_of(suite)
+    tables = {"plain": (report.path.parent / "table.tex").read_text()}
+    names = TextTable({"algorithm": ["base", "a", hostile], "avg@8": ["", "0.9 ± 0.1", "−1"]}, families=["", "x", "y"])
+    tables["long"] = to_latex("suite_of_many", {"scores": names}, [f"a note on {hostile}"])
+    for name, table in tables.items():
+        page = (
+            r"\documentclass{article}\usepackage{booktabs,longtable}\begin{document}"
+            + f"\n{table}\n"
+            + r"\end{document}"
+        )
+        (tmp_path / f"{name}.tex").write_text(page, encoding="utf-8")
+        command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+        assert done.returncode == 0, done.stdout[-2000:]
+        assert "root:" not in (tmp_path / f"{name}.log").read_text(errors="replace")

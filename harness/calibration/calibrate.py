@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -31,6 +31,10 @@ ALGORITHMS = (2, 7, 31)
 COVERAGE = 0.935
 COMPONENTS = "components.csv"
 SPLITS = 1000
+
+Setting = tuple[str, int, int]
+"""Source, seeds, algorithms."""
+Job = Callable[[], tuple[Null, Power]]
 
 
 class CalibrationError(BenchError, ValueError):
@@ -122,21 +126,29 @@ def table_of(components: dict[str, Components]) -> pd.DataFrame:
 
 def simulated(components: dict[str, Components], suites: int, workers: int) -> list[Promise]:
     """The promises under each suite's components, on synthetic suites."""
-    jobs: dict[tuple[str, int, int], Callable[[], tuple[Null, Power]]] = {}
+    jobs: dict[Setting, Job] = {}
     for source, of in components.items():
         for seeds in SEEDS:
             for algorithms in ALGORITHMS if seeds >= MIN_SEEDS_TO_TEST else ALGORITHMS[-1:]:
                 jobs[source, seeds, algorithms] = partial(measure, of, algorithms, seeds, suites)
-    found: dict[tuple[str, int, int], tuple[Null, Power]] = {}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool, Progress(transient=True) as progress:
+    with Progress(transient=True) as progress:
         task = progress.add_task("synthetic suites", total=len(jobs))
-        futures: dict[Future[tuple[Null, Power]], tuple[str, int, int]] = {
-            pool.submit(job): key for key, job in jobs.items()
-        }
-        for future in as_completed(futures):
-            found[futures[future]] = future.result()
+        found = {}
+        for key, measured in run_jobs(jobs, workers):
+            found[key] = measured
             progress.advance(task)
     return [promise for key in jobs for promise in promises_of(*key, *found[key])]
+
+
+def run_jobs(jobs: Mapping[Setting, Job], workers: int) -> Iterator[tuple[Setting, tuple[Null, Power]]]:
+    """The results as they come, from this process or from as many as there are workers."""
+    if workers == 1:
+        yield from ((key, job()) for key, job in jobs.items())
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(job): key for key, job in jobs.items()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def measure(components: Components, algorithms: int, seeds: int, suites: int) -> tuple[Null, Power]:

@@ -52,4 +52,4 @@ def draw(table: pd.DataFrame) -> Drawing:
         "What was measured on synthetic suites, with two standard errors, against what is promised (dashed): 95%, 5% "
         "and 80%."
     )
-    return Drawing("calibration", caption, figure)
+    return Drawing("calibration", caption, figure, table)

@@ -6,7 +6,7 @@ labels are highlighted, there is one panel in which they and the baseline stand 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -44,8 +44,12 @@ class Cast:
     def with_values(self, curves: pd.DataFrame, column: str) -> Cast:
         """Those whose curves have values: what is trained on given responses draws none."""
         known = curves[column].notna().groupby(curves["algorithm"]).any()
+        return self.only(set(known.index[known]))
+
+    def only(self, known: Collection[str]) -> Cast:
+        """These labels alone; a panel whose family has none is left out."""
         panels = [
-            Panel(title, [label for label in strong if known[label]], [label for label in behind if known[label]])
+            Panel(title, [label for label in strong if label in known], [label for label in behind if label in known])
             for title, strong, behind in self.panels
         ]
         own = [panel for panel in panels if not panel.title or panel.title in map(self.families.get, panel.strong)]

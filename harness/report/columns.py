@@ -149,6 +149,7 @@ def score_columns(
         difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
         "p (Holm)": p_texts(table["diff"], table["p_holm"]),
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
+        "IQM": interval_texts(table, "iqm", "iqm_ci", 3) if "iqm" in table else [],
         "reward AUC": [
             "–" if pd.isna(auc) and generated == 0 and label != "base" else text  # trained on given responses
             for text, auc, generated, label in zip(
@@ -165,6 +166,22 @@ def score_columns(
         "failed": [plain(n, "d") for n in table["failed"]],
     }
     return text_table(table, shown, highlight, is_significant(table, baseline))
+
+
+def evidence_columns(table: pd.DataFrame, baseline: str | None) -> dict[str, list[str]]:
+    """The table of what the comparison could tell apart, as text; without rows where there is no baseline."""
+    name = table.set_index("algorithm")["name"].get(baseline, "")
+    return {
+        "algorithm": list(table["name"]),
+        "matched seeds": [plain(n, "d") for n in table["matched_seeds"]],
+        "detectable Δ": [plain(value, ".3f") for value in table["detectable"]],
+        f"P(better than {name})": [
+            plain(row["better"], ".2f")
+            + ("" if pd.isna(row["better_ci_low"]) else f" ({row['better_ci_low']:.2f}–{row['better_ci_high']:.2f})")
+            for _, row in table.iterrows()
+        ],
+        "variance removed by pairing": [plain(share, ".0%").replace("-", "−") for share in table["pairing_removes"]],
+    }
 
 
 def sample_columns(table: pd.DataFrame, highlight: Collection[str] = ()) -> TextTable:

@@ -14,10 +14,29 @@ import pandas as pd
 
 from harness.record.ledger import Tokens
 from harness.report.recorded_cells import RecordedCell, ReportError, agreed
-from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
+from harness.statistics.intervals import (
+    MIN_SEEDS_TO_TEST,
+    Interval,
+    area_under_curve,
+    crossed_interval,
+    holm,
+    sign_flip_test,
+    t_interval,
+)
+from harness.statistics.power import (
+    detectable_by_interval,
+    detectable_by_sign_flips,
+    interquartile_mean,
+    probability_of_improvement,
+    removed_by_pairing,
+)
 from harness.statistics.scores import OUTCOMES, problem_scores
 
 TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
+CURVES = ("step", "generated_tokens", "trained_tokens", "seconds", "reward", "length", "sampled_entropy")
+"""The metrics that are drawn."""
+EVIDENCE = ("detectable", "better", "better_ci_low", "better_ci_high", "pairing_removes")
+"""Columns of a comparison with the baseline: see `evidence`."""
 WHO = ["algorithm", "name", "family"]
 """Columns that say whose a row is; the last where there are many."""
 
@@ -83,6 +102,10 @@ class Scores:
             return Interval(np.nan, np.nan, np.nan, "")
         return crossed_interval(matrices)
 
+    def means(self, cells: Sequence[RecordedCell]) -> np.ndarray:
+        """score_SB: the mean over problems of these cells on each benchmark."""
+        return np.stack([score_SP.mean(axis=1) for score_SP in self.matrices(cells, self.benchmarks)], axis=1)
+
     def of(self, algorithm: str) -> dict[int, RecordedCell]:
         """The finished cells of an algorithm by seed."""
         return {int(cell.manifest["seed"] or 0): cell for cell in self.cells if cell.algorithm == algorithm}
@@ -110,7 +133,7 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
         if cell is not base:
             metrics = cell.metrics()
             # Of an algorithm that is trained on given responses, nothing was drawn that has a reward or a length.
-            curve = metrics.reindex(columns=["step", "generated_tokens", "reward", "length"])
+            curve = metrics.reindex(columns=list(CURVES))
             row["auc"] = area_under_curve(curve["step"].to_numpy(), curve["reward"].to_numpy())
             curves.append(curve.assign(algorithm=cell.algorithm, seed=cell.manifest["seed"]))
         rows.append(row)
@@ -144,6 +167,13 @@ def algorithm_rows(
     """
     names = display_names(cells)
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
+    tests = (
+        0
+        if baseline is None
+        else sum(
+            len(matched_seeds(scores, label, baseline)) >= MIN_SEEDS_TO_TEST for label in labels if label != baseline
+        )
+    )
     rows = []
     for label in ["base", *labels]:
         recorded = [cell for cell in cells if cell.algorithm == label]
@@ -154,6 +184,8 @@ def algorithm_rows(
         row |= {"n_seeds": len(finished), "failed": failed}
         row |= columns("avg_at_k", "ci", scores.interval(finished, scores.benchmarks))
         row |= columns("hard_avg_at_k", "hard_ci", scores.interval(finished, scores.hard_benchmarks))
+        if len(scores.benchmarks) > 1 and finished:
+            row |= columns("iqm", "iqm_ci", interquartile_mean(scores.means(finished)))
         if len(scores.benchmarks) > 1:
             for name in scores.benchmarks:
                 row |= columns(f"avg_at_k_{name}", f"{name}_ci", scores.interval(finished, [name]))
@@ -169,6 +201,7 @@ def algorithm_rows(
             row |= settings(recorded)
             if baseline is not None and label != baseline:
                 row |= difference(scores, label, baseline)
+                row |= evidence(scores, label, baseline, tests)
         rows.append(row)
 
     table = pd.DataFrame(rows).reindex(columns=column_order(scores.benchmarks))
@@ -178,7 +211,7 @@ def algorithm_rows(
     table.loc[tested, "p_holm"] = holm(list(table.loc[tested, "p_value"]))
     for column in ("n_seeds", "failed", "collapsed", "matched_seeds", "tuning_trials"):
         table[column] = table[column].astype("Int64")
-    for column in ("p_value", "p_holm", "diff", "diff_ci_low", "diff_ci_high"):
+    for column in ("p_value", "p_holm", "diff", "diff_ci_low", "diff_ci_high", *EVIDENCE):
         table[column] = table[column].astype(float)
     base, rest = table[table["algorithm"] == "base"], table[table["algorithm"] != "base"]
     rest = rest.sort_values(["avg_at_k", "algorithm"], ascending=[False, True], na_position="last")
@@ -213,6 +246,7 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
     triples = [
         ("avg_at_k", "ci"),
         ("hard_avg_at_k", "hard_ci"),
+        *([("iqm", "iqm_ci")] if each else []),
         *((column, f"{column.removeprefix('avg_at_k_')}_ci") for column in each),
         ("kl", "kl_ci"),
         ("auc", "auc_ci"),
@@ -223,7 +257,7 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
     return [
         *("algorithm", "name", "status", "n_seeds", "failed", "collapsed"),
         *numbers,
-        *("matched_seeds", "p_value", "p_holm"),
+        *("matched_seeds", "p_value", "p_holm", *EVIDENCE),
         *("seconds", "generated_tokens", "trained_tokens", "extra_tokens"),
         *("tuning_trials", "lr", "max_norm", "parameters"),
     ]
@@ -256,13 +290,16 @@ def trials_of(cells: Sequence[RecordedCell]) -> list[int | None]:
     return sorted({cell.config("tuning", "trials") for cell in cells}, key=lambda trials: trials or 0)
 
 
-def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
-    """Paired over the seeds that both finished and over problems."""
+def matched_seeds(scores: Scores, label: str, baseline: str) -> list[int]:
+    """The seeds that both have finished."""
+    return sorted(scores.of(label).keys() & scores.of(baseline).keys())
+
+
+def paired(scores: Scores, label: str, baseline: str) -> list[np.ndarray]:
+    """One difference_SP a benchmark, over the matched seeds and the problems."""
+    matched = matched_seeds(scores, label, baseline)
     own, other = scores.of(label), scores.of(baseline)
-    matched = sorted(own.keys() & other.keys())
-    if not matched:
-        return {"matched_seeds": 0}
-    difference_SP = [
+    return [
         own_SP - other_SP
         for own_SP, other_SP in zip(
             scores.matrices([own[seed] for seed in matched], scores.benchmarks),
@@ -270,9 +307,40 @@ def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
             strict=True,
         )
     ]
+
+
+def difference(scores: Scores, label: str, baseline: str) -> dict[str, Any]:
+    """Paired over the seeds that both finished and over problems."""
+    matched = matched_seeds(scores, label, baseline)
+    if not matched:
+        return {"matched_seeds": 0}
+    difference_SP = paired(scores, label, baseline)
     difference_S = np.mean([of_benchmark_SP.mean(axis=1) for of_benchmark_SP in difference_SP], axis=0)
     return {
         "matched_seeds": len(matched),
         **columns("diff", "diff_ci", crossed_interval(difference_SP)),
         "p_value": sign_flip_test(difference_S),
+    }
+
+
+def evidence(scores: Scores, label: str, baseline: str, tests: int) -> dict[str, float]:
+    """How far the design could tell these two apart, as one of so many tests: what stands beside a difference.
+
+    `detectable` is the smallest difference found with 80% power, by the test where there is one and else by the
+    interval; `better` the probability that a run beats one of the baseline; `pairing_removes` the share of the
+    difference's variance that shared seeds take away.
+    """
+    own, other, matched = scores.of(label), scores.of(baseline), matched_seeds(scores, label, baseline)
+    if not matched:
+        return {}
+    own_S = scores.means([own[seed] for seed in matched]).mean(axis=1)
+    other_S = scores.means([other[seed] for seed in matched]).mean(axis=1)
+    tested = len(matched) >= MIN_SEEDS_TO_TEST
+    better = probability_of_improvement(scores.means(list(own.values())), scores.means(list(other.values())))
+    return {
+        "detectable": detectable_by_sign_flips(own_S - other_S, tests)
+        if tested
+        else detectable_by_interval(crossed_interval(paired(scores, label, baseline))),
+        **columns("better", "better_ci", better),
+        "pairing_removes": removed_by_pairing(own_S, other_S),
     }

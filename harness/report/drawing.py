@@ -51,11 +51,12 @@ class Style(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A figure with the name of its file and its caption."""
+    """A figure with the name of its file, its caption, and what it draws, in full precision."""
 
     name: str
     caption: str
     figure: Figure
+    data: pd.DataFrame
 
 
 def place(label: str) -> tuple[int, str]:
@@ -170,6 +171,9 @@ def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:
 
 
 def arms(rows: pd.DataFrame | pd.Series[Any], column: str, ci: str) -> np.ndarray:
-    """The lengths of error bars below and above, [2, rows]; a single row is a Series."""
-    ends = (rows[column] - rows[f"{ci}_low"], rows[f"{ci}_high"] - rows[column])
-    return np.array([np.atleast_1d(length) for length in ends])
+    """The lengths of error bars below and above, [2, rows]; a single row is a Series. Of scores they end at 0 and 1,
+    beyond which no score lies: the interval of the table is symmetric and may pass them."""
+    low, high = rows[f"{ci}_low"], rows[f"{ci}_high"]
+    if "avg_at_k" in column:
+        low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+    return np.array([np.atleast_1d(length) for length in (rows[column] - low, high - rows[column])])

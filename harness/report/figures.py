@@ -4,7 +4,7 @@ frames alone; how all of them look stands in drawing.py. Does not import torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,11 @@ from matplotlib.lines import Line2D
 
 from harness.report.cast import Cast, cast_of
 from harness.report.coefficient_figure import gradient_coefficients
-from harness.report.curves import over_steps, over_tokens
+from harness.report.curves import GENERATED, STEPS, TRAINED, WALL_CLOCK, over, overlapping
 from harness.report.drawing import BAND, GREY, MUTED, Drawing, Style, arms, light_points, look, new_figure
+from harness.report.sample_figures import COSTS, pass_at_k, score_against_cost
+from harness.report.sample_figures import profiles as performance_profiles
+from harness.statistics.intervals import Array
 
 
 def draw(
@@ -24,7 +27,9 @@ def draw(
     table: pd.DataFrame,
     seeds: pd.DataFrame,
     curves: pd.DataFrame,
+    by_benchmark: pd.DataFrame,
     coefficients: pd.DataFrame | None,
+    profiles: Mapping[str, Array],
     k: str,
     baseline: str | None,
     highlight: Sequence[str] = (),
@@ -34,7 +39,9 @@ def draw(
     Args:
         table: a row per algorithm, the base among them (`comparison.algorithm_rows`).
         seeds: a row per finished cell: algorithm, seed, avg_at_k, hard_avg_at_k, kl.
-        curves: a row per finished cell and step: algorithm, seed, step, generated_tokens, reward, length.
+        curves: a row per finished cell and step: algorithm, seed, and `comparison.CURVES`.
+        by_benchmark: a row per benchmark and algorithm (`comparison.benchmark_rows`).
+        profiles: score_SB by label, where there are several benchmarks.
         coefficients: a row per token of one batch and algorithm: algorithm, prompt, sample, token, reward, log_ratio,
             coefficient; or None.
         k: samples a problem, for the axis labels; "k" where benchmarks differ in it.
@@ -55,58 +62,97 @@ def draw(
         families = dict.fromkeys(trained_names, "other") | dict(zip(table["algorithm"], table["family"], strict=True))
     order = list(trained["algorithm"])
     cast = cast_of(trained_names, order, families, baseline, highlight)
-    drawings = []
     with look():
-        if order:
-            drawings = [
-                Drawing(
-                    "learning_curves_steps",
-                    "Training reward against steps: mean over seeds, 95% t interval.",
-                    over_steps(curves, "reward", "mean training reward", cast),
-                ),
-                Drawing(
-                    "learning_curves_tokens",
-                    "Training reward against generated training tokens: each seed interpolated onto one grid, mean and "
-                    "95% t interval over seeds; a curve spans the tokens that all its seeds reached.",
-                    over_tokens(curves, cast),
-                ),
-                Drawing(
-                    "final_scores",
-                    f"avg@{k} of the last checkpoint, its paired difference to the baseline, and the hard split: mean "
-                    "and 95% interval, single seeds light below it, the base as a dashed line with its interval (over "
-                    "problems).",
-                    final_scores(scored, seeds, cast, k, baseline),
-                ),
-            ]
-            if trained["kl"].notna().any():
-                drawings.append(
-                    Drawing(
-                        "score_against_kl",
-                        f"avg@{k} against the KL from the base, both with 95% intervals; single seeds are light. "
-                        + ("One panel a family, the others grey." if len(cast.panels) > 1 else BOX_CAPTION),
-                        kl_by_family(scored, cast, k)
-                        if len(cast.panels) > 1
-                        else score_against_kl(scored, seeds, cast, k),
-                    )
-                )
-            drawings.append(
-                Drawing(
-                    "length",
-                    "Mean length of the training responses against steps: mean over seeds, 95% t interval.",
-                    over_steps(curves, "length", "mean response length (tokens)", cast),
-                )
+        drawings = [*of_scores(scored, seeds, curves, by_benchmark, cast, k, baseline)] if order else []
+        if len(profiles) > 1:
+            text = (
+                "Performance profiles over all benchmarks: the share of runs × benchmarks that score above τ, with 95% "
+                "bands of the bootstrap over runs."
             )
+            drawings.append(Drawing("performance_profiles", text, *performance_profiles(profiles, cast)))
         if coefficients is not None and len(coefficients):
+            text = (
+                "Gradient coefficient C = −∂L/∂log π of each response (mean over its tokens) on one and the same "
+                "batch, each algorithm in units of its largest; the marker says where the response's reward lies in "
+                "its group."
+            )
             drawings.append(
-                Drawing(
-                    "gradient_coefficients",
-                    "Gradient coefficient C = −∂L/∂log π of each response (mean over its tokens) on one and the same "
-                    "batch, each algorithm in units of its largest; the marker says where the response's reward lies "
-                    "in its group.",
-                    gradient_coefficients(coefficients, cast),
-                )
+                Drawing("gradient_coefficients", text, gradient_coefficients(coefficients, cast), coefficients)
             )
     return drawings
+
+
+CURVES = (
+    # name of the file, axis, metric, its label, caption
+    ("learning_curves_steps", STEPS, "reward", "mean training reward", "Training reward against steps"),
+    ("learning_curves_tokens", GENERATED, "reward", "mean training reward", "Training reward against generated tokens"),
+    ("learning_curves_trained", TRAINED, "reward", "mean training reward", "Training reward against trained tokens"),
+    ("learning_curves_seconds", WALL_CLOCK, "reward", "mean training reward", "Training reward against wall-clock"),
+    (
+        *("length", STEPS, "length", "mean response length (tokens)"),
+        "Mean length of the training responses against steps",
+    ),
+    (
+        *("entropy", STEPS, "sampled_entropy", "entropy of a token (nats)"),
+        "Mean entropy of the policy at the sampled tokens, against steps",
+    ),
+)
+INTERPOLATED = (
+    "each seed interpolated onto one grid, as far as all seeds of an algorithm went; without those whose seeds have no "
+    "range in common"
+)
+
+
+def of_scores(
+    scored: pd.DataFrame,
+    seeds: pd.DataFrame,
+    curves: pd.DataFrame,
+    by_benchmark: pd.DataFrame,
+    cast: Cast,
+    k: str,
+    baseline: str | None,
+) -> Iterator[Drawing]:
+    """The figures of scores and of the curves that led to them."""
+    for name, axis, column, ylabel, caption in CURVES:
+        known = curves[curves[column].notna()]
+        if len(known) and (axis is STEPS or overlapping(known, axis.column)):
+            text = f"{caption}: mean over seeds, 95% t interval{'' if axis is STEPS else f'; {INTERPOLATED}'}."
+            yield Drawing(name, text, *over(curves, axis, column, ylabel, cast))
+    yield Drawing(
+        "final_scores",
+        f"avg@{k} of the last checkpoint, its paired difference to the baseline, and the hard split: mean and 95% "
+        "interval, single seeds light below it, the base as a dashed line with its interval (over problems).",
+        final_scores(scored, seeds, cast, k, baseline),
+        scored[[name for name in SCORES if name in scored]],
+    )
+    for benchmark in dict.fromkeys(by_benchmark["benchmark"]):
+        if any(str(name).startswith("pass_at_") for name in by_benchmark):
+            text = (
+                f"pass@j on {benchmark}, with 95% intervals over seeds and problems; pass@1 is avg@k, dotted the base."
+            )
+            yield Drawing(f"pass_at_k_{benchmark}", text, *pass_at_k(by_benchmark, benchmark, cast))
+    if scored.loc[scored["algorithm"] != "base", "kl"].notna().any():
+        many = len(cast.panels) > 1
+        yield Drawing(
+            "score_against_kl",
+            f"avg@{k} against the KL from the base, both with 95% intervals; single seeds are light. "
+            + ("One panel a family, the others grey." if many else BOX_CAPTION),
+            kl_by_family(scored, cast, k) if many else score_against_kl(scored, seeds, cast, k),
+            scored[[name for name in ("algorithm", *SCORES[1:4], "kl", "kl_ci_low", "kl_ci_high") if name in scored]],
+        )
+    for cost in COSTS:
+        if scored.loc[scored["algorithm"] != "base", cost].notna().any():
+            text = (
+                f"avg@{k} against {COSTS[cost][0]}, means over seeds; the CSV has the cost of a point above the base."
+            )
+            yield Drawing(f"score_against_{cost}", text, *score_against_cost(scored, cost, cast, k))
+
+
+SCORES = (
+    *("algorithm", "avg_at_k", "ci_low", "ci_high", "diff", "diff_ci_low", "diff_ci_high"),
+    *("hard_avg_at_k", "hard_ci_low", "hard_ci_high"),
+)
+"""The columns of a table that the figure of scores draws."""
 
 
 def final_scores(
@@ -321,4 +367,4 @@ def score_against_quantity(
         f"avg@{k} of the last checkpoint against {quantity}: mean and 95% interval over seeds and problems; single "
         "seeds are light, the base is the dotted line."
     )
-    return Drawing("ablation", caption, figure)
+    return Drawing("ablation", caption, figure, table[["point", "label", "avg_at_k", "ci_low", "ci_high"]])

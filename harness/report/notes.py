@@ -78,6 +78,23 @@ def difference_note(tested: int, corrected: str) -> str:
     return f"{p}With fewer than {MIN_SEEDS_TO_TEST} matched seeds there is an interval and no test: {TOO_FEW}."
 
 
+def evidence_notes(baseline: str, tested: int) -> list[str]:
+    """What stands in the table of what could be told apart."""
+    how = (
+        f"the test at Holm's first step, .05/{tested}"
+        if tested
+        else "a 95% interval of the difference that leaves out zero"
+    )
+    return [
+        f"detectable Δ: the smallest true difference to {baseline} that this design would have found with 80% "
+        f"probability, by {how} (noncentral t, from the spread of these very seeds). P(better): the probability that "
+        f"a run scores above one of {baseline}, ties half, with the bootstrap's 95% interval over runs (Agarwal et al. "
+        "2021, §4.3). Variance removed by pairing: the share of the difference's variance over seeds that comparing "
+        "the same seeds takes away; below zero where it adds.",
+        "How well intervals, tests and detectable differences keep what they say is measured in results/calibration.",
+    ]
+
+
 def highlight_note(names: Iterable[str]) -> str:
     """Whose rows and lines stand out."""
     return f"Highlighted, by choice and not by result: {', '.join(names)}."

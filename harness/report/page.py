@@ -43,6 +43,7 @@ def publish(
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
+        write(out / "figures" / f"{drawing.name}.csv", drawing.data.to_csv(index=False))
     packages = "packages booktabs and longtable" if "{longtable}" in latex else "package booktabs"
     write(out / "README.md", make_page(suite, markdown, drawings, cells, packages))
 
@@ -66,7 +67,8 @@ def make_page(
     parts.append("\n".join(f"- {name}: {value}" for name, value in rows))
     parts.append(
         "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "
-        f"seed, `table.tex` is the table for LaTeX ({packages}); every figure is in `figures/` as SVG and PNG."
+        f"seed, `table.tex` is the table for LaTeX ({packages}); every figure is in `figures/` as SVG and PNG, with "
+        "what it draws as CSV."
     )
     return "\n\n".join(parts) + "\n"
 

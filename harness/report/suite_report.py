@@ -18,6 +18,7 @@ from harness.report import figures
 from harness.report.columns import (
     TOO_FEW,
     cost_columns,
+    evidence_columns,
     k_text,
     plain,
     published_columns,
@@ -33,6 +34,7 @@ from harness.report.notes import (
     PUBLISHED_NOTE,
     STOPPED_NOTE,
     difference_note,
+    evidence_notes,
     highlight_note,
     row_notes,
     score_notes,
@@ -146,7 +148,11 @@ def write_report(
         table=table,
         seeds=by_seed,
         curves=curves,
+        by_benchmark=by_benchmark,
         coefficients=coefficients,
+        profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
+        if len(scores.benchmarks) > 1
+        else {},
         k=k,
         baseline=baseline,
         highlight=highlight,
@@ -169,8 +175,10 @@ def write_report(
         recorded = newest(cells).config("report", "published") or []
         published = [Published.model_validate(row) for row in recorded]
     notes = suite_notes(cells, scores, report)
+    told_apart = text_table(table, evidence_columns(table, baseline), highlight)
     shown = {
         "scores": score_columns(table, k, baseline, report.k_of, highlight),
+        **({"what could be told apart": told_apart} if table["detectable"].notna().any() else {}),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
         **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
         "cost and settings": text_table(table, cost_columns(table), highlight),
@@ -221,6 +229,7 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
         )
         paired = f"Δ to {names[baseline]}: paired on the same seeds and problems."
         notes.append(f"{paired} {difference_note(tested, corrected)}")
+        notes += evidence_notes(names[baseline], tested)
     else:
         own = agreed(cells, "report", "baseline")
         notes.append(

@@ -49,8 +49,10 @@ def detectable(standard_error: float, df: float, alpha: float = 1 - LEVEL, power
 
     In the units of the standard error: 0 where that is 0, NaN where it is not known.
     """
-    if not standard_error > 0 or math.isnan(df):
-        return standard_error * 0.0
+    if math.isnan(df) or math.isnan(standard_error):
+        return math.nan
+    if standard_error == 0:
+        return 0.0
     return standard_error * shift_of(df, alpha, power)
 
 

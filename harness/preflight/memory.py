@@ -65,12 +65,13 @@ def memory_of(
 
     Gradients and Adam's moments are float32, and so are the weights, or else their masters. Over float32 weights,
     bfloat16 is autocast's, whose copies of them live through a pass. What is trained or scored is sharded, and the base
-    is the reference too; what samples is whole on each rank, and a copy of the policy where it is stale or the policy
-    is sharded, as of the base where that samples too; but for vLLM, which takes the weights from the shards. vLLM takes
-    its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
+    is the reference too. An engine that shares the trainer's weights samples from a whole policy on each rank, and from
+    a whole base where that samples too; vLLM takes both from shards. A policy that samples is a copy where it is stale,
+    or whole and the other sharded. vLLM takes its fraction of the GPU while it samples, or throughout where it does not
+    sleep; a server's GPUs are others.
 
-    What is frozen below an adapter is there once for policy, base and critic, sharded; what samples shares it on one
-    rank, and has it whole on several. In the evaluation the adapter is merged into weights of the policy's own.
+    What is frozen below an adapter is there once for all models, or once more where what samples has it whole. In the
+    evaluation the adapter is merged into weights of the policy's own.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
@@ -79,7 +80,7 @@ def memory_of(
     weights = held * size.parameters
     shard, trained, base = weights / ranks, size.trained / ranks, held * (size.parameters - size.frozen) / ranks
     critic = (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
-    sampler = weights if ranks > 1 or not size.frozen else held * trained
+    whole_on_each = ranks > 1 and config.rollout.shares_weights
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
@@ -95,7 +96,7 @@ def memory_of(
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
     if config.label == BASE:
-        resident = {"policy": shard if config.samples_from_shards else weights, "base, for the KL": shard}
+        resident = {"policy": weights if whole_on_each else shard, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
@@ -103,10 +104,8 @@ def memory_of(
             "masters": (stepped - 8.0) * trained,
             "Adam": 8.0 * trained,
             "base, for the KL": base,
-            "sampling policy": sampler
-            if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
-            else 0.0,
-            "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
+            "sampling policy": weights if whole_on_each else held * trained if train.refresh_every > 1 else 0.0,
+            "base, to sample from": weights if draws_base and whole_on_each else 0.0,
             "teacher": held * teacher / ranks,
             "critic and its Adam": (held + stepped) * critic,
         }
@@ -130,10 +129,10 @@ def memory_of(
     asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
         shards = {"base, for the KL": shard, "critic": held * critic}
-        copies_of_policy = 0.0 if config.samples_from_shards else 2 * weights - held * size.frozen
+        copies_of_policy = 2 * weights - held * size.frozen if whole_on_each else 0.0
         between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
     if config.label != BASE and (ranks > 1 or size.frozen):
-        policy = shard if config.samples_from_shards else weights
+        policy = weights if whole_on_each else shard
         between["in the evaluation"] = {"policy": policy, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})

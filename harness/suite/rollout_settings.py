@@ -57,7 +57,8 @@ class Rollout(Section):
 
     @property
     def shares_weights(self) -> bool:
-        """Whether the engine samples from the very weights of a model of the trainer's, and not from its own."""
+        """Whether the engine samples from the very weights of a model of the trainer's, which is then whole on each
+        rank, and not from its own, which it takes from shards."""
         return self.engine != "vllm"
 
     @property

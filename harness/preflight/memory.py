@@ -12,6 +12,9 @@ from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.cell_config import CellConfig
 from harness.suite.plan import BASE
 
+LOADING = "while it loads"
+"""One of the moments of `Memory.between`."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -27,6 +30,12 @@ class Memory:
     """All of it at other moments, where these may take more."""
 
     @property
+    def least(self) -> float:
+        """Bytes that no lower token_budget or rollout_batch saves: of weights and optimiser states, at their most."""
+        loading = self.between.get(LOADING, {})
+        return max(sum(self.resident.values()), sum(loading.values()))
+
+    @property
     def peak(self) -> float:
         """The most bytes at any one time."""
         within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
@@ -40,7 +49,7 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
         return 0.0, 0.0
     weights, trained = bytes_of_weight(config) * size.parameters, 4.0 * size.trained  # or its masters
     critic = 4.0 * (size.trained_body + size.hidden + 1) if needs.critic else 0.0
-    sampler = bytes_of_weight(config) * size.trained if config.train.refresh_every > 1 else 0.0
+    sampler = bytes_of_trained(config) * size.trained if config.train.refresh_every > 1 else 0.0
     state = 3 * trained + 3 * critic + sampler  # weights and Adam's two moments
     resume = 2 * state if config.resources.checkpoint_every else 0.0
     kept = trained if size.frozen and not config.resources.merge_adapter else weights
@@ -50,6 +59,11 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
 def bytes_of_weight(config: CellConfig) -> float:
     """Of each of the models."""
     return 2.0 if config.model.weights == "bfloat16" else 4.0
+
+
+def bytes_of_trained(config: CellConfig) -> float:
+    """Of each weight that is trained; an adapter's are float32."""
+    return bytes_of_weight(config) if config.model.lora is None else 4.0
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:
@@ -75,8 +89,8 @@ def memory_of(
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
-    held = bytes_of_weight(config)
-    stepped = 8.0 if held == 4 else 12.0  # Adam's moments, and masters
+    held, own = bytes_of_weight(config), bytes_of_trained(config)
+    stepped = 8.0 if own == 4 else 12.0  # Adam's moments, and masters
     weights = held * size.parameters
     shard, trained, base = weights / ranks, size.trained / ranks, held * (size.parameters - size.frozen) / ranks
     critic = (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
@@ -100,14 +114,14 @@ def memory_of(
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
-            "policy": shard + held * size.adapter / ranks,
+            "policy": shard + own * size.adapter / ranks,
             "masters": (stepped - 8.0) * trained,
             "Adam": 8.0 * trained,
             "base, for the KL": base,
-            "sampling policy": weights if whole_on_each else held * trained if train.refresh_every > 1 else 0.0,
+            "sampling policy": weights if whole_on_each else own * trained if train.refresh_every > 1 else 0.0,
             "base, to sample from": weights if draws_base and whole_on_each else 0.0,
             "teacher": held * teacher / ranks,
-            "critic and its Adam": (held + stepped) * critic,
+            "critic and its Adam": (own + stepped) * critic,
         }
         training = {
             "gradients": 4.0 * (trained + critic),
@@ -121,16 +135,15 @@ def memory_of(
         "logits": 4 * 4.0 * sequences * size.vocabulary,
     }
     if config.rollout.engine == "vllm":
-        vllm = config.rollout.vllm_or_default
-        share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
-        rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
-        resident["vLLM"] = share if vllm.sleep is False else 0.0
+        share, awake = config.rollout.share_of_gpu * whole, config.rollout.vllm_or_default.sleep is False
+        rollout = {"vLLM": 0.0 if awake else share}
+        resident["vLLM"] = share if awake else 0.0
     between: dict[str, dict[str, float]] = {}
     asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
-        shards = {"base, for the KL": shard, "critic": held * critic}
+        shards = {"base, for the KL": shard, "critic": own * critic}
         copies_of_policy = 2 * weights - held * size.frozen if whole_on_each else 0.0
-        between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
+        between[LOADING] = {"policy and a copy": copies_of_policy, **shards, **asleep}
     if config.label != BASE and (ranks > 1 or size.frozen):
         policy = weights if whole_on_each else shard
         between["in the evaluation"] = {"policy": policy, "base, for the KL": shard, **asleep, **rollout}

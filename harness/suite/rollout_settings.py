@@ -62,6 +62,12 @@ class Rollout(Section):
         return self.engine != "vllm"
 
     @property
+    def share_of_gpu(self) -> float:
+        """Of the trainer's GPU, what the engine takes for itself where it does not share the weights."""
+        vllm = self.vllm_or_default
+        return 0.0 if self.shares_weights or vllm.mode == "server" else vllm.memory_fraction
+
+    @property
     def vllm_or_default(self) -> VLLMSettings:
         """The settings of vLLM, given or not."""
         return self.vllm or VLLMSettings()

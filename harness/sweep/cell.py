@@ -77,7 +77,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if ranks.rank == 0 or failure is not None:
             folder.finish(
                 {**_about(cell, command), **result, "ranks": ranks.size, "status": status},
-                keep_checkpoint=cell.config.resources.keep_checkpoints,
+                keep_checkpoint=cell.keeps_checkpoint,
             )
         if failure is not None and not ranks.alone:
             raise failure

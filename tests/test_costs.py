@@ -59,13 +59,8 @@ def test_parameters_and_arithmetic_of_qwen_2_5_7b(seven_b):
     assert size.parameters == 7_615_616_512  # the model card says 7.61 B
     # Two of the layers, and room for most of a third; the last norm is shared out among all.
     two = size.parameters - 26 * layer
-    assert [size.layers_within(n) for n in (2, two + 3584, two + layer - 3584, size.parameters, 1e12)] == [
-        1,
-        2,
-        2,
-        28,
-        28,
-    ]
+    asked = (2, two + 3584, two + layer - 3584, size.parameters, 1e12)
+    assert [size.layers_within(n) for n in asked] == [1, 2, 2, 28, 28]
     # 2 FLOP a parameter but the embedding, and 2·28·3584 for each token of the sequence's length
     assert size.flops(2048) == 2 * (7_615_616_512 - 152064 * 3584) + 2 * 28 * 3584 * 2048
     assert size.kv_bytes(2) == 57_344  # keys and values, 28 layers, 4 heads of 128, 2 bytes

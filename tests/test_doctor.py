@@ -329,9 +329,9 @@ def test_room_for_the_policy_is_what_is_free_without_its_samplers_share(suite_fi
 @pytest.mark.parametrize(
     ("settings", "status", "remedy"),
     [
-        # Alone 4N bytes of the policy, 8N of Adam's moments and 4N of the base. On two ranks half of that, and on each a
-        # whole policy to sample from; vLLM has none.
-        ([], "fail", "raise resources.ranks, or train an adapter"),
+        # Alone 4N bytes of the policy, 8N of Adam's moments and 4N of the base. On two ranks half of that, and on each
+        # a whole policy to sample from; vLLM has none.
+        ([], "fail", "raise resources.ranks, set model.weights"),
         (["resources.ranks=2"], "fail", "'cached' samples from a whole policy on each rank: set it to 'vllm'"),
         (["resources.ranks=2", "rollout.engine=vllm"], "warn", "lower resources.token_budget"),
     ],

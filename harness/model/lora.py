@@ -26,8 +26,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def adapt(model: PreTrainedModel, settings: LoRA | None, seed: int) -> None:
-    """Gives the model an adapter that changes nothing yet, and freezes all else; nothing without settings. Over bfloat16
-    weights it is float32.
+    """Gives the model an adapter that changes nothing yet, in float32 also over bfloat16 weights, and freezes all else;
+    nothing without settings.
 
     Raises ConfigError where peft is not installed, or as `targets` does.
     """
@@ -47,10 +47,8 @@ def adapt(model: PreTrainedModel, settings: LoRA | None, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
         torch.manual_seed(seed)
         model.add_adapter(about)
-    for weight in trainable(model).parameters():
-        if (
-            weight.requires_grad and weight.dtype == torch.bfloat16
-        ):  # peft gives an adapter the dtype of what it is over
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:  # peft makes it of the dtype below it
             weight.data = weight.data.float()
     if (folder := Path(model.name_or_path)).is_dir():  # of the base, where an adapter kept alone looks for it
         about.base_model_name_or_path = str(folder.resolve())

@@ -153,7 +153,7 @@ def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Ch
     found = f"about {largest / 1e9:.3g} GB for the largest cell{share}"
     if least > (most := suite.resources.room_on_gpu(whole)):
         found += f", of which weights and optimiser alone take {least / 1e9:.3g} of {most / 1e9:.3g}"
-        remedy = "no resources.token_budget changes that: raise resources.ranks, or train an adapter ([model.lora])"
+        remedy = "raise resources.ranks, set model.weights = 'bfloat16', or train an adapter ([model.lora])"
         if ranks > 1 and suite.rollout.shares_weights:
             remedy = (
                 f"rollout.engine = {suite.rollout.engine!r} samples from a whole policy on each rank: "

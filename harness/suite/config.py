@@ -341,8 +341,8 @@ class Suite(Section):
             )
         if self.model.weights == "bfloat16" and self.model.lora and not self.resources.merge_adapter:
             raise ValueError(
-                "resources.merge_adapter = false with model.weights = 'bfloat16': the adapter is float32, and transformers "
-                "opens it rounded to the weights' bfloat16; merge it"
+                "resources.merge_adapter = false with model.weights = 'bfloat16': the adapter is float32, and "
+                "transformers opens it rounded to the weights' bfloat16; merge it"
             )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)

@@ -150,16 +150,6 @@ def master_gradients(ranks: Ranks) -> dict[str, Tensor]:
     return {f"{i}.{at}": whole(x.grad) for i, part in enumerate(masters) for at, x in part.named_parameters()}
 
 
-def test_the_masters_gradient_on_two_ranks_is_that_on_one(tmp_path):
-    expected = master_gradients(ALONE)
-    largest = max(float(x.abs().max()) for x in expected.values())
-    for found in on_ranks(2, tmp_path / "meeting", master_gradients):
-        assert found.keys() == expected.keys()
-        for at, x in expected.items():
-            assert found[at].dtype == torch.float32
-            torch.testing.assert_close(found[at], x, atol=0.05 * largest, rtol=0, msg=f"{at} {{}}".format)
-
-
 def test_a_checkpoint_is_loaded_and_kept_in_the_weights_own_width(reader: Path, tmp_path):
     lm = load_model(Model(path=str(reader), device="cpu", **HALF))
     assert {x.dtype for x in lm.model.parameters()} == {torch.bfloat16}
@@ -211,12 +201,34 @@ def adapter_gradients(ranks: Ranks, new: Callable[[], Any] = half_model) -> dict
     return found
 
 
-def test_over_frozen_bfloat16_weights_the_adapters_gradient_is_that_over_the_same_in_float32_and_on_two_ranks(tmp_path):
+def both_gradients(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return master_gradients(ranks), adapter_gradients(ranks)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory) -> list[Any]:
+    """By rank: of masters, and of an adapter."""
+    return on_ranks(2, tmp_path_factory.mktemp("ranks") / "meeting", both_gradients)
+
+
+def test_the_masters_gradient_on_two_ranks_is_that_on_one(two_ranks):
+    expected = master_gradients(ALONE)
+    largest = max(float(x.abs().max()) for x in expected.values())
+    for found in (of_masters for of_masters, _ in two_ranks):
+        assert found.keys() == expected.keys()
+        for at, x in expected.items():
+            assert found[at].dtype == torch.float32
+            torch.testing.assert_close(found[at], x, atol=0.05 * largest, rtol=0, msg=f"{at} {{}}".format)
+
+
+def test_over_frozen_bfloat16_weights_the_adapters_gradient_is_that_over_the_same_in_float32_and_on_two_ranks(
+    two_ranks,
+):
     # In float32 the residual stream and the norms are wider; every matrix product has the same bfloat16 factors.
     over_float32 = adapter_gradients(ALONE, lambda: half_model().float())
     largest = max(float(x.abs().max()) for x in over_float32.values())
     assert largest > 1e-3
-    for found in (adapter_gradients(ALONE), *on_ranks(2, tmp_path / "meeting", adapter_gradients)):
+    for found in (adapter_gradients(ALONE), *(of_adapter for _, of_adapter in two_ranks)):
         assert found.keys() == over_float32.keys()
         assert all(".lora_" in at or ".head." in at for at in found)
         for at, x in over_float32.items():

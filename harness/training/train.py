@@ -26,6 +26,7 @@ from harness.suite.cell_config import CellConfig
 from harness.training.batch import assemble, rollout_metrics
 from harness.training.gradient import accumulate_gradient
 from harness.training.history import History, mix_in_history, pack, unpack
+from harness.training.judgement import prepared
 from harness.training.learner import Learner
 from harness.training.resume import load, save
 from harness.training.schedule import mini_batches, prompts_of_step
@@ -82,7 +83,7 @@ def train(
         fresh = list(zip(drawn.problems, drawn.groups, strict=True))
         groups = [mix_in_history(group, history.get(p.id, []), settings.samples) for p, group in fresh]
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
-        batch = algorithm.prepare(supply.with_extras(batch, drawn, groups))
+        batch = prepared(algorithm, supply.with_extras(batch, drawn, groups))
         if settings.history_share > 0:
             for problem, group in fresh:
                 history[problem.id] = (history.get(problem.id, []) + group)[-settings.samples :]

@@ -68,7 +68,7 @@ def sweep(
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
-    loaded = _load(suite, overrides, algorithm)
+    loaded = _load(suite, overrides, algorithm, out)
     from harness.sweep.executors import Until, open_executor
     from harness.sweep.run import run_sweep
 
@@ -126,7 +126,7 @@ def doctor(
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.preflight.doctor import DoctorError, examine, shown, table_of
     from harness.suite.plan import plan as cells_of
     from harness.sweep.executors import room_for
@@ -156,7 +156,7 @@ def tune(
     """
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.sweep.executors import open_executor
     from harness.sweep.tuning import run_tuning
 
@@ -297,10 +297,14 @@ def theory(
     console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
 
 
-def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
+def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None, out: Path | None = None) -> Suite:
+    from harness.record.disk_errors import require_writable
     from harness.suite.load import load_suite
 
-    return load_suite(source, overrides or [], algorithms or [])
+    loaded = load_suite(source, overrides or [], algorithms or [])
+    if out is not None:
+        require_writable(out)
+    return loaded
 
 
 def _command() -> list[str]:
@@ -324,6 +328,13 @@ def main() -> None:
     except BenchError as error:
         print(f"gvpo-bench: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        from harness.record.disk_errors import sentence_of
+
+        if (told := sentence_of(error)) is None:
+            raise
+        print(f"gvpo-bench: {told[1]}", file=sys.stderr)
+        raise SystemExit(told[0]) from None
 
 
 def _check_packages() -> None:

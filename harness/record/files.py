@@ -21,6 +21,9 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
         scratch.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk has no name for it
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from benchmarks.errors import BenchError
+from harness.suite.evaluation_settings import Evaluation
 from harness.suite.lora_settings import LoRA
-from harness.suite.points import NAME, Ablation, Section
+from harness.suite.points import Ablation, FolderName, Section, name_that_fits
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
 
@@ -117,6 +118,9 @@ class Train(Section):
         return self
 
 
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class Optimizer(Section):
     """AdamW; weight decay off."""
 
@@ -128,53 +132,8 @@ class Optimizer(Section):
     """The critic's learning rate, for algorithms that need one."""
     critic_max_norm: float = Field(1.0, gt=0.0)
     """The critic's gradient is clipped to this norm."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.99)
     """AdamW's decay rates."""
-
-
-_Count = Annotated[int, Field(ge=1)]
-
-
-class Evaluation(Section):
-    """[evaluation]: what a checkpoint is scored on."""
-
-    benchmarks: list[str] = Field(min_length=1)
-    """The problems of the main score."""
-    hard_benchmarks: list[str] = Field([])
-    """The hard split: scored beside the main score, never mixed into it."""
-    samples: Annotated[
-        Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
-        Discriminator(lambda value: "table" if isinstance(value, dict) else "number"),
-    ] = 8
-    """k of avg@k: one number, or one for each benchmark by name."""
-    temperature: float = Field(1.0, ge=0.0)
-    """0 is greedy."""
-    max_new_tokens: int | None = Field(None, ge=1)
-    """Limit of a response, in tokens; by default training's."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first so many problems of each benchmark."""
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> Evaluation:
-        counts = [self.samples] if isinstance(self.samples, int) else list(self.samples.values())
-        if self.temperature == 0 and max(counts, default=1) > 1:
-            raise ValueError(
-                f"samples = {self.samples} at temperature = 0: greedy decoding gives the same response each time"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _samples_of_each(self) -> Evaluation:
-        names = [*self.benchmarks, *self.hard_benchmarks]
-        if not isinstance(self.samples, int) and sorted(self.samples) != sorted(set(names)):
-            raise ValueError(
-                f"samples names {', '.join(self.samples) or 'no benchmark'}; it must name each of {', '.join(names)}"
-            )
-        return self
-
-    def samples_of(self, benchmark: str) -> int:
-        """k of a benchmark."""
-        return self.samples if isinstance(self.samples, int) else self.samples[benchmark]
 
 
 class Published(Section):
@@ -305,12 +264,16 @@ class AlgorithmEntry(Section):
     """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
 
 
+MOST_SEEDS = 10_000
+"""Of a suite: more cells than anyone runs, and few enough to be listed."""
+
+
 class Suite(Section):
     """A suite's file."""
 
-    name: str = Field(pattern=NAME)
+    name: FolderName
     """Names the folders under results/."""
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=MOST_SEEDS)
     """Seeds 0 to seeds − 1; each is one RL run from the same base."""
     model: Model = Model()
     train: Train
@@ -326,13 +289,17 @@ class Suite(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         for label in self.algorithms:
-            if (
-                label in ("base", "coefficients")
-                or not label.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            ):
+            signless = label.replace("-", "").replace("_", "").replace(".", "")
+            if label in ("base", "coefficients") or not signless.isalnum():
                 raise ValueError(
                     f"algorithms.{label}: a label has letters, digits, - _ . and is neither 'base' nor 'coefficients'"
                 )
+            if label.startswith("."):
+                raise ValueError(f"algorithms.{label}: its cells would be hidden folders; begin it with another sign")
+            try:
+                name_that_fits(label)
+            except ValueError as error:
+                raise ValueError(f"algorithms.{label}: {error}") from None
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
@@ -347,6 +314,8 @@ class Suite(Section):
                 raise ValueError("tuning needs evaluation.samples to be one number for all benchmarks")
             if self.tuning.benchmark in used:
                 raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
+            if len(set(self.tuning.seeds)) < len(self.tuning.seeds):
+                raise ValueError(f"tuning.seeds = {self.tuning.seeds} name one twice")
             if any(seed < self.seeds for seed in self.tuning.seeds):
                 raise ValueError(f"tuning.seeds = {self.tuning.seeds} overlap the table's seeds 0 to {self.seeds - 1}")
         return self

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from benchmarks.errors import BenchError
 from harness.suite.evaluation_settings import Evaluation
 from harness.suite.lora_settings import LoRA
-from harness.suite.points import Ablation, FolderName, Section, name_that_fits
+from harness.suite.points import Ablation, Count, FolderName, Section, name_that_fits
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
 
@@ -61,35 +61,35 @@ class Train(Section):
 
     benchmark: str
     """Whose problems are trained on."""
-    limit: int | None = Field(None, ge=1)
+    limit: Count | None = None
     """Only the first so many problems of it."""
     pass_rate: tuple[float, float] | None = None
     """Of these only the problems that the base solves at a rate between the two, both included: measured once for all
     cells of a suite, before the first one trains."""
-    pass_rate_samples: int = Field(8, ge=1)
+    pass_rate_samples: Count = 8
     """Responses to each problem that its pass rate is measured on."""
-    steps: int = Field(ge=1)
+    steps: Count
     """Iterations: one draw of rollouts and the updates made on it."""
-    prompts: int = Field(ge=1)
+    prompts: Count
     """Prompts of an iteration."""
-    samples: int = Field(ge=1)
+    samples: Count
     """Samples of each prompt: the group."""
-    mini_batches: int = Field(1, ge=1)
+    mini_batches: Count = 1
     """Optimiser steps in one pass over the rollouts; it divides prompts."""
-    epochs: int = Field(1, ge=1)
+    epochs: Count = 1
     """Passes over the same rollouts."""
-    refresh_every: int = Field(1, ge=1)
+    refresh_every: Count = 1
     """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
     history_share: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of each group taken from earlier samples of the same prompt, once there are any."""
     temperature: float = Field(1.0, gt=0.0)
     """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
     support condition."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: Count
     """Limit of a response, in tokens."""
     reward: str = "correct-v1"
     """The reward recipe, by name and version (harness/suite/rewards.py)."""
-    refill_rounds: int = Field(4, ge=1)
+    refill_rounds: Count = 4
     """Of algorithms that refill: how often further prompts are drawn in place of groups not worth training on, before
     what is left of these stays in the batch."""
     sampler_ratio_cap: float | None = Field(None, ge=1.0)
@@ -230,7 +230,7 @@ class Resources(Section):
 class Tuning(Section):
     """[tuning]: the trials behind the suite's hyper-parameters."""
 
-    trials: int = Field(ge=1)
+    trials: Count
     """How many settings were tried for each algorithm."""
     benchmark: str
     """The problems they were scored on, which no table uses."""

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from harness.suite.points import Section
-
-_Count = Annotated[int, Field(ge=1)]
+from harness.suite.points import Count, Section
 
 
 class Evaluation(Section):
@@ -19,15 +17,15 @@ class Evaluation(Section):
     hard_benchmarks: list[str] = Field([])
     """The hard split: scored beside the main score, never mixed into it."""
     samples: Annotated[
-        Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
+        Annotated[Count, Tag("number")] | Annotated[dict[str, Count], Tag("table")],
         Discriminator(lambda value: "table" if isinstance(value, dict) else "number"),
     ] = 8
     """k of avg@k: one number, or one for each benchmark by name."""
     temperature: float = Field(1.0, ge=0.0)
     """0 is greedy."""
-    max_new_tokens: int | None = Field(None, ge=1)
+    max_new_tokens: Count | None = None
     """Limit of a response, in tokens; by default training's."""
-    limit: int | None = Field(None, ge=1)
+    limit: Count | None = None
     """Only the first so many problems of each benchmark."""
 
     @model_validator(mode="after")

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of suites and points, which are names of folders."""
 
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of what there are some of: more is a slip of the finger, and could not even be planned."""
+
 LONGEST_NAME = 200
 """Bytes of a name that becomes a folder's: file systems take 255, of which a seed and what is written beside it need
 some."""

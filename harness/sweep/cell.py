@@ -43,7 +43,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
     with the same arguments and the same folder on a shared disk; what lies there is rank 0's to judge. There a failure
     is raised, once it is recorded: the others may wait for this rank, and it has to end for them to end.
     """
-    ranks = Ranks.of_group()
+    ranks, runs = Ranks.of_group(), runs.absolute()  # a loss may change the working directory
     folder = CellFolder(runs / cell.name)
     with contextlib.ExitStack() as held:
         state = ranks.first(lambda: held.enter_context(folder.claim(cell.config.hashes())))

@@ -295,7 +295,9 @@ def mutations(text: str, seed: int) -> Iterator[Mutation]:
             with contextlib.suppress(IndexError, ValueError):  # nothing is left that it could change
                 changed = change(changed, rng)
                 kinds.append(change.__name__.strip("_"))
-        overrides, algorithms, source, out = (), (), None, "results"
+        overrides: tuple[str, ...] = ()
+        algorithms: tuple[str, ...] = ()
+        source, out = None, "results"
         if not kinds or rng.random() < 0.15:
             overrides = tuple(f"{rng.choice(KEYS)}={rng.choice(VALUES)}" for _ in range(rng.choice((1, 1, 2))))
             kinds.append("--set")

@@ -57,9 +57,9 @@ def test_a_users_file_declares_what_planning_and_tuning_ask_for(tmp_path):
     assert type(found).__name__ == "Mine"
     assert found.beta == 2.0  # type: ignore[attr-defined]
     assert found.__dataclass_fields__["beta"].metadata["search"] == LogUniform(0.03, 3.0)  # type: ignore[attr-defined]
-    needs = found.needs
-    assert (needs.critic, needs.extras, needs.min_group_size) == (True, ("length_limit_G",), 3)
-    assert needs.refill is not None
+    told = found.needs
+    assert (told.critic, told.extras, told.min_group_size) == (True, ("length_limit_G",), 3)
+    assert told.refill is not None
     assert not declared_algorithm(f"{path}:Mine", {}, where="here").needs.critic
     with pytest.raises(ConfigError, match=r"here\.parameters\.gamma: Mine has no such hyper-parameter"):
         declared_algorithm(f"{path}:Mine", {"gamma": 2.0}, where="here")

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Literal, NoReturn, get_args
 
 from benchmarks.errors import BenchError
-from harness.record.disk_errors import require_writable, sentence_of
+from harness.record.disk_errors import refusal, require_writable
 from harness.suite.load import load_suite, suite_files
 from harness.suite.plan import Cell, plan
 
@@ -339,8 +339,8 @@ def judged(mutation: Mutation, folder: Path) -> Judgement:
     except _Hangs:
         return Judgement(mutation, "hangs", f"no end after {SECONDS} s")
     except BaseException as error:
-        if isinstance(error, Exception) and (told := sentence_of(error)) is not None:
-            return Judgement(mutation, "refused", told[1])
+        if isinstance(error, Exception) and (told := refusal(error)) is not None:
+            return Judgement(mutation, "refused", told)
         return Judgement(mutation, "traceback", traceback.format_exc())
     fault = fault_of_cells(cells)
     return Judgement(mutation, "planned", "") if fault is None else Judgement(mutation, "wrongly planned", fault)

@@ -177,6 +177,7 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.record.text import say
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -184,7 +185,7 @@ def report(
     written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
-    console.print(f"report: {written.path}")
+    say(console, f"report: {written.path}")
 
 
 @app.command("eval")
@@ -289,12 +290,13 @@ def theory(
     from rich.console import Console
 
     from harness.record.environment import cores
+    from harness.record.text import say
     from harness.theory.claims import run
 
     table = run(out, workers=workers or cores(), seed=seed)
     console = Console()
     console.print(table["holds"].value_counts().to_string())
-    console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
+    say(console, f"table and figures: {out}")
 
 
 def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None, out: Path | None = None) -> Suite:
@@ -315,9 +317,10 @@ cli_algorithms.register(app)
 
 
 def main() -> None:
-    """Entry point: turns the project's own errors into a message and an exit code."""
+    """Entry point: turns the project's own errors, and a file system's refusals, into a message and an exit code."""
     _check_packages()
     from benchmarks.errors import BenchError, ExitCode
+    from harness.record.text import visible
 
     try:
         app()
@@ -326,15 +329,15 @@ def main() -> None:
             print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
     except BenchError as error:
-        print(f"gvpo-bench: {error}", file=sys.stderr)
+        print(f"gvpo-bench: {visible(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except Exception as error:
-        from harness.record.disk_errors import sentence_of
+        from harness.record.disk_errors import refusal
 
-        if (told := sentence_of(error)) is None:
+        if (told := refusal(error)) is None:
             raise
-        print(f"gvpo-bench: {told[1]}", file=sys.stderr)
-        raise SystemExit(told[0]) from None
+        print(f"gvpo-bench: {visible(told)}", file=sys.stderr)
+        raise SystemExit(ExitCode.FAILED) from None
 
 
 def _check_packages() -> None:

@@ -1,4 +1,4 @@
-"""What the disk refuses: one sentence with the file's name, and an exit code that says who can mend it."""
+"""What the disk refuses: one sentence with the file's name, before any work where that can be told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from small import command, write_suite
 
 from benchmarks.errors import ExitCode
 from harness.record import files
-from harness.record.disk_errors import SENTENCES, require_writable, sentence_of
+from harness.record.disk_errors import OutputError, refusal, require_writable
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def suite(tmp_path):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("small.toml", "small.toml: it, or what should be a folder above it, is a file; give another path"),
-        ("small.toml/below", "small.toml: it, or what should be a folder above it, is a file; give another path"),
-        ("n" * 300, "the name is too long for this disk; give a shorter one"),
+        ("small.toml", "small.toml: Not a directory; change that or give another --out"),
+        ("small.toml/below", "small.toml: Not a directory; change that or give another --out"),
+        ("n" * 300, "File name too long; change that or give another --out"),
     ],
 )
 @pytest.mark.parametrize("name", ["sweep", "tune", "doctor"])
@@ -38,11 +38,11 @@ def test_an_output_that_cannot_be_a_folder_is_refused_before_any_work(suite, tmp
 
 def test_a_folder_that_can_only_be_read_is_told_from_one_of_another_user(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(OSError, match=os.strerror(errno.EACCES)):
+    with pytest.raises(OutputError, match=os.strerror(errno.EACCES)):
         require_writable(tmp_path / "new" / "newer")
     flags = os.statvfs(tmp_path)
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*flags[:8], flags.f_flag | os.ST_RDONLY, 255)))
-    with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
+    with pytest.raises(OutputError, match=os.strerror(errno.EROFS)):
         require_writable(tmp_path / "new")
 
 
@@ -53,13 +53,12 @@ def test_a_full_disk_ends_with_1_and_says_that_the_command_goes_on(suite, tmp_pa
     monkeypatch.setattr("harness.sweep.run.run_sweep", full)
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: os.write(os.open("/dev/full", os.O_WRONLY), b"x"))
     assert command("sweep", suite, "--out", tmp_path / "out") == ExitCode.FAILED
-    said = f"gvpo-bench: {tmp_path / 'table.csv'}: the disk is full; make room, and the same command goes on from here"
-    assert capsys.readouterr().err.strip() == said
+    said = f"{tmp_path / 'table.csv'}: No space left on device; make room, and the same command goes on from here"
+    assert capsys.readouterr().err == f"gvpo-bench: {said}\n"
 
 
 def test_libraries_in_rust_name_the_number_in_their_text():
-    told = sentence_of(RuntimeError("I/O error: No space left on device (os error 28)"))
-    assert told == SENTENCES[errno.ENOSPC]
-    assert sentence_of(ValueError("no file's")) is None
-    assert sentence_of(OSError("a library's own")) is None
-    assert sentence_of(ConnectionRefusedError(errno.ECONNREFUSED, "refused")) is None
+    told = refusal(RuntimeError("I/O error: No space left on device (os error 28)"))
+    assert told == "No space left on device; make room, and the same command goes on from here"
+    assert refusal(ValueError("no file's")) is None
+    assert refusal(OSError("a library's own")) is None

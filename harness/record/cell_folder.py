@@ -200,7 +200,7 @@ class CellFolder:
 
     def write_traceback(self, text: str) -> None:
         """Why the cell failed."""
-        write(self.traceback_path, text.encode(errors="backslashreplace"))  # whatever a user's error says
+        write(self.traceback_path, text)
 
     def has_traceback(self) -> bool:
         """Whether a failure is recorded already."""

@@ -177,6 +177,7 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.record.verify import unsealed
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -185,6 +186,25 @@ def report(
     console = Console()
     console.print(written.render())
     console.print(f"report: {written.path}")
+    if count := unsealed(folder):
+        console.print(f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    record: Annotated[
+        bool, typer.Option("--record", help="Add checksums of what is there now to cells that were recorded without.")
+    ] = False,
+) -> None:
+    """Compare everything that cells have recorded with its checksums; exit code 1 where something does not fit."""
+    from benchmarks.errors import ExitCode
+    from harness.record.verify import verify_runs
+
+    lines, damaged = verify_runs(folder, record=record)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(ExitCode.FAILED if damaged else 0)
 
 
 @app.command("eval")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from filelock import Timeout
 
-from harness.record.answers import answer_files, read_answers
+from harness.record.base_answers import answer_files, read_answers
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import EARLIER, MANIFEST, SAMPLES, TRAINING, look
 from harness.record.files import RecordError, write_json

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.record.files import write_json
-from harness.record.sums import SEAL, is_sealed, read_record, seal
+from harness.record.sums import is_sealed, read_record, seal
 
-NAME = "pass-rates-{}.json"
+NAME, ANSWERS = "pass-rates-{}.json", "answers"
 
 
 def answers_path(runs: Path, key: str) -> Path:
@@ -30,9 +30,9 @@ def read_answers(path: Path) -> tuple[dict[str, Any], list[str]]:
     record, faults = read_record(path)
     if record is not None and not is_sealed(record):
         return {}, [f"{path.name} carries no checksum"]
-    return {key: x for key, x in (record or {}).items() if key != SEAL}, faults
+    return record[ANSWERS] if record else {}, faults
 
 
 def write_answers(path: Path, answers: Mapping[str, Any]) -> None:
     """Replaces the answers so far."""
-    write_json(path, seal(answers))
+    write_json(path, seal({ANSWERS: answers}))

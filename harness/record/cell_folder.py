@@ -365,7 +365,8 @@ class CellFolder:
     def finish(self, manifest: Mapping[str, Any], *, keep_checkpoint: bool = True) -> None:
         """Ends the cell: the manifest comes, and the checkpoint goes where the cell finished and it is not wanted."""
         finished = manifest["status"] == "finished"
-        sums = sums_of(self.path, (*EVALUATED, TRAINING)) if finished else {}
+        trained = (TRAINING,) if (self.path / TRAINING).is_file() else TRAINED
+        sums = sums_of(self.path, (*EVALUATED, *trained)) if finished else {}
         write_json(self.path / MANIFEST, seal({**manifest, SUMS: sums}))
         if finished and not keep_checkpoint:
             remove(self.checkpoint_path)

@@ -130,7 +130,8 @@ def look(path: Path) -> Found:
         sums = dict(manifest.get(SUMS, {}))
         expected = {TRAINING: sums.pop(TRAINING)} if TRAINING in sums else None
         if SUMS in manifest:
-            evaluation_faults += unfit(path, sums, EVALUATED if manifest["status"] == "finished" else sums)
+            finished = manifest["status"] == "finished"
+            evaluation_faults += unfit(path, sums, dict.fromkeys((*EVALUATED, *sums)) if finished else ())
         if expected and not training_faults:
             training_faults += unfit(path, expected, expected)
     if training is not None and SUMS in training:
@@ -201,7 +202,7 @@ def resume_faults(path: Path) -> list[str]:
         return []
     record, faults = resume_record(path)
     if record is None or SUMS not in record:
-        return faults or [f"{RESUME}/ has no checksums"]
+        return faults or [f"{RESUME}/{OWN_SUMS} is missing"]
     metrics, rows = path / METRICS, record["metrics"]
     try:
         names = [f"{RESUME}/{below.name}" for below in sorted((path / RESUME).iterdir()) if below.name != OWN_SUMS]

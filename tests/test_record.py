@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 import harness.record.cell_folder
-from harness.record.cell_folder import CellFolder, Hashes, RecordError
+from harness.record.cell_folder import CellFolder
+from harness.record.cell_state import Hashes
 from harness.record.environment import environment
-from harness.record.files import new_folder, write, write_json
+from harness.record.files import RecordError, new_folder, write, write_json
 
 
 def names(folder):

@@ -16,8 +16,8 @@ from benchmarks import Problem
 from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
-from harness.record.base_answers import answers_path, read_answers, write_answers
 from harness.record.aside import set_aside
+from harness.record.base_answers import answers_path, read_answers, write_answers
 from harness.record.cell_folder import CellFolder
 from harness.record.files import hash_of, locked
 from harness.record.seeding import seed_of

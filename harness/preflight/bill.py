@@ -96,6 +96,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     if memory.peak > room:
         share = f"the {room / 1e9:.3g} that each of {beside} cells has of " if beside > 1 else ""
         more = "give each a larger share (resources.gpus)" if beside > 1 else "raise ranks"
+        if ranks > 1 and suite.rollout.shares_weights:
+            more = "take rollout.engine = 'vllm', which needs no whole policy on each rank"
         lines.append(
             f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {share}{assumptions.gpu}'s {gpu.memory / 1e9:.0f}; "
             f"lower resources.token_budget or rollout_batch, set activation_checkpointing, or {more}"

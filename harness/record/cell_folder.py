@@ -369,7 +369,15 @@ class CellFolder:
         sums = sums_of(self.path, (*EVALUATED, *trained)) if finished else {}
         write_json(self.path / MANIFEST, seal({**manifest, SUMS: sums}))
         if finished and not keep_checkpoint:
-            remove(self.checkpoint_path)
+            self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        """Removes the trained model. A kill on the way leaves all of it, or none that is taken for one."""
+        if self.checkpoint_path.is_dir():
+            gone = self.path / f".{CHECKPOINT}-dropped"
+            remove(gone)
+            self.checkpoint_path.rename(gone)
+            remove(gone)
 
     def progress(self) -> tuple[int, int] | None:
         """Another value each time that there is something new to go on from; None where there is nothing."""

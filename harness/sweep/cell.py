@@ -79,7 +79,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if ranks.rank == 0 or failure is not None:
             folder.finish(
                 {**_about(cell, command), **result, "ranks": ranks.size, "status": status},
-                keep_checkpoint=cell.config.resources.keep_checkpoints,
+                keep_checkpoint=cell.keeps_checkpoint,
             )
         if failure is not None and not ranks.alone:
             raise failure
@@ -163,7 +163,7 @@ def _work(
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     free_memory()  # of this process's last cell
-    holders = ranks if config.samples_from_shards else ALONE
+    holders = ALONE if config.rollout.shares_weights else ranks
     lm = load_model(config.model, holders)
     precision, budget = config.model.precision, config.resources.token_budget
     if cell.is_trained and state == "new":

@@ -90,6 +90,8 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             report = write_report(
                 runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published
             )
+    if not left:
+        drop_checkpoints(cells, runs)
     for name, where in outcome.failed.items():
         console.print(f"[red]failed[/] {name}: {where}", highlight=False)
     console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
@@ -144,6 +146,15 @@ def mend_comparison(runs: Path, console: Console) -> None:
             where = folder.set_aside(faults)
             said = f"{COEFFICIENTS}: {'; '.join(faults)}. Set aside in {where}; it is made again"
             console.print(said, markup=False, highlight=False, soft_wrap=True)
+
+
+def drop_checkpoints(cells: Sequence[Cell], runs: Path) -> None:
+    """Removes the trained model that was kept for the comparison of gradient coefficients and for nothing else."""
+    for cell in cells:
+        folder = CellFolder(runs / cell.name)
+        kept_until_now = cell.keeps_checkpoint and not cell.config.resources.keep_checkpoints
+        if kept_until_now and folder.state(cell.config.hashes()) == "finished":
+            folder.drop_checkpoint()
 
 
 def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:

@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from small import command, files
 from synthetic_runs import write_runs
 
@@ -21,6 +24,7 @@ from harness.record.files import RecordError, new_folder, remove_scratch, write
 from harness.record.runs_folder import recorded_cells
 from harness.record.sums import SEAL, SUMS
 from harness.record.verify import record_sums, verify, verify_runs
+from harness.sweep.cells import unfinished
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -99,6 +103,11 @@ def damages(whole: bytes) -> dict[str, bytes | None]:
 
 def put(path: Path, damaged: bytes | None) -> None:
     path.unlink() if damaged is None else path.write_bytes(damaged)
+
+
+def flip(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
 
 def same_json(path: Path, whole: bytes) -> bool:
@@ -322,6 +331,16 @@ def test_cell_without_checksums_is_taken_as_it_is_counted_and_given_some_when_as
         record_sums(cell)
 
 
+def test_cell_that_another_process_is_at_is_neither_judged_nor_set_aside(tmp_path):
+    cell = CellFolder(tmp_path / "runs" / "gvpo-s0")
+    begin(cell)
+    flip(cell.resume_path / "shard.safetensors")
+    with cell.hold():
+        assert [verdict.kind for verdict in verify(tmp_path / "runs")] == ["in use"]
+        assert cell.mend(HASHES) is None
+    assert [verdict.kind for verdict in verify(tmp_path / "runs")] == ["damaged"]
+
+
 def test_record_that_has_lost_one_of_its_two_checksums_is_no_old_one(cell):
     record = json.loads((cell.path / "manifest.json").read_text())
     for lost in (SEAL, SUMS):
@@ -392,6 +411,18 @@ def test_link_in_a_runs_folder_is_refused_and_what_it_points_to_stays(cell, tmp_
             act()
     assert content(tmp_path) == before
     assert [verdict.kind for verdict in verify(cell.path.parent)] == ["damaged"] if where != "." else True
+
+
+def test_point_of_an_ablation_that_is_a_link_is_refused(tmp_path):
+    cell: Any = SimpleNamespace(name="k8/gvpo-s0", config=SimpleNamespace(hashes=lambda: HASHES))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "k8").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RecordError, match="k8 is a link"):
+        unfinished([cell], tmp_path / "runs", Console())
+    with pytest.raises(RecordError, match="k8 is a link"):
+        recorded_cells(tmp_path / "runs")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_link_that_stands_elsewhere_is_not_written_through_or_removed_with_what_it_points_to(cell, tmp_path):

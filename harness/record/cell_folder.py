@@ -15,8 +15,8 @@
     earlier/<hash>/     samples and manifest of evaluations with other settings
     hash, .lock         of which training this is, and whose it is just now
 
-and what does not fit its sums is set aside in `<runs>/.set-aside/<cell>-<n>/`. No module but this one and
-cell_state.py, which judges a folder, knows these names or formats.
+and what does not fit its sums is set aside in `<runs>/.set-aside/<cell>-<n>/`. Nothing outside of harness/record/ knows
+these names or formats; cell_state.py judges a folder.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from harness.record.cell_state import (
     TRAINING,
     WAY_OUT,
     Hashes,
+    Judgement,
     State,
     all_faults,
     checkpoint_faults,
@@ -155,11 +156,7 @@ class CellFolder:
         except Timeout:
             raise RecordError(f"{self.path} is in use by another process") from None
         with lock:
-            for folder in (self.resume_path, self.checkpoint_path, self._earlier(hashes.evaluation)):
-                restore_folder(folder)
-            found = judge(self.path, hashes)
-            if found.faults:
-                self.set_aside(found.faults, whole=found.whole)
+            found, _ = self._mend(hashes)
             state = found.state
             if state == "finished":
                 self._tidy()
@@ -175,14 +172,18 @@ class CellFolder:
         if not judge(self.path, hashes).faults:
             return None
         with contextlib.suppress(Timeout), self.hold():
-            for folder in (self.resume_path, self.checkpoint_path, self._earlier(hashes.evaluation)):
-                restore_folder(folder)
-            found = judge(self.path, hashes)
-            if found.faults:
-                where = self.set_aside(found.faults, whole=found.whole)
+            found, where = self._mend(hashes)
+            if where is not None:
                 left = "the cell is run again" if found.state == "new" else "its checkpoint is evaluated again"
                 return f"{'; '.join(found.faults)}. Set aside in {where}; {left}"
         return None
+
+    def _mend(self, hashes: Hashes) -> tuple[Judgement, Path | None]:
+        """What is sound of the cell, and where the rest was set aside."""
+        for folder in (self.resume_path, self.checkpoint_path, self._earlier(hashes.evaluation)):
+            restore_folder(folder)
+        found = judge(self.path, hashes)
+        return found, self.set_aside(found.faults, whole=found.whole) if found.faults else None
 
     def hold(self, seconds: float = 0.0) -> Any:
         """The lock of the folder, which is made where there is none. Raises filelock's Timeout, or RecordError."""
@@ -191,18 +192,6 @@ class CellFolder:
             raise RecordError(f"{self.path} is a file, where there should be a folder: move it away")
         self.path.mkdir(parents=True, exist_ok=True)
         return locked(self.path / LOCK, seconds)
-
-    def in_use(self) -> bool:
-        """Whether another process holds the folder. Makes nothing in it."""
-        if not (self.path / LOCK).is_file():
-            return False
-        try:
-            with self.hold():
-                return False
-        except Timeout:
-            return True
-        except (OSError, RecordError):
-            return False
 
     def set_aside(self, faults: Sequence[str], *, whole: bool = True) -> Path:
         """Moves the cell, or its evaluation alone, to where nothing reads it; returns where. To be done in a claim."""

@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from harness.record.base_answers import answer_files, read_answers
 from harness.record.cell_folder import CellFolder
-from harness.record.cell_state import EARLIER, MANIFEST, SAMPLES, TRAINING, look
+from harness.record.cell_state import EARLIER, LOCK, MANIFEST, SAMPLES, TRAINING, look
 from harness.record.files import RecordError, write_json
 from harness.record.runs_folder import recorded_cells
 from harness.record.sums import SUMS, is_sealed, read_record, seal, sums_of
@@ -43,13 +43,26 @@ def verify(runs: Path) -> Iterator[Verdict]:
             faults, sealed = cell.faults(checkpoints=True), look(cell.path).is_sealed
         except RecordError as error:
             faults, sealed = [str(error)], True
-        if faults and cell.in_use():
+        if faults and in_use(cell):
             yield Verdict(name, "in use", faults)
         else:
             yield Verdict(name, "damaged" if faults else "sound" if sealed else "without checksums", faults)
     for path in answer_files(runs):
         _, faults = read_answers(path)
         yield Verdict(path.name, "damaged" if faults else "sound", faults)
+
+
+def in_use(cell: CellFolder) -> bool:
+    """Whether another process holds the folder. Makes nothing in it."""
+    if not (cell.path / LOCK).is_file():
+        return False
+    try:
+        with cell.hold():
+            return False
+    except Timeout:
+        return True
+    except (OSError, RecordError):
+        return False
 
 
 def verify_runs(runs: Path, *, record: bool = False) -> tuple[list[str], bool]:

@@ -34,6 +34,7 @@ from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
 from harness.preflight.overlap import overlaps
 from harness.record.environment import cores
+from harness.record.text import terminal
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Resources, Suite
 from harness.suite.plan import Cell, build_algorithm, training_problems
@@ -264,25 +265,20 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
 
 def table_of(checks: Sequence[Check], title: str) -> Table:
     """The checks as a table for the terminal."""
-    table = Table(title=title, box=rich.box.SIMPLE_HEAD)
+    table = Table(title=terminal(title, "table.title"), box=rich.box.SIMPLE_HEAD)
     for name in ("check", "", "found", "what to do"):
         table.add_column(name)
     for check in checks:
-        table.add_row(
-            check.name, f"[{COLOURS[check.status]}]{check.status}[/]", _plain(check.found), _plain(check.remedy)
-        )
+        status = terminal(check.status, COLOURS[check.status])
+        table.add_row(terminal(check.name), status, terminal(check.found), terminal(check.remedy))
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextlib.contextmanager
 def shown(console: Console) -> Iterator[Say]:
     """A `Say` whose last word stands in the console, where that is a terminal, until the doctor is done."""
     with console.status("doctor") as status:
-        yield lambda name: status.update(f"doctor: {name}")
+        yield lambda name: status.update(terminal(f"doctor: {name}"))
 
 
 def require_health(checks: Sequence[Check], say: Say) -> None:

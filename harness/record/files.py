@@ -27,14 +27,23 @@ class RecordError(BenchError, RuntimeError):
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8, lone surrogates as
+    `\\ud800`.
+
+    Raises OSError, which names the file or folder, where the file system refuses.
+    """
     scratch = path.with_name(f".{path.name}-{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         scratch.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(scratch)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses this too
+            scratch.unlink(missing_ok=True)
 
 
 _MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
@@ -45,7 +54,8 @@ def remove_scratch(folder: Path) -> None:
     """Removes from a folder what a process of this machine that is no more left there when it was killed in `write`."""
     for path in folder.glob(".*"):
         if (found := _SCRATCH.fullmatch(path.name)) and not _runs(int(found[1])):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is in nobody's way
+                path.unlink()
 
 
 def _runs(process: int) -> bool:

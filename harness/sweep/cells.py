@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.model.ranks import Ranks
 from harness.record.cell_folder import CellFolder
 from harness.record.files import refuse_links
+from harness.record.text import say
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
 from harness.sweep.cell import run_cell
@@ -87,7 +88,7 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
             if above != Path() and (runs / above).is_symlink():
                 refuse_links(runs / above)
         if said := folder.mend(hashes):
-            console.print(f"{cell.name}: {said}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"{cell.name}: {said}")
         if folder.state(hashes) == "finished":
             outcome.reused.append(cell.name)
             unsealed += not folder.is_sealed()

@@ -178,6 +178,7 @@ def report(
     from rich.console import Console
 
     from harness.record.text import say
+    from harness.record.verify import unsealed
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -186,6 +187,26 @@ def report(
     console = Console()
     console.print(written.render())
     say(console, f"report: {written.path}")
+    if count := unsealed(folder):
+        say(console, f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    record: Annotated[
+        bool, typer.Option("--record", help="Add checksums of what is there now to cells that were recorded without.")
+    ] = False,
+) -> None:
+    """Compare everything that cells have recorded with its checksums; exit code 1 where something does not fit."""
+    from benchmarks.errors import ExitCode
+    from harness.record.text import visible
+    from harness.record.verify import verify_runs
+
+    lines, damaged = verify_runs(folder, record=record)
+    for line in lines:
+        typer.echo(visible(line))
+    raise typer.Exit(ExitCode.FAILED if damaged else 0)
 
 
 @app.command("eval")

@@ -22,7 +22,7 @@ from harness.model.teacher import teacher_settings
 from harness.preflight.gpus import GPUS, Gpu, known_gpu
 from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
-from harness.record.cell_folder import Hashes
+from harness.record.cell_state import Hashes
 from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -70,6 +71,10 @@ def train(
         del loaded, progress, packed
     supply = Supply(config, algorithm.needs, lm, learner, engine, problems, prompts, judge, spent, ranks)
     ranks.first(lambda: folder.keep_metrics(first_step))
+    training_hash = config.hashes().training
+
+    def seal(checkpoint: Path) -> None:
+        folder.seal_resume(checkpoint, training_hash)
 
     for step in range(first_step, settings.steps):
         cpu, started = time.process_time(), time.perf_counter()
@@ -120,7 +125,7 @@ def train(
         if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:
             about, packed = pack(history)
             progress = {"step": step + 1, "spent": asdict(spent), "history": about}
-            save(folder.resume_path, learner.parts(), progress, packed, ranks)
+            save(folder.resume_path, learner.parts(), progress, packed, ranks, seal)
     learner.hand_over()
     return spent
 

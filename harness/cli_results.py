@@ -30,10 +30,11 @@ def calibrate(
 
     from harness.calibration.calibrate import calibrate as measure
     from harness.record.environment import cores
+    from harness.record.text import say
 
     table = measure(out, runs or [], again, suites=suites, workers=workers or cores())
     console = Console()
-    console.print(f"{int(table['holds'].sum())} of {len(table)} promises hold")
+    say(console, f"{int(table['holds'].sum())} of {len(table)} promises hold")
     for _, row in table[~table["holds"]].iterrows():
-        console.print(f"not held: {row['source']}, {row['seeds']} seeds: {row['what']} {row['measured']:.4f}")
-    console.print(f"calibration: {out / 'README.md'}", soft_wrap=True, highlight=False)
+        say(console, f"not held: {row['source']}, {row['seeds']} seeds: {row['what']} {row['measured']:.4f}")
+    say(console, f"calibration: {out / 'README.md'}")

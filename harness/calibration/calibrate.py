@@ -18,7 +18,8 @@ from benchmarks.errors import BenchError
 from harness.calibration.calibration_figure import draw
 from harness.calibration.simulate import LEVEL, Null, Power, Rate, split_in_two, under_a_difference, under_no_difference
 from harness.record.files import write
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown, to_csv
 from harness.report.comparison import Scores
 from harness.report.drawing import encode
 from harness.report.recorded_cells import ReportError, agreed, load_cells
@@ -73,11 +74,11 @@ def calibrate(
     Raises CalibrationError where there is no components.csv and no `runs`, ReportError for runs that cannot be read.
     """
     components = recorded_components(runs) if runs else read_components(out / COMPONENTS)
-    write(out / COMPONENTS, table_of(components).to_csv(index=False))
+    write(out / COMPONENTS, to_csv(table_of(components)))
     promises = simulated(components, suites, workers)
     promises += [] if again is None else recorded_halves(again)
     table = pd.DataFrame([promise.row() for promise in promises])
-    write(out / "table.csv", table.to_csv(index=False))
+    write(out / "table.csv", to_csv(table))
     write_page(out, table, components, suites)
     return table
 
@@ -217,7 +218,7 @@ def write_page(out: Path, table: pd.DataFrame, components: dict[str, Components]
     headings = ["source", "seeds", "algorithms", "what", "promised", "measured", "holds"]
     rows = [
         [
-            *(row["source"], str(row["seeds"]), str(row["algorithms"]), row["what"], row["promised"]),
+            *(escape_markdown(row["source"]), str(row["seeds"]), str(row["algorithms"]), row["what"], row["promised"]),
             f"{row['measured']:.4f} ± {row['standard_error']:.4f}",
             "yes" if row["holds"] else "**no**",
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import seaborn as sns
 
+from harness.record.text import figure_text
 from harness.report.drawing import GREY, MARKERS, Drawing, look, new_figure
 from harness.statistics.power import POWER
 
@@ -40,7 +41,7 @@ def draw(table: pd.DataFrame) -> Drawing:
                     marker=MARKERS[index],
                     color=palette[index],
                     capsize=2,
-                    label=source,
+                    label=figure_text(source),
                 )
             panel.set_xticks(range(len(ticks)), [f"{tick.seeds}\n{tick.algorithms}" for tick in ticks])
             panel.set_xlabel("seeds (above), algorithms (below)")

@@ -115,6 +115,11 @@ def latex_key(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9 ._:/+-]", lambda match: f"{ord(match[0]):x}", text)
 
 
+def file_name(text: str) -> str:
+    """For a part of a file's name, and of a link to it; plain names stay as they are."""
+    return re.sub(r"[^A-Za-z0-9._-]", lambda match: f"{ord(match[0]):x}", text)
+
+
 def figure_text(text: str) -> str:
     """For a text of matplotlib, which finds mathematics between dollars and hides labels that begin with _."""
     shown = one_line(text).replace("$", r"\$")

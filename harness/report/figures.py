@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from harness.record.text import figure_text
+from harness.record.text import figure_text, file_name
 from harness.report.cast import Cast, cast_of
 from harness.report.coefficient_figure import gradient_coefficients
 from harness.report.curves import GENERATED, STEPS, TRAINED, WALL_CLOCK, over, overlapping
@@ -131,7 +131,7 @@ def of_scores(
             text = (
                 f"pass@j on {benchmark}, with 95% intervals over seeds and problems; pass@1 is avg@k, dotted the base."
             )
-            yield Drawing(f"pass_at_k_{benchmark}", text, *pass_at_k(by_benchmark, benchmark, cast))
+            yield Drawing(f"pass_at_k_{file_name(benchmark)}", text, *pass_at_k(by_benchmark, benchmark, cast))
     if scored.loc[scored["algorithm"] != "base", "kl"].notna().any():
         many = len(cast.panels) > 1
         yield Drawing(

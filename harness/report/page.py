@@ -45,7 +45,7 @@ def publish(
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
-        write(out / "figures" / f"{drawing.name}.csv", drawing.data.to_csv(index=False))
+        write(out / "figures" / f"{drawing.name}.csv", to_csv(drawing.data))
     packages = "packages booktabs and longtable" if "{longtable}" in latex else "package booktabs"
     write(out / "README.md", make_page(suite, markdown, drawings, cells, packages))
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator
 
+from harness.record.text import figure_text
 from harness.report.cast import Cast
 from harness.report.curves import token_unit
 from harness.report.drawing import BAND, GREY, MUTED, arms
@@ -35,7 +36,7 @@ def pass_at_k(by_benchmark: pd.DataFrame, benchmark: str, cast: Cast) -> tuple[F
         ],
         columns=["algorithm", "j", "pass_at_j", "low", "high"],
     )
-    figure, all_axes = cast.draw_panels("samples a problem, j", f"pass@j on {benchmark}", lines=True)
+    figure, all_axes = cast.draw_panels("samples a problem, j", f"pass@j on {figure_text(benchmark)}", lines=True)
     own = dict(iter(data.groupby("algorithm", sort=False)))
     for axes, panel in zip(all_axes, cast.panels, strict=True):
         axes.set_xscale("log", base=2)

@@ -101,7 +101,7 @@ def test_the_interquartile_mean_leaves_out_the_outer_quarters() -> None:
 
 
 def test_a_performance_profile_is_the_share_above_each_threshold() -> None:
-    share_X, low_X, high_X = performance_profile(np.array([[0.2, 0.4], [0.6, 0.8]]), [0.0, 0.4, 0.7, 0.9])
+    share_X, low_X, high_X = performance_profile(np.array([[0.2, 0.4], [0.6, 0.8]]), np.array([0.0, 0.4, 0.7, 0.9]))
     assert list(share_X) == [1.0, 0.5, 0.25, 0.0]
     assert (low_X <= share_X).all()
     assert (share_X <= high_X).all()

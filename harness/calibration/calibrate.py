@@ -207,7 +207,8 @@ NOTES = (
     "seeds is not tested, so it has no family-wise error.",
     "Power is what is found of a difference that reports call detectable with 80% (Holm's hardest step with 12 seeds, "
     "an interval that leaves out zero with fewer); it holds within .05 and two standard errors, since what a report "
-    "states is an estimate from its own seeds.",
+    "states is an estimate from its own seeds. It is that of a better algorithm: below a score near one, a worse one "
+    "varies more, and a difference as large is found less often.",
     "Halves: one algorithm's recorded seeds, split at random into two groups that are compared as if they were two "
     "algorithms. The splits share runs, so their standard error is too small; a share of up to twice the level passes.",
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,9 +48,10 @@ class Power(NamedTuple):
     """Suites in which its Holm-corrected test rejects, or with too few seeds its interval leaves out zero."""
 
 
-def rate(hit_N: list[float] | Array) -> Rate:
+def rate(hit_N: Sequence[float | np.floating[Any]]) -> Rate:
     """The mean over suites and its standard error."""
-    return Rate(float(np.mean(hit_N)), float(np.std(hit_N, ddof=1) / np.sqrt(len(hit_N))))
+    share_N = np.array(hit_N, dtype=np.float64)
+    return Rate(float(share_N.mean()), float(share_N.std(ddof=1) / np.sqrt(len(share_N))))
 
 
 def under_no_difference(components: Components, algorithms: int, seeds: int, suites: int, seed: int) -> Null:
@@ -79,8 +81,8 @@ def p_values(score_ASP: Array) -> list[float]:
 
 
 def under_a_difference(components: Components, algorithms: int, seeds: int, suites: int, seed: int) -> Power:
-    """The share of suites that find an algorithm which differs by what they are said to find with 80%, towards a score
-    of one half, where there is room.
+    """The share of suites that find an algorithm which is better by what they are said to find with 80%, or worse where
+    no score is so high.
 
     That difference is the median of what as many reports state, each from its own seeds.
     """
@@ -90,7 +92,7 @@ def under_a_difference(components: Components, algorithms: int, seeds: int, suit
     ]
     difference = float(np.median(stated_N))
     mean_A = np.full(algorithms, drawn.mean)
-    mean_A[1] = shifted(drawn, difference if components.mean < 0.5 else -difference)
+    mean_A[1] = shifted(drawn, difference if components.mean + difference < 0.99 else -difference)
     found_N = []
     for _ in range(suites):
         score_ASP = draw_suite(drawn, mean_A, seeds, rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -98,7 +98,7 @@ def score_against_cost(scored: pd.DataFrame, cost: str, cast: Cast, k: str) -> t
     return figure, data
 
 
-def profiles(scores: dict[str, Array], cast: Cast) -> tuple[Figure, pd.DataFrame]:
+def profiles(scores: Mapping[str, Array], cast: Cast) -> tuple[Figure, pd.DataFrame]:
     """Performance profiles: the share of runs × benchmarks above each score, with 95% bands of the bootstrap over runs
     (Agarwal et al. 2021, §4.2). `scores` holds score_SB by label."""
     found = {label: performance_profile(score_SB, THRESHOLDS_X) for label, score_SB in scores.items()}
@@ -114,7 +114,5 @@ def profiles(scores: dict[str, Array], cast: Cast) -> tuple[Figure, pd.DataFrame
     return figure, pd.concat([_profile_rows(label, *of) for label, of in found.items()], ignore_index=True)
 
 
-def _profile_rows(
-    label: str, share_X: Sequence[float], low_X: Sequence[float], high_X: Sequence[float]
-) -> pd.DataFrame:
+def _profile_rows(label: str, share_X: Array, low_X: Array, high_X: Array) -> pd.DataFrame:
     return pd.DataFrame({"algorithm": label, "score": THRESHOLDS_X, "share": share_X, "low": low_X, "high": high_X})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy import optimize, special, stats
@@ -139,7 +139,7 @@ def percentiles(mean: float, value_N: Array) -> Interval:
     return Interval(mean, float(low), float(high), "seeds")
 
 
-def performance_profile(score_SB: Array, threshold_X: Sequence[float]) -> tuple[Array, Array, Array]:
+def performance_profile(score_SB: Array, threshold_X: Array) -> tuple[Array, Array, Array]:
     """share_X, low_X, high_X: the share of runs × benchmarks that score above each threshold (Agarwal et al. 2021,
     §4.2), with the bands of the bootstrap over runs, each point by itself."""
 

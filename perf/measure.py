@@ -29,13 +29,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import load_benchmark
 from harness.model.language import resolve_path
+from harness.processes.fork_server import WORKER_ENVIRONMENT
 from harness.record.environment import environment
 from harness.record.files import write
 from harness.record.markdown import markdown_table
 from harness.suite.load import load_suite
 from harness.suite.plan import Cell, plan
 from harness.sweep.cells import run_cells
-from harness.sweep.pool import WORKER_ENVIRONMENT, LocalPool
+from harness.sweep.pool import LocalPool
 from harness.training.schedule import prompts_of_step
 
 HERE = Path(__file__).resolve().parent

@@ -39,7 +39,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def one_process(base, tmp_path_factory, quick_workers) -> Path:
+def one_process(base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     assert command("sweep", write_suite(folder, base), *GVPO, "--workers", 1, "--out", folder) == 0
     return folder / "runs" / "small"
@@ -126,7 +126,7 @@ def assert_is_gvpo(cell: Path) -> None:
 
 
 def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one_of_them(
-    one_process, suite_file, tmp_path, quick_workers, capsys
+    one_process, suite_file, tmp_path, capsys
 ):
     ranks = ("--set", "resources.ranks=2", "--set", "resources.cpus=2", "--workers", 1)
     sweep = ("sweep", suite_file, *faulty(tmp_path), *ranks, "--out", tmp_path)

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
-def local(base, quick_workers, tmp_path_factory):
+def local(base, tmp_path_factory):
     """The results of the small suite at one seed, from the local pool."""
     folder = tmp_path_factory.mktemp("local")
     assert command("sweep", write_suite(folder, base), "--seeds", 1, "--workers", 1, "--out", folder) == 0

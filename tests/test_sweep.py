@@ -52,7 +52,7 @@ JOB = "coefficients"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
+def undisturbed(base, tmp_path_factory) -> Path:
     """The results of the small suite on two workers."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert command("sweep", write_suite(folder, base), "--workers", 2, "--out", folder) == 0
@@ -63,10 +63,10 @@ def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
 def no_workers(monkeypatch):
     """Starting a worker is an error."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(harness.sweep.pool, "_Pool", refuse)
+    monkeypatch.setattr(harness.sweep.pool, "RunningCell", refuse)
 
 
 def test_every_cell_leaves_manifest_metrics_samples_and_a_checkpoint_that_has_moved(undisturbed, base):
@@ -128,7 +128,7 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_starts(un
 
 
 def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker_gives_the_numbers_of_two(
-    undisturbed, suite_file, tmp_path, quick_workers
+    undisturbed, suite_file, tmp_path
 ):
     assert command("sweep", suite_file, "--algorithm", "ppo", "--seeds", 1, "--workers", 1, "--out", tmp_path) == 0
     runs = tmp_path / "runs" / "small"
@@ -144,7 +144,7 @@ def trained_files(cell):
 
 
 def test_other_evaluation_settings_evaluate_the_checkpoints_and_train_nothing(
-    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch
+    undisturbed, suite_file, tmp_path, monkeypatch
 ):
     def no_training(*_, **__):
         raise AssertionError("a cell was trained")
@@ -218,7 +218,7 @@ def test_cores_of_a_cell_are_threads_and_graders(suite_file, tmp_path, monkeypat
 
 
 def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them_nothing_is_evaluated_again(
-    suite_file, tmp_path, quick_workers, capsys
+    suite_file, tmp_path, capsys
 ):
     sweep = ("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path)
     assert command(*sweep, "--no-keep-checkpoints") == 0
@@ -232,7 +232,7 @@ def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them
 
 
 def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their_failure(
-    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch, capsys
+    undisturbed, suite_file, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "small" / JOB)
@@ -252,7 +252,7 @@ def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their
     assert_same_cell(undisturbed / "runs" / "small" / "gvpo-s0", tmp_path / "runs" / "small" / "gvpo-s0")
 
 
-def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):
+def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, capfd):
     (tmp_path / "faulty.py").write_text(FAULTY, encoding="utf-8")
     wanted = [("--algorithm", f"{tmp_path / 'faulty.py'}:{name}") for name in ("Raises", "NotANumber", "Dies", "Late")]
     code = command(
@@ -340,7 +340,7 @@ def wait_for(happened, process: subprocess.Popen, seconds: float = 300) -> None:
 
 
 def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_same_numbers(
-    undisturbed, suite_file, tmp_path, quick_workers
+    undisturbed, suite_file, tmp_path
 ):
     out, runs = tmp_path, tmp_path / "runs" / "small"
 
@@ -368,7 +368,7 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
 
 
 def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
-    suite_file, tmp_path, quick_workers, no_figures, capsys
+    suite_file, tmp_path, no_figures, capsys
 ):
     quick = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
     sweep = ("sweep", suite_file, *quick, "--out", tmp_path)

@@ -18,7 +18,7 @@ PACKAGES = ["algorithms", "benchmarks", "harness"]
 
 
 def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
-    suite_file, tmp_path, monkeypatch, quick_workers, no_figures
+    suite_file, tmp_path, monkeypatch, no_figures
 ):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = re.search(r"^##+ [^\n]*Add an algorithm[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
@@ -54,7 +54,7 @@ def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
 
 
 def test_readmes_algorithm_joins_all_of_a_suites_with_the_optimizer_that_is_set(
-    suite_file, tmp_path, quick_workers, no_figures
+    suite_file, tmp_path, no_figures
 ):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"--set (algorithms\.pairless\.optimizer\.lr)=(\S+)`", text)

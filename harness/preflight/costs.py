@@ -27,7 +27,7 @@ from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.given import GIVEN, group_size
-from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, declared, training_problems
 from harness.training.gradient import one_pass_is_right
 from harness.training.schedule import mini_batches, prompts_of_step
 
@@ -305,7 +305,7 @@ def needs_of(cell: Cell) -> Needs:
     config = cell.config
     if not cell.is_trained:
         return Needs()
-    return build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
+    return declared(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
 
 
 def check_positions(config: CellConfig, prompts: Prompts) -> None:

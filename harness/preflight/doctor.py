@@ -35,7 +35,7 @@ from harness.preflight.model_size import model_size
 from harness.preflight.overlap import overlaps
 from harness.record.environment import cores
 from harness.suite.config import Resources, Suite
-from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, declared, training_problems
 
 
 class DoctorError(BenchError, RuntimeError):
@@ -226,7 +226,7 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
     ):
         yield "evaluation.limit", f"= {suite.evaluation.limit} leaves out no problem"
     needs_of_label = {
-        label: build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
+        label: declared(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
         for label, entry in suite.algorithms.items()
     }
     taught = any("teacher_logp_GK" in needs.extras for needs in needs_of_label.values())

@@ -87,8 +87,12 @@ class CellFolder:
 
     @property
     def traceback_path(self) -> Path:
-        """The file that says why the cell failed."""
-        return self.path / TRACEBACK
+        """The file that says why the cell failed: beside the folder, where another process holds that."""
+        return self._refusal if self._refusal.is_file() else self.path / TRACEBACK
+
+    @property
+    def _refusal(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.{TRACEBACK}")
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None while the cell isn't over."""
@@ -127,20 +131,26 @@ class CellFolder:
         return "trained"
 
     @contextlib.contextmanager
-    def claim(self, hashes: Hashes) -> Iterator[State]:
+    def claim(self, hashes: Hashes, seconds: float | None = None) -> Iterator[State]:
         """Holds the folder against other processes, and clears what an attempt with other settings left there.
 
         Gives the cell's state. An evaluation with other settings is put aside, and taken back where these are its
         settings.
 
-        Raises RecordError where another process holds the folder for longer than LOCK_SECONDS, or as `state` does.
+        Raises RecordError where another process holds the folder for longer than `seconds`, by default LOCK_SECONDS, or
+        as `state` does.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        patience = LOCK_SECONDS if seconds is None else seconds
         try:
-            lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS, poll_interval=0.2).acquire()
+            lock = FileLock(self.path / ".lock", timeout=patience, poll_interval=0.2).acquire()
         except Timeout:
-            raise RecordError(f"{self.path} is in use by another process") from None
+            raise RecordError(
+                f"{self.path} is in use by another process, perhaps of another sweep: the same command goes on when "
+                "that has ended"
+            ) from None
         with lock:
+            self._refusal.unlink(missing_ok=True)
             for folder in (self.resume_path, self.checkpoint_path):
                 restore_folder(folder)
             if self.state(hashes) != "finished":
@@ -200,7 +210,11 @@ class CellFolder:
 
     def write_traceback(self, text: str) -> None:
         """Why the cell failed."""
-        write(self.traceback_path, text)
+        write(self.path / TRACEBACK, text)
+
+    def write_refusal(self, text: str) -> None:
+        """Why the cell failed, where another process holds its folder."""
+        write(self._refusal, text)
 
     def has_traceback(self) -> bool:
         """Whether a failure is recorded already."""

@@ -7,14 +7,19 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pydantic
+import pydantic_core
+from torch import Tensor
 
-from algorithms import Algorithm, load_algorithm
+from algorithms import ALGORITHMS, Algorithm, load_algorithm
+from algorithms.base import Choice, LogUniform, Needs
 from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
+from harness.processes.apart import ProcessError, call_apart
 from harness.record.files import hash_of
 from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
@@ -96,6 +101,60 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
         raise ConfigError(f"{where}.{key}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What is known of an algorithm before a cell runs it."""
+
+    class_name: str
+    needs: Needs
+    parameters: Mapping[str, Any]
+    """All hyper-parameters, defaults included."""
+    search: Mapping[str, Choice | LogUniform]
+    """The search space of each that has one."""
+
+
+def declared(spec: str, parameters: Mapping[str, Any], *, where: str) -> Declared:
+    """What an algorithm says of itself with the given hyper-parameters over its defaults.
+
+    The code of a user runs in a process of its own: whatever it does when it is imported, no other cell and no table
+    has it in its process. Its `needs.refill` can be asked for, and not called. Raises ConfigError as `build_algorithm`
+    does, and where that process dies.
+    """
+    if spec in ALGORITHMS:
+        return _declared(spec, parameters, where)
+    return _declared_apart(spec, _source(spec), json.dumps(dict(parameters), default=str), where)
+
+
+@lru_cache(maxsize=256)
+def _declared_apart(spec: str, source: bytes | None, parameters: str, where: str) -> Declared:
+    """By the text of the user's file, so that it is asked once. Parameters are JSON."""
+    try:
+        return call_apart(_to_be_sent, spec, json.loads(parameters), where)
+    except ProcessError as error:
+        raise ConfigError(f"{where}: loading {spec}: {error}") from None
+
+
+def _to_be_sent(spec: str, parameters: Mapping[str, Any], where: str) -> Declared:
+    found = _declared(spec, parameters, where)
+    needs = dataclasses.replace(found.needs, refill=found.needs.refill and _refilled_in_its_cell)
+    return dataclasses.replace(found, needs=needs, parameters=pydantic_core.to_jsonable_python(found.parameters))
+
+
+def _refilled_in_its_cell(rewards_K: Tensor) -> bool:
+    raise NotImplementedError("a user's needs.refill is called in the process of its cell alone")
+
+
+def _declared(spec: str, parameters: Mapping[str, Any], where: str) -> Declared:
+    algorithm = build_algorithm(spec, parameters, where=where)
+    fields = dataclasses.fields(algorithm)  # type: ignore[arg-type]
+    return Declared(
+        class_name=type(algorithm).__name__,
+        needs=algorithm.needs,
+        parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
+        search={f.name: space for f in fields if (space := f.metadata.get("search")) is not None},
+    )
+
+
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
 
@@ -146,7 +205,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         for label, entry in suite.algorithms.items():
             where = f"algorithms.{label}"
             spec = entry.algorithm or label
-            algorithm = build_algorithm(spec, entry.parameters, where=where)
+            algorithm = declared(spec, entry.parameters, where=where)
             source = _source(spec)
             _check_needs(suite, algorithm, where)
             _check_supply(suite, algorithm, problems, where)
@@ -156,7 +215,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
                 seed=seed,
                 algorithm=spec,
                 source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
-                parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
+                parameters=dict(algorithm.parameters),
                 optimizer=entry.optimizer,
                 **(settings | taught),
             )
@@ -184,16 +243,16 @@ def check_repeats(settings: Train, problems: int) -> None:
         )
 
 
-def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
+def _check_needs(suite: Suite, algorithm: Declared, where: str) -> None:
     needs, train_settings = algorithm.needs, suite.train
     if (size := group_size(needs, train_settings)) < needs.min_group_size:
         raise ConfigError(
-            f"{where}: {type(algorithm).__name__} needs groups of at least {needs.min_group_size} samples; "
+            f"{where}: {algorithm.class_name} needs groups of at least {needs.min_group_size} samples; "
             + (f"its groups of {needs.data} have {size}" if needs.data in GIVEN else f"train.samples is {size}")
         )
     if needs.off_policy and train_settings.sampler_ratio_cap is not None:
         raise ConfigError(
-            f"{where}: {type(algorithm).__name__} is right whatever policy sampled, and importance weights would break "
+            f"{where}: {algorithm.class_name} is right whatever policy sampled, and importance weights would break "
             f"that: leave out train.sampler_ratio_cap (now {train_settings.sampler_ratio_cap}), or give the algorithms "
             "that take it a suite of their own"
         )
@@ -204,9 +263,9 @@ def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
         )
 
 
-def _check_supply(suite: Suite, algorithm: Algorithm, problems: Sequence[Problem], where: str) -> None:
+def _check_supply(suite: Suite, algorithm: Declared, problems: Sequence[Problem], where: str) -> None:
     """Refuses what the harness cannot supply of what the algorithm needs beyond its loss."""
-    needs, name, benchmark = algorithm.needs, type(algorithm).__name__, suite.train.benchmark
+    needs, name, benchmark = algorithm.needs, algorithm.class_name, suite.train.benchmark
     if needs.data in GIVEN:
         for field, _ in GIVEN[needs.data]:
             lacking = sum(getattr(problem, field) is None for problem in problems)

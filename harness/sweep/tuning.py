@@ -6,7 +6,6 @@ trial by trial, then the critic's learning rate, then the algorithm's own search
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,11 @@ import tomli_w
 from rich.console import Console
 from scipy.stats import qmc
 
-from algorithms import load_algorithm
 from algorithms.base import LogUniform
 from harness.record.cell_folder import CellFolder
 from harness.record.files import write
 from harness.suite.config import ConfigError, Suite
-from harness.suite.plan import plan
+from harness.suite.plan import declared, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import Executor
 from harness.sweep.run import check_health, prepare_model
@@ -32,15 +30,14 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     """The settings to try for one algorithm: `optimizer` and `parameters` of each trial."""
     assert suite.tuning is not None
     entry = suite.algorithms[label]
-    cls = load_algorithm(entry.algorithm or label)
+    spec, where = entry.algorithm or label, f"algorithms.{label}"
+    algorithm = declared(spec, entry.parameters, where=where)
     spaces: dict[tuple[str, str], Any] = {
         ("optimizer", "lr"): LogUniform(*suite.tuning.lr),
         ("optimizer", "max_norm"): LogUniform(*suite.tuning.max_norm),
         ("optimizer", "critic_lr"): LogUniform(*suite.tuning.critic_lr),
     }
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.metadata["search"] is not None:
-            spaces["parameters", f.name] = f.metadata["search"]
+    spaces |= {("parameters", name): space for name, space in algorithm.search.items()}
     points = qmc.Sobol(len(spaces), scramble=True, rng=SOBOL_SEED).random(suite.tuning.trials)
     found = []
     for point in points:
@@ -50,7 +47,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
         }
         for ((section, name), space), u in zip(spaces.items(), point, strict=True):
             trial[section][name] = float(f"{space.at(float(u)):.3g}")
-        if not cls(**trial["parameters"]).needs.critic:
+        if not declared(spec, trial["parameters"], where=where).needs.critic:
             del trial["optimizer"]["critic_lr"]
         found.append(trial)
     return found

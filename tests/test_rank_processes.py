@@ -137,7 +137,7 @@ def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one
     shown = capsys.readouterr().out
     assert "1 worker, 2 ranks, 2 CPU, 0 GPU a cell" in shown
     assert "failed faulty-s0" in shown
-    assert "A rank of faulty-s0 died: process 1 terminated with signal SIGKILL" in (cell / "traceback.txt").read_text()
+    assert "Rank 1 of 2 of faulty-s0 died: killed by SIGKILL" in (cell / "traceback.txt").read_text()
     assert manifest(cell)["status"] == "failed"
     assert [row["step"] for row in metrics(cell)] == [1, 2]
     found = cell.with_name("gvpo-s0")

@@ -29,7 +29,7 @@ from harness.suite.plan import Cell, coefficients_job, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import CellEvent, CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
-from harness.sweep.ray_worker import Job, Place, Worker, code_hash
+from harness.sweep.ray_worker import Job, Place, Worker
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -141,7 +141,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"code": "other"}, "other code of gvpo-bench"),
+        ({"environment": {**environment(), "code_sha256": "0"}}, "other code of gvpo-bench"),
         ({"environment": {**environment(), "versions": {"torch": "1.0"}}}, "torch 1.0 instead of"),
         ({"missing": "/models/mine"}, "model.path = /models/mine: .* has no such folder"),
     ],
@@ -149,7 +149,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
 )
 def test_node_that_would_give_other_numbers_stops_the_sweep(suite_file, tmp_path, difference, message):
     driver = _Driver([first_cell(suite_file, "gvpo")], tmp_path, [])
-    place = Place(node_id="1", environment=environment(), code=code_hash(), mark=None, missing=None)
+    place = Place(node_id="1", environment=environment(), mark=None, missing=None)
     assert driver._accept(place) is place
     with pytest.raises(ConfigError, match=message):
         driver._accept(dataclasses.replace(place, **difference))
@@ -161,7 +161,7 @@ def test_pass_rates_that_are_shared_need_a_folder_that_is(suite_file, tmp_path):
         return _Driver([cell], tmp_path, [])
 
     measures = driver("train.pass_rate=[0.1, 0.9]")
-    elsewhere = Place(node_id="1", environment=environment(), code=code_hash(), mark=None, missing=None)
+    elsewhere = Place(node_id="1", environment=environment(), mark=None, missing=None)
     with pytest.raises(ConfigError, match=r"pass_rate is measured once for all cells, and .* does not see .*: give an"):
         measures._accept(elsewhere)
     here = dataclasses.replace(elsewhere, mark=measures.text)
@@ -309,6 +309,6 @@ def test_users_algorithm_that_kills_its_process_fails_alone_and_is_not_tried_aga
     assert shown.count("dies-s0: runs on") == 1
     assert "failed dies-s0" in shown
     runs = tmp_path / "runs" / "small"
-    assert "The process that ran dies-s0 on" in (runs / "dies-s0" / "traceback.txt").read_text()
+    assert "The process that ran dies-s0 died: killed by SIGKILL" in (runs / "dies-s0" / "traceback.txt").read_text()
     assert manifest(runs / "dies-s0")["status"] == "failed"
     assert_same_cell(local / "runs" / "small" / "gvpo-s0", runs / "gvpo-s0")

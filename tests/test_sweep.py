@@ -367,9 +367,7 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
     assert leftovers == []
 
 
-def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
-    suite_file, tmp_path, no_figures, capsys
-):
+def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(suite_file, tmp_path, no_figures, capsys):
     quick = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
     sweep = ("sweep", suite_file, *quick, "--out", tmp_path)
     assert command(*sweep, "--minutes", 0) == 0

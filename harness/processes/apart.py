@@ -1,8 +1,9 @@
-"""A function's result, from a process of its own: for code of users, which may do anything to the one that it runs in."""
+"""A function's result, from a process of its own: for users' code, which may do anything to the one that it runs in."""
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from benchmarks.errors import BenchError
+from benchmarks.farewell import end_with_parent
 from harness.processes.fork_server import start
 
 A = TypeVar("A")
@@ -32,6 +34,19 @@ def call_apart(function: Callable[..., A], *arguments: Any) -> A:
     ours, theirs = Pipe(duplex=False)
     process = start(_answer, theirs, function, arguments)
     theirs.close()
+    return _answer_of(process, ours)  # type: ignore[no-any-return]
+
+
+def call_forked(function: Callable[..., A], *arguments: Any) -> A:
+    """As `call_apart`, in a fork of this process: for one of `start`'s, which has computed nothing yet."""
+    ours, theirs = Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_answer_forked, args=(theirs, function, arguments))
+    process.start()
+    theirs.close()
+    return _answer_of(process, ours)  # type: ignore[no-any-return]
+
+
+def _answer_of(process: BaseProcess, ours: Connection) -> Any:
     try:
         failure, result = ours.recv()
     except EOFError:
@@ -46,7 +61,7 @@ def call_apart(function: Callable[..., A], *arguments: Any) -> A:
         raise failure
     if failure is not None:
         raise ProcessError(failure)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def ending(process: BaseProcess) -> str:
@@ -74,6 +89,12 @@ def last_words(connection: Connection, message: Any) -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(0)
+
+
+def _answer_forked(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    os.setpgid(0, 0)
+    end_with_parent()
+    _answer(connection, function, arguments)
 
 
 def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Processes that are forked from a server, which has imported torch, transformers and this project and does nothing else.
+"""Processes that are forked from a server, which has imported torch, transformers and this project, and runs nothing.
 
-A process started from nothing takes seconds for these imports; a fork of the server takes milliseconds and is as clean,
-since the server has one thread, has never touched CUDA, and has run nobody's code but theirs. It is started when it is
-first needed, once for all processes that this one starts, and ends with it.
+Started from nothing, a process takes seconds for these imports; a fork takes milliseconds and is as clean, since the
+server has one thread, has never touched CUDA, and has seen no code of a user. It is started when it is first needed,
+once for all processes that this one starts, and ends with it.
 """
 
 from __future__ import annotations

@@ -9,11 +9,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 
+from algorithms import ALGORITHMS
 from benchmarks import Benchmark, load_benchmark
 from benchmarks.judges import Judge, judge_for
 from harness.evaluation.eval_settings import EvalSettings
@@ -23,6 +26,7 @@ from harness.model.lora import adapt, merged
 from harness.model.policy import PolicyModel
 from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
+from harness.processes.apart import ProcessError, call_forked
 from harness.record.cell_folder import CellFolder, RecordError, State
 from harness.record.environment import environment
 from harness.record.ledger import Spent
@@ -31,12 +35,9 @@ from harness.sampling.engine import Engine, open_engine
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import CUDA_CONTEXT, ConfigError, Resources
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
-from harness.training.coefficients import compare_coefficients
+from harness.training.coefficients import COLUMNS, compare_coefficients
 from harness.training.pass_rates import problems_within
 from harness.training.train import train
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OnProgress = Callable[[str, int, int, float | None], None]
 """Called with what is being done, how far it is, how far it goes, and the last training reward."""
@@ -248,7 +249,7 @@ def _scored(config: CellConfig) -> list[Benchmark]:
 def _train(
     cell: Cell, runs: Path, folder: CellFolder, parts: _Parts, on_progress: OnProgress
 ) -> tuple[LanguageModel, dict[str, Any]]:
-    """Trains the model of the parts, and keeps it. Returns it as it is evaluated, and what is recorded of its training."""
+    """Trains the model, and keeps it. Returns it as it is evaluated, and what is recorded of its training."""
     config, lm, ranks = cell.config, parts.lm, parts.ranks
     algorithm = algorithm_of(cell, folder.write_algorithm)
 
@@ -287,9 +288,7 @@ def _train(
 def _evaluate(config: CellConfig, lm: LanguageModel, parts: _Parts, on_progress: OnProgress) -> pd.DataFrame:
     """A row an evaluated sample."""
     settings, precision, ranks = config.evaluation, config.model.precision, parts.ranks
-    policy = (
-        parts.base.of(lm.model) if parts.holders.alone else frozen_base(lm, config.resources, ranks, precision)
-    )
+    policy = parts.base.of(lm.model) if parts.holders.alone else frozen_base(lm, config.resources, ranks, precision)
     parts.engine.sync(policy)
     scored = _scored(config)
     return evaluate(
@@ -316,7 +315,24 @@ def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress
     """The job behind the figure of gradient coefficients. Returns what the manifest says of it."""
     on_progress("compare", 0, 1, None)
     trained = CellFolder(runs / cell.reads[0].name)
+    # A user's code shares its process with no other algorithm.
+    ours = [other for other in cell.reads if other.config.algorithm in ALGORITHMS]
+    parts = [part for part in (ours, *([other] for other in cell.reads if other not in ours)) if part]
+    compare = compare_coefficients if len(parts) == 1 else partial(call_forked, compare_coefficients)
+    frames, left_out = [pd.DataFrame(columns=COLUMNS)], {}
     with tempfile.TemporaryDirectory() as scratch:
-        coefficients, left_out = compare_coefficients(cell.reads, trained, Path(scratch))
+        for part in parts:
+            try:
+                frame, without = compare(part, cell.reads[0], trained, Path(scratch))
+            except ProcessError as error:
+                if part is ours:
+                    raise
+                frame, without = frames[0], {part[0].config.label: str(error)}
+            frames.append(frame)
+            left_out |= without
+    order = [other.config.label for other in cell.reads]
+    coefficients = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True).sort_values(
+        "algorithm", key=lambda column: column.map(order.index), kind="stable", ignore_index=True
+    )
     folder.write_coefficients(coefficients)
     return {"left_out": left_out, "seconds": {}}

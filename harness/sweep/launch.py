@@ -32,7 +32,7 @@ GRACE_SECONDS = 1.0
 
 
 class RunningCell:
-    """A cell that runs: whoever holds it waits for `signs` or until `patience` is over, and then asks for the `news`."""
+    """A cell that runs. Its holder waits for one of `signs`, or until `patience` is over, and then asks for the `news`."""
 
     def __init__(self, cell: Cell, runs: Path, command: list[str], *, gpus: str | None = None) -> None:
         """Starts it, or continues it, on the GPUs that `gpus` names for CUDA_VISIBLE_DEVICES."""

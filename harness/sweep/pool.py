@@ -58,7 +58,7 @@ def most(cells: Sequence[Cell]) -> Resources:
 
 
 def gpu_shares(resources: Resources, workers: int) -> list[str]:
-    """CUDA_VISIBLE_DEVICES of each cell of so many: as many GPUs of its own as it takes, or one that it shares with others.
+    """CUDA_VISIBLE_DEVICES of so many cells: each has as many GPUs of its own as it takes, or one that it shares.
 
     Raises ConfigError where this machine has fewer.
     """

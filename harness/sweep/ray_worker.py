@@ -134,4 +134,3 @@ class Worker:
 
     def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:
         self.messages.put(("progress", stage, done, total, reward))
-

@@ -34,6 +34,7 @@ import harness.sweep.executors
 import harness.sweep.pool
 from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
+from harness.record.environment import environment
 from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
 from harness.suite.plan import coefficients_job, plan
@@ -108,6 +109,8 @@ def test_manifest_says_what_was_run(undisturbed):
     assert found["command"][:2] == ["gvpo-bench", "sweep"]
     assert found["config"]["algorithm"]["optimizer"]["critic_lr"] == 1e-2
     assert found["versions"]["torch"]
+    assert found["code_sha256"] == environment()["code_sha256"]
+    assert len(found["code_sha256"]) == 64
     assert found["tokens"]["critic"] > 0
     assert found["hardware"]["node"] == platform.node()
     assert found["config"]["resources"] == {**Resources().model_dump(), "checkpoint_every": 2}
@@ -503,9 +506,13 @@ def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_
 
 def test_what_another_process_holds_is_not_written_to(suite_file, tmp_path, monkeypatch):
     cell = plan(load_suite(str(suite_file)))[1]
-    monkeypatch.setattr("harness.record.cell_folder.LOCK_SECONDS", 0.1)
-    with CellFolder(tmp_path / cell.name).claim(cell.config.hashes()):
+    monkeypatch.setattr("harness.sweep.cell.BURIAL_SECONDS", 0.1)
+    folder = CellFolder(tmp_path / cell.name)
+    with folder.claim(cell.config.hashes()):
         assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
         assert {path.name for path in (tmp_path / cell.name).iterdir()} == {".lock", "hash"}
-    assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
-    assert (tmp_path / cell.name / "traceback.txt").read_text() == "it died"
+    assert folder.traceback_path.read_text().startswith("it died\n")
+    assert "is in use by another process" in folder.error()
+    assert bury_cell(cell, tmp_path, [], "it died again", 1.0) == "failed"
+    assert folder.traceback_path == tmp_path / cell.name / "traceback.txt"
+    assert folder.traceback_path.read_text() == "it died again"

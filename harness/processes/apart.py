@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -82,9 +83,9 @@ def end_group(process: BaseProcess, by: signal.Signals = signal.SIGKILL) -> None
         process.join()
 
 
-def last_words(connection: Connection, message: Any) -> None:
-    """Sends a message and ends this process, without what its libraries or its user would still have run."""
-    connection.send(message)
+def last_words(connection: Connection, message: bytes) -> None:
+    """Sends what is pickled, and ends this process without what its libraries or its user would still have run."""
+    connection.send_bytes(message)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -99,10 +100,11 @@ def _answer_forked(connection: Connection, function: Callable[..., Any], argumen
 
 def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
-        answer = None, function(*arguments)
+        answer = pickle.dumps((None, function(*arguments)))
     except BenchError as error:
-        answer = error, None
+        answer = pickle.dumps((error, None))
     except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        answer = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})", None
+        text = f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        answer = pickle.dumps((text, None))
     last_words(connection, answer)

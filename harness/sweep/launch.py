@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -32,7 +33,7 @@ GRACE_SECONDS = 1.0
 
 
 class RunningCell:
-    """A cell that runs. Its holder waits for one of `signs`, or until `patience` is over, and then asks for the `news`."""
+    """A cell that runs. Its holder waits for one of `signs`, or until `patience` is over, and asks for the `news`."""
 
     def __init__(self, cell: Cell, runs: Path, command: list[str], *, gpus: str | None = None) -> None:
         """Starts it, or continues it, on the GPUs that `gpus` names for CUDA_VISIBLE_DEVICES."""
@@ -239,4 +240,4 @@ def _serve(pipe: Connection, stacks: Connection, cell: Cell, runs: Path, command
             word = ("done", run_cell(cell, runs, command, on_progress))
     except BaseException:
         word = ("error", traceback.format_exc())
-    last_words(pipe, word)
+    last_words(pipe, pickle.dumps(word))

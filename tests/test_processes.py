@@ -215,7 +215,7 @@ def test_sweep_that_is_stopped_ends_a_cell_that_heeds_nothing_in_seconds(suite_f
         while not mark.exists() or not mark.read_text():
             time.sleep(0.02)
         stopped.append(time.monotonic())
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     asks = threading.Thread(target=stop)
     asks.start()

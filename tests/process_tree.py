@@ -26,11 +26,12 @@ def listening(pids: Iterable[int]) -> set[str]:
                 address = ip_address(b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4)))
                 address = getattr(address, "ipv4_mapped", None) or address
                 at[f"socket:[{inode}]"] = "loopback" if address.is_loopback else str(address)
-    found = set()
+    found: set[str] = set()
     for pid in pids:
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
             try:
-                found.add(at.get(os.readlink(descriptor)))
+                socket = os.readlink(descriptor)
             except OSError:
                 continue
-    return found - {None}
+            found |= {at[socket]} if socket in at else set()
+    return found

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 
-def about_here(started: float) -> dict[str, object]:
+def about_here(started: float) -> dict[str, Any]:
     return {
         "seconds": time.time() - started,
         "threads of the server": len(os.listdir(f"/proc/{os.getppid()}/task")),
@@ -209,13 +210,13 @@ def test_sweep_that_is_stopped_ends_a_cell_that_heeds_nothing_in_seconds(suite_f
     events = LocalPool(1).run([cell], tmp_path / "runs", [])
     assert isinstance(next(events), CellProgress)
     # Its next news is its end: here someone else asks for it, as Ctrl-C would break in.
-    stopped = []
+    stopped, main = [], threading.get_ident()
 
     def stop():
         while not mark.exists() or not mark.read_text():
             time.sleep(0.02)
         stopped.append(time.monotonic())
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
     asks = threading.Thread(target=stop)
     asks.start()
@@ -235,7 +236,8 @@ def test_process_that_dies_before_it_takes_its_cell_costs_that_cell(suite_file, 
     cells = plan(load_suite(str(suite_file), ["seeds=1"]))[:2]
     monkeypatch.setattr(harness.sweep.launch, "_serve", dies_before_it_takes_its_cell)
     events = list(LocalPool(1).run(cells, tmp_path, []))
-    assert [(event.cell.name, event.status) for event in events] == [("base", "failed"), ("gvpo-s0", "failed")]
+    assert [(type(event), event.cell.name) for event in events] == [(CellEnd, "base"), (CellEnd, "gvpo-s0")]
+    assert all(event.status == "failed" for event in events if isinstance(event, CellEnd))
     for cell in cells:
         assert f"The process that ran {cell.name} died: killed by SIGSEGV" in (
             CellFolder(tmp_path / cell.name).traceback_path.read_text()

@@ -5,6 +5,8 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -14,9 +16,19 @@ import pytest
 pytest.importorskip("ray", reason="ray is not installed: pip install 'gvpo-bench[ray]'")
 
 
+from process_tree import descendants, listening
 from ray.cluster_utils import Cluster
 from rich.console import Console
-from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest, write_suite
+from small import (
+    FAULTY,
+    assert_close_cell,
+    assert_same_cell,
+    command,
+    ended,
+    lean_environment,
+    manifest,
+    write_suite,
+)
 
 import harness.model.embedded
 import harness.sweep.ray_worker
@@ -193,6 +205,41 @@ def test_cluster_that_is_not_to_be_had_is_wrong_input(suite_file, tmp_path, opti
     assert command("sweep", suite_file, *options, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+LOCAL = """
+import sys
+from harness.suite.load import load_suite
+from harness.sweep.executors import open_executor
+
+
+class Worker:
+    def answer(self):
+        pass
+
+
+with open_executor("local", None, load_suite(sys.argv[1])):
+    import ray
+
+    worker = ray.remote(Worker).remote()
+    ray.get(worker.answer.remote())
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_local_cluster_listens_on_loopback_and_ends_with_a_driver_that_is_killed(suite_file):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", LOCAL, suite_file], env=lean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert driver.stdout.readline() == b"ready\n"
+    started = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(driver.pid)}
+    assert {"gcs_server", "raylet", "ray::Worker"} <= {Path(text.split("\0")[0]).name for text in started.values()}
+    assert listening([driver.pid, *started]) == {"loopback"}
+    driver.kill()
+    driver.communicate()
+    # Ray's agents, which run nothing of ours, look for the lost cluster for a minute.
+    assert all(ended(pid, seconds=60) for pid, text in started.items() if "Agent" not in text)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def call_apart(function: Callable[..., A], *arguments: Any) -> A:
     ours, theirs = Pipe(duplex=False)
     process = start(_answer, theirs, function, arguments)
     theirs.close()
-    return _answer_of(process, ours)  # type: ignore[no-any-return]
+    return _answer_of(process, ours)
 
 
 def call_forked(function: Callable[..., A], *arguments: Any) -> A:
@@ -44,7 +44,7 @@ def call_forked(function: Callable[..., A], *arguments: Any) -> A:
     process = multiprocessing.get_context("fork").Process(target=_answer_forked, args=(theirs, function, arguments))
     process.start()
     theirs.close()
-    return _answer_of(process, ours)  # type: ignore[no-any-return]
+    return _answer_of(process, ours)
 
 
 def _answer_of(process: BaseProcess, ours: Connection) -> Any:

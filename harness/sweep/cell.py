@@ -174,7 +174,8 @@ def _work(
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     with _opened(cell, folder, state, ranks) as parts:
-        lm, record = parts.lm, {"display": cell.config.label, "tokens": Spent().tokens(), "seconds": NO_SECONDS}
+        lm = parts.lm
+        record: dict[str, Any] = {"display": cell.config.label, "tokens": Spent().tokens(), "seconds": NO_SECONDS}
         if cell.is_trained and state == "new":
             lm, record = _train(cell, runs, folder, parts, on_progress)
         elif cell.is_trained:
@@ -319,7 +320,7 @@ def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress
     ours = [other for other in cell.reads if other.config.algorithm in ALGORITHMS]
     parts = [part for part in (ours, *([other] for other in cell.reads if other not in ours)) if part]
     compare = compare_coefficients if len(parts) == 1 else partial(call_forked, compare_coefficients)
-    frames, left_out = [pd.DataFrame(columns=COLUMNS)], {}
+    frames, left_out = [pd.DataFrame(columns=COLUMNS)], dict[str, str]()
     with tempfile.TemporaryDirectory() as scratch:
         for part in parts:
             try:

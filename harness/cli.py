@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from importlib.util import find_spec
@@ -177,6 +178,7 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.record.text import say
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -184,7 +186,7 @@ def report(
     written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
-    console.print(f"report: {written.path}")
+    say(console, f"report: {written.path}")
 
 
 @app.command("eval")
@@ -289,12 +291,13 @@ def theory(
     from rich.console import Console
 
     from harness.record.environment import cores
+    from harness.record.text import say
     from harness.theory.claims import run
 
     table = run(out, workers=workers or cores(), seed=seed)
     console = Console()
     console.print(table["holds"].value_counts().to_string())
-    console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
+    say(console, f"table and figures: {out}")
 
 
 def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
@@ -310,10 +313,23 @@ def _command() -> list[str]:
 cli_algorithms.register(app)
 
 
+_GOES_ON = "the same command goes on from here"
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, and {_GOES_ON}"),
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        f"change that or give another --out; {_GOES_ON}",
+    ),
+    errno.EIO: f"check the disk; {_GOES_ON}",
+}
+"""What a user can do where a file system refuses, by the error's number."""
+
+
 def main() -> None:
-    """Entry point: turns the project's own errors into a message and an exit code."""
+    """Entry point: turns the project's own errors, and a file system's refusals, into a message and an exit code."""
     _check_packages()
     from benchmarks.errors import BenchError, ExitCode
+    from harness.record.text import visible
 
     try:
         app()
@@ -322,8 +338,14 @@ def main() -> None:
             print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
     except BenchError as error:
-        print(f"gvpo-bench: {error}", file=sys.stderr)
+        print(f"gvpo-bench: {visible(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if (remedy := REMEDIES.get(error.errno or 0)) is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"gvpo-bench: {visible(f'{where}{error.strerror}; {remedy}')}", file=sys.stderr)
+        raise SystemExit(ExitCode.FAILED) from None
 
 
 def _check_packages() -> None:

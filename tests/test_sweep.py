@@ -226,12 +226,27 @@ def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them
     sweep = ("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path)
     assert command(*sweep, "--no-keep-checkpoints") == 0
     cell = tmp_path / "runs" / "small" / "gvpo-s0"
+    # The baseline's was there until the gradient coefficients were compared, which start from it.
     assert not (cell / "checkpoint").exists()
-    assert "Not in the figure of gradient coefficients" in (tmp_path / "small" / "table.md").read_text()
+    assert len(CellFolder(cell.with_name(JOB)).coefficients()) > 0
+    assert "Not in the figure of gradient coefficients" not in (tmp_path / "small" / "table.md").read_text()
     before = files(cell)
     assert command(*sweep, "--set", "evaluation.samples=3") == 3
     assert "kept no checkpoint that could be evaluated again" in capsys.readouterr().err
     assert files(cell) == before
+
+
+def test_only_the_baselines_checkpoint_of_seed_0_outlives_its_cell_where_none_is_kept(suite_file):
+    suite = load_suite(str(suite_file), ["resources.keep_checkpoints=false"])
+    assert [cell.name for cell in plan(suite) if cell.keeps_checkpoint] == ["gvpo-s0"]
+    ablation = [
+        "ablation.quantity=lr",
+        "ablation.reference=a",
+        "ablation.points=[{label='a'}, {label='b', set=['train.steps=2']}]",
+    ]
+    # No coefficients are compared between the points of an ablation.
+    cells = plan(load_suite(str(suite_file), ["resources.keep_checkpoints=false", *ablation]))
+    assert [cell.name for cell in cells if cell.keeps_checkpoint] == []
 
 
 def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their_failure(

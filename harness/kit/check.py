@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
@@ -34,6 +33,7 @@ from harness.kit.facts import facts_of
 from harness.kit.properties import PROPERTIES, Fault, Property, Subject
 from harness.kit.random_batches import Case
 from harness.kit.shrinking import shrunk
+from harness.record.text import say, terminal
 
 MODULES = [
     module.__name__
@@ -182,7 +182,8 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
 def show(examination: Examination, title: str, console: Console) -> None:
     """The report: a line a property, what contradicts it below, and the facts."""
     told = [finding for finding in examination.findings if finding.told]
-    console.print(f"[bold]{escape(title)}[/]: {len(told)} properties in {examination.seconds:.1f} s\n")
+    say(console, (title, "bold"), f": {len(told)} properties in {examination.seconds:.1f} s")
+    console.print()
     for finding in examination.findings:
         _show_finding(finding, console)
     if examination.facts:
@@ -215,7 +216,7 @@ def _line(mark: str, text: str, console: Console, indent: int = 0) -> None:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=1)
     grid.add_column()
-    grid.add_row(mark, Padding(escape(text), (0, 0, 0, indent)))
+    grid.add_row(mark, Padding(terminal(text, lines=True), (0, 0, 0, indent)))
     console.print(grid, highlight=False)
 
 

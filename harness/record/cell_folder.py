@@ -293,7 +293,11 @@ class CellFolder:
         """Ends the cell: the manifest comes, and the checkpoint goes where the cell finished and it is not wanted."""
         write_json(self.path / MANIFEST, manifest)
         if manifest["status"] == "finished" and not keep_checkpoint:
-            shutil.rmtree(self.checkpoint_path, ignore_errors=True)
+            self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        """Removes the trained model."""
+        shutil.rmtree(self.checkpoint_path, ignore_errors=True)
 
     def progress(self) -> tuple[int, int] | None:
         """Another value each time that there is something new to go on from; None where there is nothing."""

@@ -15,14 +15,23 @@ from typing import Any
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8, lone surrogates as
+    `\\ud800`.
+
+    Raises OSError, which names the file or folder, where the file system refuses.
+    """
     scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         scratch.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(scratch)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses this too
+            scratch.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

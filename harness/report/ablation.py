@@ -252,7 +252,7 @@ def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> d
     }
     for question, heading in headings.items():
         shown[heading] = interval_texts(table, f"{question}_diff", f"{question}_diff_ci", 3, "+")
-        shown[heading.replace("Δ", "p")] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
+        shown[heading.replace("Δ", "p", 1)] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
     return shown | {
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
         "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),

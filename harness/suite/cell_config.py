@@ -42,12 +42,6 @@ class CellConfig(Section):
     evaluation: Evaluation
     resources: Resources = Resources()
 
-    @property
-    def samples_from_shards(self) -> bool:
-        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one. Those of an
-        adapter are merged whole."""
-        return not self.rollout.shares_weights and self.train.refresh_every == 1 and self.model.lora is None
-
     def hashes(self) -> Hashes:
         """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.
 

@@ -41,8 +41,8 @@ class Model(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast; log-probs are float32."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds;
-    it needs precision = "bfloat16" too."""
+    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds,
+    or lie frozen below a float32 adapter; it needs precision = "bfloat16" too."""
     lora: LoRA | None = None
     """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
 
@@ -50,8 +50,6 @@ class Model(Section):
     def _half(self) -> Model:
         if self.weights == "bfloat16" and self.precision != "bfloat16":
             raise ValueError("weights = 'bfloat16' with precision = 'float32': set precision = 'bfloat16' too")
-        if self.weights == "bfloat16" and self.lora is not None:
-            raise ValueError("weights = 'bfloat16' with [model.lora]: an adapter is trained over float32 weights")
         return self
 
 
@@ -343,6 +341,11 @@ class Suite(Section):
         if self.model.revision and self.model.lora and not self.resources.merge_adapter:
             raise ValueError(
                 "resources.merge_adapter = false with model.revision: an adapter names no revision; merge it"
+            )
+        if self.model.weights == "bfloat16" and self.model.lora and not self.resources.merge_adapter:
+            raise ValueError(
+                "resources.merge_adapter = false with model.weights = 'bfloat16': the adapter is float32, and "
+                "transformers opens it rounded to the weights' bfloat16; merge it"
             )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)

@@ -48,6 +48,14 @@ class Cell:
         return self.config.optimizer is not None
 
     @property
+    def keeps_checkpoint(self) -> bool:
+        """Whether what it has trained stays when it is over: as its resources say, and where the comparison of gradient
+        coefficients starts from it until the sweep is over."""
+        compared = self.is_trained and self.config.seed == 0 and "ablation" not in self.suite
+        is_baseline = self.config.label == self.suite["report"]["baseline"]
+        return self.config.resources.keep_checkpoints or (compared and is_baseline)
+
+    @property
     def name(self) -> str:
         """Of its folder, inside that of its point where the suite is an ablation."""
         point = self.config.suite.partition("/")[2]

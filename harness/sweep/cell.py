@@ -84,7 +84,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if ranks.rank == 0 or failure is not None:
             folder.finish(
                 {**_about(cell, command), **result, "ranks": ranks.size, "status": status},
-                keep_checkpoint=cell.config.resources.keep_checkpoints,
+                keep_checkpoint=cell.keeps_checkpoint,
             )
         if failure is not None and not ranks.alone:
             raise failure
@@ -221,7 +221,7 @@ def _opened(cell: Cell, folder: CellFolder, state: State, ranks: Ranks) -> Itera
     """Loads the models; judges and sampling engine are there for as long as the block lasts."""
     config = cell.config
     free_memory()  # of this process's last cell
-    holders = ranks if config.samples_from_shards else ALONE
+    holders = ALONE if config.rollout.shares_weights else ranks
     lm = load_model(config.model, holders)
     if cell.is_trained and state == "new":
         adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))

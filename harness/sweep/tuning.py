@@ -17,6 +17,7 @@ from scipy.stats import qmc
 from algorithms.base import LogUniform
 from harness.record.cell_folder import CellFolder
 from harness.record.files import write
+from harness.record.text import say, terminal, to_csv, visible
 from harness.suite.config import ConfigError, Suite
 from harness.suite.plan import declared, plan
 from harness.sweep.cells import run_cells
@@ -109,11 +110,11 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
         row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
     table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])
     folder = out / "tuning" / suite.name
-    write(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    write(folder / "trials.csv", to_csv(table, float_format="%.6g"))
     best = table.groupby("algorithm", sort=False).first()
     write(folder / "best.toml", _as_toml(suite, entries, best, command))
-    console.print(best.to_string())
-    console.print(f"trials: {folder / 'trials.csv'}", soft_wrap=True, highlight=False)
+    console.print(terminal(best.to_string(), lines=True))
+    say(console, f"trials: {folder / 'trials.csv'}")
     return bool(outcome.failed)
 
 
@@ -124,4 +125,5 @@ def _as_toml(suite: Suite, entries: dict[str, Any], best: pd.DataFrame, command:
         optimizer = entry.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}, exclude_none=True)
         settings[str(label)] = {"optimizer": optimizer, "parameters": entry.parameters}
     trials = suite.tuning.trials if suite.tuning else 0
-    return f"# The best of {trials} trials each: {' '.join(command)}\n\n" + tomli_w.dumps({"algorithms": settings})
+    heading = visible(f"# The best of {trials} trials each: {' '.join(command)}")
+    return f"{heading}\n\n{tomli_w.dumps({'algorithms': settings})}"

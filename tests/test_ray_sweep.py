@@ -232,7 +232,8 @@ def test_local_cluster_listens_on_loopback_and_ends_with_a_driver_that_is_killed
     driver = subprocess.Popen(
         [sys.executable, "-c", LOCAL, suite_file], env=lean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert driver.stdout is not None and driver.stdout.readline() == b"ready\n"
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == b"ready\n"
     started = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(driver.pid)}
     assert {"gcs_server", "raylet", "ray::Worker"} <= {Path(text.split("\0")[0]).name for text in started.values()}
     assert listening([driver.pid, *started]) == {"loopback"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 from importlib.util import find_spec
@@ -69,7 +68,7 @@ def sweep(
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
-    loaded = _load(suite, overrides, algorithm)
+    loaded = _load(suite, overrides, algorithm, out)
     from harness.sweep.executors import Until, open_executor
     from harness.sweep.run import run_sweep
 
@@ -127,7 +126,7 @@ def doctor(
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.preflight.doctor import DoctorError, examine, shown, table_of
     from harness.suite.plan import plan as cells_of
     from harness.sweep.executors import room_for
@@ -157,7 +156,7 @@ def tune(
     """
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.sweep.executors import open_executor
     from harness.sweep.tuning import run_tuning
 
@@ -179,6 +178,7 @@ def report(
     from rich.console import Console
 
     from harness.record.text import say
+    from harness.record.verify import unsealed
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -187,6 +187,26 @@ def report(
     console = Console()
     console.print(written.render())
     say(console, f"report: {written.path}")
+    if count := unsealed(folder):
+        say(console, f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    record: Annotated[
+        bool, typer.Option("--record", help="Add checksums of what is there now to cells that were recorded without.")
+    ] = False,
+) -> None:
+    """Compare everything that cells have recorded with its checksums; exit code 1 where something does not fit."""
+    from benchmarks.errors import ExitCode
+    from harness.record.text import visible
+    from harness.record.verify import verify_runs
+
+    lines, damaged = verify_runs(folder, record=record)
+    for line in lines:
+        typer.echo(visible(line))
+    raise typer.Exit(ExitCode.FAILED if damaged else 0)
 
 
 @app.command("eval")
@@ -300,10 +320,14 @@ def theory(
     say(console, f"table and figures: {out}")
 
 
-def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
+def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None, out: Path | None = None) -> Suite:
+    from harness.record.disk_errors import require_writable
     from harness.suite.load import load_suite
 
-    return load_suite(source, overrides or [], algorithms or [])
+    loaded = load_suite(source, overrides or [], algorithms or [])
+    if out is not None:
+        require_writable(out)
+    return loaded
 
 
 def _command() -> list[str]:
@@ -311,18 +335,6 @@ def _command() -> list[str]:
 
 
 cli_algorithms.register(app)
-
-
-_GOES_ON = "the same command goes on from here"
-REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, and {_GOES_ON}"),
-    **dict.fromkeys(
-        (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
-        f"change that or give another --out; {_GOES_ON}",
-    ),
-    errno.EIO: f"check the disk; {_GOES_ON}",
-}
-"""What a user can do where a file system refuses, by the error's number."""
 
 
 def main() -> None:
@@ -340,11 +352,12 @@ def main() -> None:
     except BenchError as error:
         print(f"gvpo-bench: {visible(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        if (remedy := REMEDIES.get(error.errno or 0)) is None:
+    except Exception as error:
+        from harness.record.disk_errors import refusal
+
+        if (told := refusal(error)) is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"gvpo-bench: {visible(f'{where}{error.strerror}; {remedy}')}", file=sys.stderr)
+        print(f"gvpo-bench: {visible(told)}", file=sys.stderr)
         raise SystemExit(ExitCode.FAILED) from None
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import signal
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,12 @@ import torch
 from small import assert_same_cell, command, ended, manifest, write_suite
 
 import harness.sweep.launch
-from benchmarks.errors import BenchError
-from harness.processes.apart import ProcessError, call_apart
-from harness.processes.fork_server import WORKER_ENVIRONMENT
+from harness.processes.apart import ProcessError, call_forked, last_words
+from harness.processes.fork_server import WORKER_ENVIRONMENT, start
 from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
-from harness.suite.plan import declared, plan
+from harness.suite.plan import plan
 from harness.sweep.events import CellEnd, CellProgress
 from harness.sweep.launch import RunningCell
 from harness.sweep.pool import LocalPool
@@ -31,8 +32,8 @@ pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 
-def about_here(started: float) -> dict[str, Any]:
-    return {
+def about_here(connection, started: float) -> None:
+    found = {
         "seconds": time.time() - started,
         "threads of the server": len(os.listdir(f"/proc/{os.getppid()}/task")),
         "imported before": {"torch", "transformers", "harness.sweep.launch"} <= sys.modules.keys(),
@@ -41,13 +42,24 @@ def about_here(started: float) -> dict[str, Any]:
         "folder": os.getcwd(),
         "group": os.getpgrp() == os.getpid(),
     }
+    last_words(connection, pickle.dumps(found))
+
+
+def asked_about(started: float) -> dict[str, Any]:
+    ours, theirs = Pipe(duplex=False)
+    process = start(about_here, theirs, started)
+    theirs.close()
+    found: dict[str, Any] = ours.recv()
+    process.join()
+    assert process.exitcode == 0
+    return found
 
 
 def test_process_starts_from_a_clean_server_with_the_environment_of_the_one_that_asks(tmp_path, monkeypatch):
-    call_apart(os.getpid)  # from now on the server runs
+    asked_about(time.time())  # from now on the server runs
     monkeypatch.setenv("MINE", "1")
     monkeypatch.chdir(tmp_path)
-    found = call_apart(about_here, time.time())
+    found = asked_about(time.time())
     assert found.pop("seconds") < 2.0  # 0.05 on an idle machine; from nothing it takes 5
     assert found == {
         "threads of the server": 1,
@@ -75,9 +87,9 @@ def refuse() -> None:
     ],
     ids=["exit", "exit-at-once", "kill", "raise", "no-pickle", "bench-error"],
 )
-def test_whatever_ends_a_function_apart_is_an_error_here(function, arguments, error, message):
+def test_whatever_ends_a_function_in_a_fork_is_an_error_here(function, arguments, error, message):
     with pytest.raises(error, match=message):
-        call_apart(function, *arguments)
+        call_forked(function, *arguments)
 
 
 NASTY = """
@@ -157,13 +169,6 @@ def test_algorithms_that_change_everything_around_them_change_no_other_and_nothi
     assert (torch.get_default_dtype(), os.getcwd()) == (torch.float32, folder)
     assert before[2:] == (signal.getsignal(signal.SIGTERM), dict(os.environ))
     assert not any("nasty" in name for name in sys.modules)
-
-
-def test_module_that_ends_the_process_when_it_is_imported_is_a_message(tmp_path):
-    for number, line in enumerate(("import sys; sys.exit(0)", "import os; os._exit(0)")):
-        (path := tmp_path / f"ends{number}.py").write_text(line)
-        with pytest.raises(BenchError, match=rf"^algorithms\.mine: .*ends{number}\.py"):
-            declared(f"{path}:Mine", {}, where="algorithms.mine")
 
 
 HANGS = """

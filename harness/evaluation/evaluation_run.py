@@ -21,9 +21,8 @@ from benchmarks.templates import load_template
 from harness.evaluation.eval_settings import EvalSettings, Output
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import load_model
-from harness.record.cell_folder import RecordError
 from harness.record.environment import environment
-from harness.record.files import write, write_json
+from harness.record.files import RecordError, write, write_json
 from harness.record.text import say, terminal, to_csv
 from harness.sampling.engine import open_engine
 from harness.statistics.intervals import crossed_interval

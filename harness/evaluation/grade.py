@@ -25,7 +25,7 @@ from rich.text import Text
 
 from benchmarks.benchmark import Verdict
 from benchmarks.grader import Grader
-from harness.record.cell_folder import RecordError
+from harness.record.files import RecordError
 from harness.record.text import terminal
 from harness.suite.config import ConfigError
 

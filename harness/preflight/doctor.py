@@ -37,7 +37,7 @@ from harness.record.environment import cores
 from harness.record.text import terminal
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Resources, Suite
-from harness.suite.plan import Cell, declared, training_problems
+from harness.suite.plan import Cell, declared_algorithm, training_problems
 
 
 class DoctorError(BenchError, RuntimeError):
@@ -241,7 +241,7 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
     ):
         yield "evaluation.limit", f"= {suite.evaluation.limit} leaves out no problem"
     needs_of_label = {
-        label: declared(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
+        label: declared_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
         for label, entry in suite.algorithms.items()
     }
     taught = any("teacher_logp_GK" in needs.extras for needs in needs_of_label.values())

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 
 from benchmarks.errors import BenchError
 from benchmarks.farewell import end_with_parent
-from harness.processes.fork_server import start
 
 A = TypeVar("A")
 
@@ -26,28 +25,17 @@ class ProcessError(RuntimeError):
     """A process that gave no result: it died, or raised what is no message for the user. The text says how."""
 
 
-def call_apart(function: Callable[..., A], *arguments: Any) -> A:
-    """What a function of a module returns in a process of its own. Arguments and result can be pickled.
+def call_forked(function: Callable[..., A], *arguments: Any) -> A:
+    """What a function of a module returns in a fork of this process: one of `start`'s that has computed nothing yet, or
+    the threads and the GPU of a fork would be unusable. The result can be pickled.
 
     Raises the BenchError that the function raises, and ProcessError where it raises anything else, SystemExit included,
     or its process dies.
     """
     ours, theirs = Pipe(duplex=False)
-    process = start(_answer, theirs, function, arguments)
-    theirs.close()
-    return _answer_of(process, ours)
-
-
-def call_forked(function: Callable[..., A], *arguments: Any) -> A:
-    """As `call_apart`, in a fork of this process: for one of `start`'s, which has computed nothing yet."""
-    ours, theirs = Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(target=_answer_forked, args=(theirs, function, arguments))
+    process = multiprocessing.get_context("fork").Process(target=_answer, args=(theirs, function, arguments))
     process.start()
     theirs.close()
-    return _answer_of(process, ours)
-
-
-def _answer_of(process: BaseProcess, ours: Connection) -> Any:
     try:
         failure, result = ours.recv()
     except EOFError:
@@ -62,13 +50,14 @@ def _answer_of(process: BaseProcess, ours: Connection) -> Any:
         raise failure
     if failure is not None:
         raise ProcessError(failure)
-    return result
+    return result  # type: ignore[no-any-return]
 
 
 def ending(process: BaseProcess) -> str:
     """How a process ended."""
     code = process.exitcode or 0
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    names = {each.value: each.name for each in signal.Signals}
+    return f"killed by {names.get(-code, f'signal {-code}')}" if code < 0 else f"exit code {code}"
 
 
 def end_group(process: BaseProcess, by: signal.Signals = signal.SIGKILL) -> None:
@@ -92,13 +81,9 @@ def last_words(connection: Connection, message: bytes) -> None:
     os._exit(0)
 
 
-def _answer_forked(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     os.setpgid(0, 0)
     end_with_parent()
-    _answer(connection, function, arguments)
-
-
-def _answer(connection: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         answer = pickle.dumps((None, function(*arguments)))
     except BenchError as error:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import rich.table
 
-from harness.record.cell_folder import cell_folders
+from harness.record.runs_folder import cell_folders, folders_in
 from harness.report import figures
 from harness.report.columns import (
     NAME,
@@ -106,7 +106,7 @@ def is_ablation(runs: Path) -> bool:
 
 def points_in(runs: Path) -> list[Path]:
     """The folders of points, by name, in which a cell has ended."""
-    return sorted(folder for folder in runs.glob("*/") if cell_folders(folder))
+    return [folder for folder in folders_in(runs) if cell_folders(folder)]
 
 
 def write_ablation(

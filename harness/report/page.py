@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.record.files import write
+from harness.record.files import remove_scratch, write
 from harness.record.text import code_span, escape_markdown, to_csv
 from harness.report.columns import TextTable
 from harness.report.drawing import Drawing, encode
@@ -34,6 +34,8 @@ def publish(
         csv: tables in full precision, by the names of their files.
         shown: tables as text, by what their rows are.
     """
+    for folder in (out, out / "figures"):
+        remove_scratch(folder)
     markdown = to_markdown(shown, notes)
     for name, table in csv.items():
         write(out / f"{name}.csv", to_csv(table))

@@ -6,7 +6,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from harness.record.cell_folder import Hashes
+from harness.record.cell_state import Hashes
 from harness.record.files import hash_of
 from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
 from harness.suite.points import Section

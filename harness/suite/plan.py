@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pydantic
-import pydantic_core
-from torch import Tensor
 
-from algorithms import ALGORITHMS, Algorithm, load_algorithm
-from algorithms.base import Choice, LogUniform, Needs
+from algorithms import ALGORITHMS, Algorithm
 from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
-from harness.processes.apart import ProcessError, call_apart
 from harness.record.files import hash_of
 from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
+from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of, reported
 
 BASE = "base"
 """The label of the base model, which is evaluated and not trained."""
@@ -94,73 +92,45 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
     Raises ConfigError, which names `where`, for an unknown algorithm, an unknown key, a wrong type or range.
     """
     try:
-        cls = load_algorithm(spec)
-    except ValueError as error:
+        cls = load_class(spec)
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in parameters:
         if key not in known:
             raise ConfigError(f"{where}.parameters.{key}: {cls.__name__} has no such hyper-parameter; it has {known}")
-    try:
-        return pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["parameters", *map(str, first["loc"])])
-        raise ConfigError(f"{where}.{key}: {first['msg'].removeprefix('Value error, ')}") from None
+    with reported(lambda text: ConfigError(f"{where}: {cls.__name__} cannot be made: {text}")):
+        refusal, algorithm = None, None
+        try:
+            algorithm = pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
+            parameters_of(algorithm)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["parameters", *map(str, first["loc"])])
+            refusal = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        except ConfigError as error:
+            refusal = str(error)
+    if refusal is not None or algorithm is None:
+        raise ConfigError(f"{where}.{refusal}")
+    if (fault := fault_of_needs(algorithm)) is not None:
+        raise ConfigError(f"{where}: {fault}")
+    return algorithm
 
 
-@dataclass(frozen=True)
-class Declared:
-    """What is known of an algorithm before a cell runs it."""
+def declared_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
+    """What `build_algorithm` makes, as far as planning goes: a user's file runs in a process of its own, and what
+    comes of it has needs and hyper-parameters and no loss.
 
-    class_name: str
-    needs: Needs
-    parameters: Mapping[str, Any]
-    """All hyper-parameters, defaults included."""
-    search: Mapping[str, Choice | LogUniform]
-    """The search space of each that has one."""
-
-
-def declared(spec: str, parameters: Mapping[str, Any], *, where: str) -> Declared:
-    """What an algorithm says of itself with the given hyper-parameters over its defaults.
-
-    The code of a user runs in a process of its own: whatever it does when it is imported, no other cell and no table
-    has it in its process. Its `needs.refill` can be asked for, and not called. Raises ConfigError as `build_algorithm`
-    does, and where that process dies.
+    Raises ConfigError as `build_algorithm` does.
     """
     if spec in ALGORITHMS:
-        return _declared(spec, parameters, where)
-    return _declared_apart(spec, _source(spec), json.dumps(dict(parameters), default=str), where)
+        return build_algorithm(spec, parameters, where=where)
+    return _declared(spec, _source(spec), json.dumps(dict(parameters), default=str), where)
 
 
-@lru_cache(maxsize=256)
-def _declared_apart(spec: str, source: bytes | None, parameters: str, where: str) -> Declared:
-    """By the text of the user's file, so that it is asked once. Parameters are JSON."""
-    try:
-        return call_apart(_to_be_sent, spec, json.loads(parameters), where)
-    except ProcessError as error:
-        raise ConfigError(f"{where}: loading {spec}: {error}") from None
-
-
-def _to_be_sent(spec: str, parameters: Mapping[str, Any], where: str) -> Declared:
-    found = _declared(spec, parameters, where)
-    needs = dataclasses.replace(found.needs, refill=found.needs.refill and _refilled_in_its_cell)
-    return dataclasses.replace(found, needs=needs, parameters=pydantic_core.to_jsonable_python(found.parameters))
-
-
-def _refilled_in_its_cell(rewards_K: Tensor) -> bool:
-    raise NotImplementedError("a user's needs.refill is called in the process of its cell alone")
-
-
-def _declared(spec: str, parameters: Mapping[str, Any], where: str) -> Declared:
-    algorithm = build_algorithm(spec, parameters, where=where)
-    fields = dataclasses.fields(algorithm)  # type: ignore[arg-type]
-    return Declared(
-        class_name=type(algorithm).__name__,
-        needs=algorithm.needs,
-        parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
-        search={f.name: space for f in fields if (space := f.metadata.get("search")) is not None},
-    )
+@functools.lru_cache(maxsize=1024)
+def _declared(spec: str, source: bytes | None, parameters: str, where: str) -> Algorithm:
+    return declared(lambda: build_algorithm(spec, json.loads(parameters), where=where), where)
 
 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
@@ -209,21 +179,23 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
     cells = [Cell(base, about)]
+    made = {}
+    for label, entry in suite.algorithms.items():
+        where, spec = f"algorithms.{label}", entry.algorithm or label
+        algorithm = declared_algorithm(spec, entry.parameters, where=where)
+        _check_needs(suite, algorithm, where)
+        _check_supply(suite, algorithm, problems, where)
+        made[label] = (algorithm, _source(spec))
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
-            where = f"algorithms.{label}"
-            spec = entry.algorithm or label
-            algorithm = declared(spec, entry.parameters, where=where)
-            source = _source(spec)
-            _check_needs(suite, algorithm, where)
-            _check_supply(suite, algorithm, problems, where)
+            algorithm, source = made[label]
             taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
             config = CellConfig(
                 label=label,
                 seed=seed,
-                algorithm=spec,
+                algorithm=entry.algorithm or label,
                 source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
-                parameters=dict(algorithm.parameters),
+                parameters=parameters_of(algorithm),
                 optimizer=entry.optimizer,
                 **(settings | taught),
             )
@@ -251,16 +223,16 @@ def check_repeats(settings: Train, problems: int) -> None:
         )
 
 
-def _check_needs(suite: Suite, algorithm: Declared, where: str) -> None:
+def _check_needs(suite: Suite, algorithm: Algorithm, where: str) -> None:
     needs, train_settings = algorithm.needs, suite.train
     if (size := group_size(needs, train_settings)) < needs.min_group_size:
         raise ConfigError(
-            f"{where}: {algorithm.class_name} needs groups of at least {needs.min_group_size} samples; "
+            f"{where}: {type(algorithm).__name__} needs groups of at least {needs.min_group_size} samples; "
             + (f"its groups of {needs.data} have {size}" if needs.data in GIVEN else f"train.samples is {size}")
         )
     if needs.off_policy and train_settings.sampler_ratio_cap is not None:
         raise ConfigError(
-            f"{where}: {algorithm.class_name} is right whatever policy sampled, and importance weights would break "
+            f"{where}: {type(algorithm).__name__} is right whatever policy sampled, and importance weights would break "
             f"that: leave out train.sampler_ratio_cap (now {train_settings.sampler_ratio_cap}), or give the algorithms "
             "that take it a suite of their own"
         )
@@ -271,9 +243,9 @@ def _check_needs(suite: Suite, algorithm: Declared, where: str) -> None:
         )
 
 
-def _check_supply(suite: Suite, algorithm: Declared, problems: Sequence[Problem], where: str) -> None:
+def _check_supply(suite: Suite, algorithm: Algorithm, problems: Sequence[Problem], where: str) -> None:
     """Refuses what the harness cannot supply of what the algorithm needs beyond its loss."""
-    needs, name, benchmark = algorithm.needs, algorithm.class_name, suite.train.benchmark
+    needs, name, benchmark = algorithm.needs, type(algorithm).__name__, suite.train.benchmark
     if needs.data in GIVEN:
         for field, _ in GIVEN[needs.data]:
             lacking = sum(getattr(problem, field) is None for problem in problems)
@@ -302,8 +274,11 @@ def _check_supply(suite: Suite, algorithm: Declared, problems: Sequence[Problem]
 
 
 def _source(spec: str) -> bytes | None:
-    path = Path(spec.rpartition(":")[0]).expanduser()
-    return path.read_bytes() if ":" in spec and path.is_file() else None
+    """Of a user's file; None where it is none, or cannot be read, of which loading it says more."""
+    if ":" in spec:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            return Path(spec.rpartition(":")[0]).expanduser().read_bytes()
+    return None
 
 
 def settings_hash(config: CellConfig) -> str:

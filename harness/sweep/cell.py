@@ -27,8 +27,10 @@ from harness.model.policy import PolicyModel
 from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
 from harness.processes.apart import ProcessError, call_forked
-from harness.record.cell_folder import CellFolder, RecordError, State
+from harness.record.cell_folder import CellFolder
+from harness.record.cell_state import State
 from harness.record.environment import environment
+from harness.record.files import RecordError
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine, open_engine
@@ -50,7 +52,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
     with the same arguments and the same folder on a shared disk; what lies there is rank 0's to judge. There a failure
     is raised, once it is recorded: the others may wait for this rank, and it has to end for them to end.
     """
-    ranks = Ranks.of_group()
+    ranks, runs = Ranks.of_group(), runs.absolute()  # a loss may change the working directory
     folder = CellFolder(runs / cell.name)
     with contextlib.ExitStack() as held:
         state = ranks.first(lambda: held.enter_context(folder.claim(cell.config.hashes())))
@@ -129,7 +131,7 @@ def bury_cell(
             folder.write_traceback(reason)
             folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
     except RecordError as error:
-        folder.write_refusal(f"{reason.rstrip()}\n{error}\n")
+        folder.write_traceback(f"{reason.rstrip()}\n{error}\n", beside=True)
     return "failed"
 
 
@@ -316,6 +318,7 @@ def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress
     """The job behind the figure of gradient coefficients. Returns what the manifest says of it."""
     on_progress("compare", 0, 1, None)
     trained = CellFolder(runs / cell.reads[0].name)
+    trained.require_checkpoint()
     # A user's code shares its process with no other algorithm.
     ours = [other for other in cell.reads if other.config.algorithm in ALGORITHMS]
     parts = [part for part in (ours, *([other] for other in cell.reads if other not in ours)) if part]

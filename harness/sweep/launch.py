@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import pickle
@@ -21,6 +22,7 @@ from harness.model.ranks import MEETING, join_ranks
 from harness.processes.apart import end_group, ending, last_words
 from harness.processes.fork_server import start
 from harness.record.cell_folder import CellFolder
+from harness.record.files import RecordError
 from harness.suite.plan import Cell
 from harness.sweep.cell import OnProgress, bury_cell, run_cell
 from harness.sweep.events import CellProgress
@@ -151,10 +153,10 @@ class RunningCell:
             self.status = self.words[0][1]
             return
         elif self.reason is None:
-            manifest = CellFolder(self.runs / name).manifest() if self.told else None
-            if manifest is not None:
-                self.status = str(manifest["status"])
-                return
+            with contextlib.suppress(RecordError):
+                if self.told and (manifest := CellFolder(self.runs / name).manifest()) is not None:
+                    self.status = str(manifest["status"])
+                    return
             self.reason = errors[0] if errors else f"The processes of {name} ended without a result.\n"
         self.status = bury_cell(self.cell, self.runs, self.command, self.reason, time.monotonic() - self.started)
 

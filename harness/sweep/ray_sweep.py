@@ -23,9 +23,10 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 
 from harness.model.embedded import EMBEDDED, embedded_base
 from harness.processes.fork_server import WORKER_ENVIRONMENT
-from harness.record.cell_folder import CellFolder, pack
+from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
 from harness.record.files import write
+from harness.record.travel import pack
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
 from harness.sweep.cell import bury_cell

@@ -13,8 +13,9 @@ from typing import Any
 
 import ray
 
-from harness.record.cell_folder import CellFolder, Files, unpack
+from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
+from harness.record.travel import Files, unpack
 from harness.suite.plan import Cell
 from harness.sweep.launch import launch_cell
 
@@ -126,7 +127,7 @@ class Worker:
                 nonlocal sent
                 self._tell(*progress)
                 if (now := folder.progress()) not in (None, sent):
-                    self.messages.put(("files", folder.pack("progress")))
+                    self.messages.put(("files", folder.pack("to go on")))
                     sent = now
 
             status = launch_cell(cell, scratch / "runs", self.job.command, tell)

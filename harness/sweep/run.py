@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from rich.console import Console
 
 from benchmarks import Problem, load_benchmark
@@ -16,10 +17,12 @@ from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
+from harness.record.files import remove
 from harness.record.text import say, terminal
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
 from harness.sampling.engine import check_engine
+from harness.suite.cell_config import COEFFICIENTS
 from harness.suite.config import ConfigError, Suite
 from harness.suite.load import points_of
 from harness.suite.plan import Cell, coefficients_job, plan, training_problems
@@ -62,6 +65,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         console.print(f"time is up, {len(left)} of {len(cells)} cells are left: {whole}; the same command goes on")
     if left and (not seeds or suite.ablation is not None):
         return bool(outcome.failed)
+    mend_comparison(runs, console)
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
         console.print(report.render())
@@ -124,7 +128,7 @@ def run_comparison(
     job = coefficients_job(finished)
     folder = CellFolder(runs / job.name)
     if (manifest := folder.manifest()) is not None and manifest["hash"] != job.config.hashes().training:
-        shutil.rmtree(folder.path)  # of fewer or other algorithms: it is derived from the cells, as the report is
+        remove(folder.path)  # of fewer or other algorithms: it is derived from the cells, as the report is
     if folder.state(job.config.hashes()) == "finished":
         return False
     outcome = run_cells([job], runs, executor=executor, command=command, console=console)
@@ -133,6 +137,15 @@ def run_comparison(
     if job.name in outcome.failed:
         say(console, f"no gradient coefficients: {folder.error()}")
     return True
+
+
+def mend_comparison(runs: Path, console: Console) -> None:
+    """Sets the comparison of gradient coefficients aside where it does not fit its checksums, and says so."""
+    folder = CellFolder(runs / COEFFICIENTS)
+    with contextlib.suppress(Timeout), folder.hold() if folder.faults() else contextlib.nullcontext():
+        if faults := folder.faults():
+            where = folder.set_aside(faults)
+            say(console, f"{COEFFICIENTS}: {'; '.join(faults)}. Set aside in {where}; it is made again")
 
 
 def drop_checkpoints(cells: Sequence[Cell], runs: Path) -> None:

@@ -6,6 +6,7 @@ trial by trial, then the critic's learning rate, then the algorithm's own search
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from harness.record.cell_folder import CellFolder
 from harness.record.files import write
 from harness.record.text import say, terminal, to_csv, visible
 from harness.suite.config import ConfigError, Suite
-from harness.suite.plan import declared, plan
+from harness.suite.plan import declared_algorithm, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import Executor
 from harness.sweep.run import check_health, prepare_model
@@ -32,13 +33,15 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     assert suite.tuning is not None
     entry = suite.algorithms[label]
     spec, where = entry.algorithm or label, f"algorithms.{label}"
-    algorithm = declared(spec, entry.parameters, where=where)
     spaces: dict[tuple[str, str], Any] = {
         ("optimizer", "lr"): LogUniform(*suite.tuning.lr),
         ("optimizer", "max_norm"): LogUniform(*suite.tuning.max_norm),
         ("optimizer", "critic_lr"): LogUniform(*suite.tuning.critic_lr),
     }
-    spaces |= {("parameters", name): space for name, space in algorithm.search.items()}
+    algorithm = declared_algorithm(spec, entry.parameters, where=where)
+    for f in dataclasses.fields(algorithm):  # type: ignore[arg-type]
+        if (space := f.metadata.get("search")) is not None:
+            spaces["parameters", f.name] = space
     points = qmc.Sobol(len(spaces), scramble=True, rng=SOBOL_SEED).random(suite.tuning.trials)
     found = []
     for point in points:
@@ -48,7 +51,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
         }
         for ((section, name), space), u in zip(spaces.items(), point, strict=True):
             trial[section][name] = float(f"{space.at(float(u)):.3g}")
-        if not declared(spec, trial["parameters"], where=where).needs.critic:
+        if not declared_algorithm(spec, trial["parameters"], where=where).needs.critic:
             del trial["optimizer"]["critic_lr"]
         found.append(trial)
     return found

@@ -136,6 +136,8 @@ def _dealt(rows: Sequence[int], lengths: Sequence[int], load_R: Sequence[int], h
 
 def fits(length_N: Tensor, token_budget: int, unit_N: Tensor, ranks: int = 1, *, packing: bool = False) -> bool:
     """Whether each part of `micro_batches` is within the budget, or a single row: that is, whether each unit is."""
+    if len(length_N) * int(length_N.max()) <= token_budget:
+        return True
     if packing:
         lengths = length_N.tolist()
         units = _rows_of_units(unit_N, len(lengths))

@@ -42,7 +42,6 @@ class LocalEngine(ABC):
         """Nothing to do: its memory is the trainer's."""
         return
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -61,7 +60,10 @@ class LocalEngine(ABC):
         )
         groups: list[list[Response]] = [[] for _ in prompts]
         owner_N = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts))
-        with sampling_attention(self.model):
+        device = next(self.model.parameters()).device
+        # Autocast is around all passes, so that weights are cast once: in inference mode it would not keep them.
+        without_gradient = torch.inference_mode if self.precision == "float32" else torch.no_grad
+        with without_gradient(), sampling_attention(self.model), autocast(device, self.precision):
             for rows in torch.arange(len(owner_N)).split(self.batch):
                 owners = owner_N[rows].tolist()
                 drawn = self._decode(prompts, owners, uniform_NT[rows], temperature)
@@ -102,15 +104,14 @@ class CachedEngine(LocalEngine):
                 "(sliding-window or linear): set rollout.engine = 'transformers'"
             )
         real_GL = real_GL.long().to(device)
-        with autocast(device, self.precision):
-            logits_GV = self.model(
-                input_ids=ids_GL.to(device),
-                attention_mask=real_GL if padded else None,
-                position_ids=(real_GL.cumsum(-1) - 1).clamp(min=0) if padded else None,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+        logits_GV = self.model(
+            input_ids=ids_GL.to(device),
+            attention_mask=real_GL if padded else None,
+            position_ids=(real_GL.cumsum(-1) - 1).clamp(min=0) if padded else None,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
         cache.layers = [_PreallocatedLayer(layer, row_N, length + T) for layer in cache.layers]
         # Rows still in the cache: A shrinks as responses end. C are the places of the cache.
         alive_A, logits_AV = torch.arange(N, device=device), logits_GV[row_N]
@@ -127,14 +128,13 @@ class CachedEngine(LocalEngine):
             if len(going) < len(alive_A):
                 cache.batch_select_indices(going)
                 alive_A, token_A, real_AC, position_A1 = (x[going] for x in (alive_A, token_A, real_AC, position_A1))
-            with autocast(device, self.precision):
-                logits_AV = self.model(
-                    input_ids=token_A[:, None],
-                    attention_mask=real_AC[:, : length + t + 1] if padded else None,
-                    position_ids=position_A1 + t if padded else None,
-                    past_key_values=cache,
-                    use_cache=True,
-                ).logits[:, -1]
+            logits_AV = self.model(
+                input_ids=token_A[:, None],
+                attention_mask=real_AC[:, : length + t + 1] if padded else None,
+                position_ids=position_A1 + t if padded else None,
+                past_key_values=cache,
+                use_cache=True,
+            ).logits[:, -1]
 
         tokens: list[list[int]] = [[] for _ in owners]
         logps: list[list[float]] = [[] for _ in owners]
@@ -206,18 +206,17 @@ class TransformersEngine(LocalEngine):
         # `generate` fills whatever its argument leaves open from the model's own generation_config.
         own, self.model.generation_config = self.model.generation_config, GenerationConfig()
         try:
-            with autocast(device, self.precision):
-                sequences_NL = self.model.generate(
-                    ids_NL.to(device),
-                    attention_mask=mask_NL.to(device),
-                    logits_processor=LogitsProcessorList([draw]),
-                    generation_config=GenerationConfig(
-                        max_new_tokens=uniform_NT.shape[1],
-                        do_sample=False,
-                        eos_token_id=eos_ids or None,
-                        pad_token_id=eos_ids[0] if eos_ids else 0,
-                    ),
-                )
+            sequences_NL = self.model.generate(
+                ids_NL.to(device),
+                attention_mask=mask_NL.to(device),
+                logits_processor=LogitsProcessorList([draw]),
+                generation_config=GenerationConfig(
+                    max_new_tokens=uniform_NT.shape[1],
+                    do_sample=False,
+                    eos_token_id=eos_ids or None,
+                    pad_token_id=eos_ids[0] if eos_ids else 0,
+                ),
+            )
         finally:
             self.model.generation_config = own
         responses = []

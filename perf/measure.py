@@ -44,8 +44,6 @@ STANDING_STILL = 1e-12
 """The learning rate: every update is made, but responses stay as long as the base's, the same work for everyone."""
 TOKEN_BUDGET = 4096
 """Two passes are taken only where a mini-batch does not fit: the 256 responses of a step must not, to be measured."""
-PRETRAINED = ("train.prompts=2", "train.mini_batches=1", "resources.checkpoint_every=0")
-"""What differs from the suite smollm2-cpu where SmolLM2-135M is measured: a step of 16 responses."""
 ENVIRONMENT = {**WORKER_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
 """Of every process that is measured, the peer's included: one thread, the same memory settings."""
 
@@ -121,6 +119,13 @@ def cells(updates: int, seeds: int = 1, **train: int) -> dict[str, list[Cell]]:
         )
     planned = [cell for cell in plan(load_suite("embedded", overrides), range(seeds)) if cell.is_trained]
     return {label: [cell for cell in planned if cell.config.label == label] for label in LABELS}
+
+
+def pretrained_cell(precision: str) -> Cell:
+    """GRPO of the suite smollm2-cpu, with a step of 16 responses."""
+    overrides = ["train.prompts=2", "train.mini_batches=1", "resources.checkpoint_every=0"]
+    planned = plan(load_suite("smollm2-cpu", [*overrides, f"model.precision={precision}"]), [0])
+    return next(cell for cell in planned if cell.config.label == "grpo")
 
 
 class Bench:
@@ -207,8 +212,7 @@ class Bench:
 
     def against_a_bare_loop(self, precision: str) -> Iterator[Measurement]:
         """Both halves of a step on SmolLM2-135M, and a bare loop's seconds over ours."""
-        planned = plan(load_suite("smollm2-cpu", [*PRETRAINED, f"model.precision={precision}"]), [0])
-        cell = next(cell for cell in planned if cell.config.label == "grpo")
+        cell = pretrained_cell(precision)
         about, seconds = self.timed_parts(cell, max(1, self.rounds // 2), f"SmolLM2-135M, {precision}")
         for name, count, ours, compared in (
             ("generation", about["response tokens"], "generation", "endless generation"),
@@ -322,6 +326,8 @@ def main(
     if not peer.is_file():
         console.print(f"[red]There is no {peer}: run make perf, which sets it up, or give --peer[/]")
         raise typer.Exit(2)
+    if smollm2:
+        resolve_path(pretrained_cell("float32").config.model)  # refuses now what would fail at the end
     env, load, theirs = environment(), os.getloadavg()[0], peer_versions(peer)
     if load > 0.5:
         console.print(f"[yellow]The machine is not quiet (load {load:.1f}): only ratios mean something[/]")

@@ -173,18 +173,32 @@ def report(
     highlight: Annotated[
         list[str] | None, typer.Option(metavar="LABEL", help="Have this row and line stand out; repeatable.")
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a site, too: OUT/site/index.html, which opens from the disk.")
+    ] = False,
 ) -> None:
     """Write table and figures of finished runs anew."""
     from rich.console import Console
+
+    if html:
+        from harness.site.vendored import require_libraries
+
+        require_libraries()
 
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
     write = write_ablation if is_ablation(folder) else write_report
-    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
+    out = out or folder.parent.parent / folder.name
+    written = write(folder, out, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
     console.print(f"report: {written.path}")
+    if html and written.publication is not None:
+        from harness.site.site_files import write_site
+        from harness.site.site_suite import suite_pages
+
+        console.print(f"site: {write_site(out / 'site', [suite_pages(written.publication)])}")
 
 
 @app.command("eval")

@@ -21,6 +21,7 @@ FLOORS = {
     "harness.theory": 2,
     "harness.model": 3,
     "harness.report": 3,
+    "harness.site": 4,
     "harness.sampling": 4,
     "harness.training": 5,
     "harness.evaluation": 5,

@@ -149,23 +149,20 @@ def pair_data(publication: Publication, labels: Sequence[str]) -> tuple[dict[str
     """The matrix of pairwise differences, and its rows in full precision."""
     pairs = pairwise(labels, lambda first, second: difference(publication.scores, first, second))
     tested = [pair for pair in pairs if pair.p_holm is not None]
-    notes = [
-        "Row less column, paired on the same seeds and problems; ± is half of a 95% interval. "
-        f"Bold where the sign-flip test over seeds, Holm-corrected over all {len(tested)} pairs, gives p below "
-        f"{SIGNIFICANT}."
-    ]
+    notes = ["Row less column, paired on the same seeds and problems; ± is half of a 95% interval."]
     if tested:
         seeds = max(int(pair.difference["matched_seeds"]) for pair in tested)
-        least = min(1.0, len(tested) * 2.0 ** (1 - seeds))
-        notes.append(
-            f"With {seeds} seeds the smallest p that one test can give is {2.0 ** (1 - seeds):.2g}, hence {least:.2g} "
-            f"corrected over {len(tested)} pairs"
-            + (": no pair can be significant, however far apart." if least >= SIGNIFICANT else ".")
-        )
-    else:
-        notes = [
-            f"{notes[0].partition(' Bold')[0]} With fewer than {MIN_SEEDS_TO_TEST} matched seeds nothing is tested."
+        least = 2.0 ** (1 - seeds)
+        corrected = min(1.0, len(tested) * least)
+        notes += [
+            "Bold where the sign-flip test over seeds, Holm-corrected over all "
+            f"{len(tested)} pairs, gives p below {SIGNIFICANT}.",
+            f"With {seeds} seeds the smallest p that one test can give is {least:.2g}, hence {corrected:.2g} corrected "
+            f"over {len(tested)} pairs"
+            + (": no pair can be significant, however far apart." if corrected >= SIGNIFICANT else "."),
         ]
+    else:
+        notes.append(f"With fewer than {MIN_SEEDS_TO_TEST} matched seeds nothing is tested.")
     rows = pd.DataFrame(
         [
             {"first": pair.first, "second": pair.second, **pair.difference, "p_holm": pair.p_holm}

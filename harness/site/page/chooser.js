@@ -2,20 +2,32 @@
 // Which algorithms a view is about: a box for each, by family, and as many kinds of line as there are algorithms.
 {
   const SVG = "http://www.w3.org/2000/svg";
+  const MARKERS = {
+    circle: "●", square: "■", "triangle-up": "▲", diamond: "◆", "triangle-down": "▼", cross: "✚", x: "✖",
+    "triangle-left": "◀", "triangle-right": "▶", pentagon: "⬟", hexagon: "⬢",
+  };
 
   // The line of an algorithm, as the curves draw it.
-  site.swatch = ({ color, dash }) => {
+  site.swatch = ({ color, dash, symbol }) => {
     const line = document.createElementNS(SVG, "svg");
     line.setAttribute("class", "swatch");
-    line.setAttribute("viewBox", "0 0 30 8");
+    line.setAttribute("viewBox", "0 0 30 10");
     line.setAttribute("aria-hidden", "true");
     const path = document.createElementNS(SVG, "path");
-    path.setAttribute("d", "M0 4H30");
+    path.setAttribute("d", "M0 5H30");
     path.setAttribute("stroke", color ?? "currentColor");
     path.setAttribute("stroke-width", "3");
     const lengths = { solid: "", dash: "8,4", dashdot: "8,3,2,3", dot: "2,3" };
     path.setAttribute("stroke-dasharray", lengths[dash] ?? (dash ?? "").replaceAll("px", ""));
     line.append(path);
+    if (symbol) {
+      const marker = document.createElementNS(SVG, "text");
+      marker.setAttribute("x", "15");
+      marker.setAttribute("y", "8");
+      marker.setAttribute("fill", color);
+      marker.textContent = MARKERS[symbol];
+      line.append(marker);
+    }
     return line;
   };
 

@@ -58,12 +58,15 @@
     return found;
   };
 
+  // Plotly takes <…> in a text for markup.
+  const inert = (text) => site.visible(text).replaceAll("<", "‹");
+
   const clear = (color, alpha) =>
     `rgba(${[1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16)).join(",")},${alpha})`;
 
   const traces = (one, runs, axis, band, critical, rows) => {
     const line = { color: one.color, dash: one.dash, width: 2 };
-    const common = { legendgroup: one.label, name: site.visible(one.name).replaceAll("<", "‹"), type: "scatter" };
+    const common = { legendgroup: one.label, name: inert(one.name), type: "scatter" };
     if (band === "seeds") {
       return runs.map(({ seed, x, y }) =>
         ({ ...common, x, y, line: { ...line, width: 1 }, mode: "lines", hovertemplate: `%{x}: %{y}<extra>seed ${seed}</extra>` }));
@@ -83,13 +86,14 @@
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = (title, kind, range) => ({
-      title: { text: title }, type: kind, gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true,
+      title: { text: inert(title) }, type: kind, gridcolor: colour("--line"), zerolinecolor: colour("--line"), automargin: true,
       ...(range ? { range, autorange: false } : {}),
     });
     return {
       xaxis: axis(names.x, log.x ? "log" : "linear", ranges.x), yaxis: axis(names.y, log.y ? "log" : "linear", ranges.y),
       paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: colour("--text"), family: "inherit" },
-      margin: { l: 50, r: 12, t: 12, b: 45 }, showlegend: false, hovermode: "closest", dragmode: "zoom",
+      modebar: { bgcolor: "transparent", color: colour("--quiet"), activecolor: colour("--accent") },
+      margin: { l: 50, r: 12, t: 32, b: 45 }, showlegend: false, hovermode: "closest", dragmode: "zoom",
     };
   };
 
@@ -130,7 +134,9 @@
           site.check("log x", log.x, (on) => set({ logx: on ? "1" : null })),
           site.check("log y", log.y, (on) => set({ logy: on ? "1" : null })), chooser.element,
           site.button("Whole range", () => set({}))),
-        plot, site.el("p", { class: "hint" }, "Drag to zoom, or use the buttons at the top of the plot."), list);
+        site.el("div", { class: "sides" },
+          site.el("div", {}, plot,
+            site.el("p", { class: "hint" }, "Drag to zoom, or use the buttons at the top of the plot.")), list));
       await Promise.all([site.libraries.plotly(), site.load(`${folder}/axis-${x}`)]);
 
       let turn = 0;
@@ -144,6 +150,7 @@
         const found = gather(suite, axis, values);
         const shown = algorithms.filter(({ label }) => chooser.on.has(label) && found.has(label));
         const rows = new Map(shown.map(({ label }) => [label, combine(found.get(label), now.x, now.band, critical)]));
+        summarise(list, suite, shown, found, rows, now);
         const part = (key) => site.state.get(key) && site.state.get(key).split(",").map(Number);
         plot.setAttribute("aria-label", `${now.y} against ${axes[now.x]}; the table below has the last values`);
         await Plotly.react(plot,
@@ -155,7 +162,6 @@
           plot.dataset.watched = "1";
           plot.on("plotly_relayout", remember);
         }
-        summarise(list, suite, shown, found, rows, now);
         plot.dataset.drawn = String(turn);
       };
       const remember = (change) => {

@@ -24,6 +24,11 @@
       else if (name in element && typeof value !== "string") element[name] = value;
       else element.setAttribute(name, site.visible(value));
     }
+    return site.add(element, ...children);
+  };
+
+  // Appends elements and texts, nested as they may be; null, undefined and false are none.
+  site.add = (element, ...children) => {
     element.append(
       ...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false)
         .map((child) => (child instanceof Node ? child : site.visible(child))),

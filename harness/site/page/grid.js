@@ -21,12 +21,15 @@
     return [Math.min(...known), Math.max(...known)];
   };
 
+  const kind = ({ values, texts, kind: own }) =>
+    [values ? "number" : "text", own ?? (texts.every((text) => text.length <= 24) ? "short" : "")].join(" ").trim();
+
   const cell = (column, row, scale, link) => {
     const text = column.texts[row];
     const shown = link ? site.el("a", { href: link }, text) : text;
     const value = column.values?.[row];
     const element = site.el("td", {
-      class: [column.values ? "number" : "text", column.bold?.[row] ? "bold" : "", column.kind ?? ""].join(" ").trim(),
+      class: column.bold?.[row] ? `${column.look} bold` : column.look,
       "data-order": column.values ? String(value ?? "") : text,
     }, column.draw ? column.draw(row) : shown);
     if (scale && value !== null && value !== undefined && column.halves[row] !== null) {
@@ -36,17 +39,19 @@
   };
 
   // Draws the table {what, columns} into `container`. `link(row)` is where the first column leads, `keep(row)` whether a
-  // row is wanted at all. Returns {refresh}, after which `keep` is asked anew.
-  site.grid = (container, table, { link = null, keep = () => true, sorted = "" } = {}) => {
-    const { columns, what } = table;
+  // row is wanted at all, `narrow` are columns that a narrow screen hides at first. Returns {refresh}, after which `keep`
+  // is asked anew.
+  site.grid = (container, table, { link = null, keep = () => true, narrow = [] } = {}) => {
+    const what = table.what;
+    const columns = table.columns.map((column) => ({ ...column, look: kind(column) }));
     const rows = columns[0].texts.map((_, row) => row);
     const scales = columns.map((column) => (column.halves ? range(column) : null));
     const body = site.el("tbody", {}, rows.map((row) =>
       site.el("tr", {}, columns.map((column, place) =>
         cell(column, row, scales[place], place === 0 && link ? link(row) : null)))));
     const element = site.el("table", { class: "grid" }, site.el("caption", { class: "unseen" }, what),
-      site.el("thead", {}, site.el("tr", {}, columns.map(({ name, values }) =>
-        site.el("th", { scope: "col", class: values ? "number" : "text" }, name)))), body);
+      site.el("thead", {}, site.el("tr", {}, columns.map(({ name, look }) =>
+        site.el("th", { scope: "col", class: look }, name)))), body);
     const count = site.el("span", { class: "count", role: "status" });
     const choice = site.el("details", { class: "menu" }, site.el("summary", {}, "Columns"));
     const search = site.el("input", { type: "search", value: site.state.get("q"), autocomplete: "off" });
@@ -61,7 +66,7 @@
       info: false,
       language: { emptyTable: "There are no rows.", zeroRecords: "No row is left by these filters." },
       layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: rows.length > many ? "paging" : null },
-      order: order(site.state.get("sort", sorted)),
+      order: order(site.state.get("sort")),
       orderMulti: false,
       pageLength: many,
       paging: rows.length > many,
@@ -84,9 +89,11 @@
     }
     function hide() {
       const hidden = columns.filter((_, place) => !grid.column(place).visible()).map(({ name }) => name);
-      site.state.set({ hide: hidden.length ? hidden : null });
+      site.state.set({ hide: hidden.join() === usual.join() ? null : hidden });
     }
-    const hidden = site.state.list("hide") ?? [];
+    const usual = columns.map(({ name }) => name)
+      .filter((name) => narrow.includes(name) && matchMedia("(max-width: 40rem)").matches);
+    const hidden = site.state.list("hide") ?? usual;
     columns.forEach(({ name }, place) => {
       grid.column(place).visible(!hidden.includes(name), false);
       if (place === 0) return;
@@ -107,7 +114,7 @@
     grid.on("order", () => {
       const [[place, direction] = []] = grid.order();
       const chosen = direction ? `${direction === "desc" ? "-" : ""}${columns[place].name}` : "";
-      site.state.set({ sort: chosen === sorted ? null : chosen || (sorted && "none") });
+      site.state.set({ sort: chosen });
     });
     return { refresh: seek, shown };
   };

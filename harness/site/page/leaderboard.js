@@ -15,7 +15,7 @@ site.views.leaderboard = {
     let grid = null;
     const chooser = site.chooser(algorithms, chosen, () => grid.refresh());
     const link = (row) => (place === 0 && label(row) ? site.state.link("runs", { q: table.columns[0].texts[row] }) : null);
-    main.append(
+    site.add(main,
       site.el("div", { class: "toolbar" },
         tables.length > 1 &&
           site.select("Table", tables.map(({ what }) => [what, what]), table.what, (what) => {
@@ -36,6 +36,10 @@ site.views.leaderboard = {
         ])),
         site.el("p", {}, "All data: the tables in full precision with both ends of every interval, each seed, each ",
           "step, every pair, every evaluated sample, every manifest.")));
-    grid = site.grid(body, table, { link, keep: (row) => label(row) === undefined || chooser.on.has(label(row)) });
+    grid = site.grid(body, table, {
+      link,
+      keep: (row) => label(row) === undefined || chooser.on.has(label(row)),
+      narrow: ["family", "seeds"],
+    });
   },
 };

@@ -17,6 +17,7 @@
     document.getElementById("views").replaceChildren(
       ...(suite ? Object.entries(site.views).map(([key, { title }]) => link(title, site.state.link(key), key === view)) : []),
       suite ? site.button("Copy link", copy, { title: "A link that restores this view" }) : "");
+    document.querySelectorAll("header .current").forEach((one) => one.scrollIntoView({ block: "nearest", inline: "nearest" }));
   };
 
   const copy = async () => {

@@ -74,6 +74,7 @@
         }
         parts.replaceChildren();
         site.grid(parts, { what: "problems", columns: keep }, {
+          narrow: ["benchmark", "question"],
           link: (row) => {
             const settings = new URLSearchParams(location.hash.split("?")[1] ?? "");
             settings.set("benchmark", rows[row].benchmark);
@@ -117,7 +118,7 @@
         }
         return null;
       };
-      main.append(
+      site.add(main,
         site.el("ul", { class: "notes" }, site.problemNotes(data, suite).map((note) => site.el("li", {}, note)),
           !site.state.get("problem") && site.el("li", {},
             "Apart by: the highest less the lowest mean score of the chosen algorithms, over all their seeds and samples. ",

@@ -104,7 +104,8 @@
       const counts = places.map((place) => [cells[place][2], problem.counts[place]]);
       return card(algorithm, { responses: together(rows, cells), counts }, problem, suite);
     });
-    parent.replaceChildren(
+    parent.replaceChildren();
+    site.add(parent,
       around(one, list), site.el("h2", {}, one.id),
       site.el("dl", { class: "problem" },
         site.el("dt", {}, "benchmark"), site.el("dd", {}, one.benchmark),

@@ -14,14 +14,14 @@ site.views.runs = {
     const failed = suite.cells.filter(([, , , finished]) => !finished).length;
     main.append(site.el("p", {}, `${suite.cells.length} runs, ${failed} of them failed. A run's name leads to its `,
       "settings, versions and costs."));
-    site.grid(main, suite.runs, { link: (row) => site.state.link("runs", { run: names[row] }) });
+    site.grid(main, suite.runs, { narrow: ["algorithm", "seed"], link: (row) => site.state.link("runs", { run: names[row] }) });
 
     async function one(parent, { folder, cells, algorithms }, at) {
       const { manifest, traceback } = (await site.load(`${folder}/manifests`))[at];
       const [name, label, seed, finished] = cells[at];
       const { name: shown } = algorithms.find((known) => known.label === label) ?? { name: label };
       const json = JSON.stringify(manifest, null, 1);
-      parent.append(
+      site.add(parent,
         site.el("p", {}, site.el("a", { href: site.state.link("runs") }, "All runs")),
         site.el("h2", {}, name),
         site.el("p", {}, `${shown}${seed === null ? "" : `, seed ${seed}`}: ${finished ? "finished" : "failed"}`),

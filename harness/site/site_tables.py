@@ -45,7 +45,7 @@ def table_json(what: str, table: TextTable) -> dict[str, Any]:
 def _column(name: str, texts: list[str], bold: list[bool] | None) -> dict[str, Any]:
     column: dict[str, Any] = {"name": name, "texts": texts}
     readings = [reading(text) for text in texts]
-    if 2 * sum(found is not None for found in readings) > sum(map(bool, texts)):
+    if (read := sum(found is not None for found in readings)) and 2 * read >= sum(map(bool, texts)):
         column["values"] = [found and found[0] for found in readings]
         if any(found is not None and found[1] is not None for found in readings):
             column["halves"] = [found and found[1] for found in readings]

@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic_runs import write_cell
+from typer.testing import CliRunner
 
 import harness.site.vendored
 from benchmarks import DataError, Problem
+from harness.cli import app
+from harness.report import figures
 from harness.report.columns import TextTable
 from harness.report.recorded_cells import load_cells
 from harness.site import site_problems
@@ -114,6 +117,16 @@ def test_equal_responses_of_a_cell_are_held_once_with_their_samples(two_seeds):
         [(":1,2=3", "3", "correct", "eos", 8), [1]],
     ]
     assert found.listed["seeds"] == [0, 1]
+
+
+def test_the_command_writes_the_site_beside_the_tables(two_seeds, monkeypatch):
+    monkeypatch.setattr(figures, "draw", lambda **given: [])
+    runs = two_seeds[0].folder.parent
+    done = CliRunner().invoke(app, ["report", str(runs), "--html"])
+    assert done.exit_code == 0, done.output
+    site = runs.parent.parent / "s" / "site"
+    assert (site.parent / "table.csv").is_file()
+    assert {path.name for path in site.iterdir()} == {"data", "index.html", "page", "vendor"}
 
 
 def test_responses_of_further_seeds_are_left_out_where_there_is_too_much_text_and_their_verdicts_stay(two_seeds):

@@ -160,4 +160,4 @@ def _known(benchmark: str) -> dict[str, Problem] | str:
 def _texts(known: dict[str, Problem] | str, problem: str) -> dict[str, str | None]:
     """The question and the gold answer, None where they are not to be had."""
     found = None if isinstance(known, str) else known.get(problem)
-    return {"question": found and found.prompt, "gold": found and found.answer}
+    return {"question": found.prompt, "gold": found.answer} if found else {"question": None, "gold": None}

@@ -69,7 +69,7 @@ def suite_pages(publication: Publication, *, most_text: int = MOST_TEXT) -> Suit
         for text in (row["benchmark"], row["id"], row["question"], row["gold"])
         if text
     )
-    overview = {
+    overview: dict[str, Any] = {
         "suite": publication.suite,
         "algorithms": algorithms(publication),
         "cells": [[cell.name, cell.algorithm, cell.manifest["seed"], cell.finished] for cell in cells],

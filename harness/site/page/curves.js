@@ -93,7 +93,8 @@
       xaxis: axis(names.x, log.x ? "log" : "linear", ranges.x), yaxis: axis(names.y, log.y ? "log" : "linear", ranges.y),
       paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: colour("--text"), family: "inherit" },
       modebar: { bgcolor: "transparent", color: colour("--quiet"), activecolor: colour("--accent") },
-      margin: { l: 50, r: 12, t: 32, b: 45 }, showlegend: false, hovermode: "closest", dragmode: "zoom",
+      margin: { l: 50, r: 12, t: 32, b: 45 }, showlegend: false, hovermode: "closest",
+      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger scrolls the page
     };
   };
 
@@ -136,7 +137,7 @@
           site.button("Whole range", () => set({}))),
         site.el("div", { class: "sides" },
           site.el("div", {}, plot,
-            site.el("p", { class: "hint" }, "Drag to zoom, or use the buttons at the top of the plot.")), list));
+            site.el("p", { class: "hint" }, "Drag with a mouse to zoom, or use the buttons at the top of the plot.")), list));
       await Promise.all([site.libraries.plotly(), site.load(`${folder}/axis-${x}`)]);
 
       let turn = 0;

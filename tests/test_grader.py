@@ -24,7 +24,7 @@ from benchmarks.answers import MAX_CHARACTERS, boxed_expressions, explicit_answe
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
 from benchmarks.judge import convert_notation, judge, normal_answer
 from harness.evaluation.grade import grade_file, render, run_grading
-from harness.record.cell_folder import RecordError
+from harness.record.files import RecordError
 from harness.suite.config import ConfigError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.record.files import write
-from harness.record.markdown import escape_markdown
+from harness.record.files import remove_scratch, write
+from harness.record.text import code_span, escape_markdown, to_csv
 from harness.report.columns import TextTable
 from harness.report.comparison import Scores
 from harness.report.drawing import Drawing, encode
@@ -38,7 +38,7 @@ class Publication:
     def files(self) -> dict[str, str]:
         """A CSV file a table of numbers, table.md and table.tex, by their names."""
         return {
-            **{f"{name}.csv": table.to_csv(index=False) for name, table in self.csv.items()},
+            **{f"{name}.csv": to_csv(table) for name, table in self.csv.items()},
             "table.md": to_markdown(self.shown, self.notes),
             "table.tex": to_latex(self.suite, self.shown, self.notes),
         }
@@ -46,6 +46,8 @@ class Publication:
 
 def publish(out: Path, publication: Publication, drawings: Sequence[Drawing]) -> None:
     """Writes the publication's files, figures/ and the page, README.md, into `out`."""
+    for folder in (out, out / "figures"):
+        remove_scratch(folder)
     files = publication.files()
     for name, text in files.items():
         write(out / name, text)
@@ -62,10 +64,11 @@ def make_page(
 ) -> str:
     """The suite's README.md: tables, figures, how they were made, and the `packages` that its LaTeX needs."""
     pictures = [
-        f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"
+        f"![{caption}](figures/{drawing.name}.svg)\n\n*{caption}*"
         for drawing in drawings
+        for caption in [escape_markdown(drawing.caption)]
     ]
-    parts = [f"# {suite}", markdown.strip(), *pictures, "## How this was made"]
+    parts = [f"# {escape_markdown(suite)}", markdown.strip(), *pictures, "## How this was made"]
     parts.append("\n".join(f"- {name}: {distinct(cells, get)}" for name, get in PROVENANCE.items()))
     parts.append(
         "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "
@@ -99,7 +102,7 @@ def distinct(cells: Sequence[RecordedCell], get: Callable[[dict[str, Any]], Any]
     """The value that all cells share, or each value with the number of cells that have it."""
     counts: dict[str, int] = {}
     for cell in cells:
-        text = f"`{str(get(cell.manifest)).replace('`', '')}`"
+        text = code_span(str(get(cell.manifest)))
         counts[text] = counts.get(text, 0) + 1
     if len(counts) == 1:
         return next(iter(counts))

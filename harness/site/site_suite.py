@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.record.cell_folder import CellFolder
+from harness.record.text import to_csv
 from harness.report.columns import SIGNIFICANT, TextTable, plain, tokens, with_interval
 from harness.report.comparison import difference
 from harness.report.drawing import Style, styles
@@ -95,7 +96,7 @@ def suite_pages(publication: Publication, *, most_text: int = MOST_TEXT) -> Suit
     }
     frames = {"pairs": pair_rows, "curves": curves.drop(columns="place")}
     files = {name: text.encode() for name, text in publication.files().items()}
-    files |= {f"{name}.csv": frame.to_csv(index=False).encode() for name, frame in frames.items()}
+    files |= {f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()}
     files["samples.parquet"] = problems.samples.to_parquet(index=False, compression="zstd")
     files["manifests.json"] = json.dumps(data["manifests"], indent=1).encode()
     return SuitePages(publication.suite, data, summary(publication, len(listed["problems"])), files)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from harness.record.text import escape_latex, escape_markdown
 from harness.report.columns import NAME, TextTable
-from harness.report.formats import escape_latex, escape_markdown
 
 NUMBER = re.compile(r"(?:< )?([+−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ± (\d+(?:\.\d+)?))?(%| [kMG])?")
 SIZES = {"%": 1e-2, " k": 1e3, " M": 1e6, " G": 1e9, None: 1.0}

@@ -23,7 +23,7 @@ from harness.report import figures
 from harness.report.suite_report import write_report
 from harness.site import site_problems
 from harness.site.site_files import write_site
-from harness.site.site_suite import suite_pages
+from harness.site.site_suite import SuitePages, suite_pages
 
 HOSTILE = '</script><script>window.hurt=1</script><img src=x onerror="window.hurt=2">\u202e\x07'
 SEEN = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")
@@ -33,9 +33,13 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    """The folder of a site of two suites: three algorithms at two seeds, the base, a failed run, and hostile texts."""
-    out = tmp_path_factory.mktemp("site")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def pages(out: Path) -> SuitePages:
+    """Three algorithms at two seeds, the base, a failed run, and hostile texts."""
     runs = out / "runs" / "small"
     settings = config(evaluation={"benchmarks": [BENCHMARK], "hard_benchmarks": ["hard"], "samples": 4})
     # right samples of four on each of three problems, and on the hard one
@@ -74,7 +78,12 @@ def site(tmp_path_factory) -> Path:
         patch.setattr(figures, "draw", lambda **given: [])  # which takes longer than all else here
         publication = write_report(runs, out / "small").publication
         assert publication is not None
-        pages = suite_pages(publication)
+        return suite_pages(publication)
+
+
+@pytest.fixture(scope="module")
+def site(out: Path, pages: SuitePages) -> Path:
+    """The folder of the report, in which there is a site of that suite and the same under another name."""
     other = dataclasses.replace(pages, suite="other", summary={**pages.summary, "suite": "other"})
     write_site(out / "small" / "site", [pages, other])
     return out / "small"
@@ -139,10 +148,50 @@ def reader(browser: Browser, site: Path) -> Iterator[Reader]:
     reader = Reader(context, site)
     yield reader
     assert reader.said == []
-    own = (site / "site").as_uri()
+    own = (reader.folder / "site").as_uri()
     assert [url for url in reader.asked if not url.startswith((own, "data:", "blob:", "about:"))] == []
     assert reader.page.evaluate("window.hurt") is None
     context.close()
+
+
+@pytest.fixture(scope="module")
+def large(site: Path, pages: SuitePages, tmp_path_factory) -> Path:
+    """The same site with 500 problems and 100 runs."""
+    problems, overview = pages.data["problems"], pages.data["overview"]
+    rows = [{**problems["problems"][0], "id": f"problem {i}"} for i in range(500)]
+    runs = {
+        "what": "runs",
+        "columns": [{**column, "texts": (column["texts"] * 15)[:100]} for column in overview["runs"]["columns"]],
+    }
+    for column in runs["columns"]:
+        column |= {name: (column[name] * 15)[:100] for name in ("values", "halves", "bold") if name in column}
+    data = {**pages.data, "problems": {**problems, "problems": rows}, "overview": {**overview, "runs": runs}}
+    out = tmp_path_factory.mktemp("large")
+    write_site(out / "site", [dataclasses.replace(pages, data=data)])
+    return out
+
+
+def test_a_hundred_runs_and_five_hundred_problems_open_within_two_seconds_of_work_and_scroll(reader, large):
+    reader.folder = large
+    page = reader.page
+    session = page.context.new_cdp_session(page)
+
+    def work() -> float:
+        """Seconds that the page's main thread has worked, whatever else the machine does meanwhile."""
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+
+    for view, rows in (("problems", 500), ("runs", 100)):
+        session.send("Performance.enable", {"timeDomain": "threadTicks"})
+        before = work()
+        reader.open(f"#/small/{view}")
+        assert page.locator(".grid tbody tr").count() == rows
+        opened = work()
+        assert opened - before < 2
+        for _ in range(10):
+            page.mouse.wheel(0, 2000)
+            page.evaluate("new Promise(requestAnimationFrame)")
+        assert work() - opened < 0.5
 
 
 VIEWS = ("leaderboard", "pairs", "curves", "runs", "runs?run=ppo-s0", "problems", f"problems?problem={BENCHMARK}-0")

@@ -10,11 +10,13 @@ site.views.leaderboard = {
     const body = site.el("div", {});
     const place = table.columns.findIndex(({ name }) => name === "algorithm");
     const labels = new Map(algorithms.map(({ label, name }) => [name, label]));
-    const label = (row) => labels.get(table.columns[place]?.texts[row]);
+    // A row is one of an algorithm or, in an ablation, of a point and an algorithm, which are its first columns.
+    const named = (row) => table.columns.slice(0, place + 1).map(({ texts }) => texts[row]).join(" ").trim();
+    const label = (row) => labels.get(named(row)) ?? labels.get(table.columns[place]?.texts[row]);
     const chosen = algorithms.map((one) => one.label);
     let grid = null;
     const chooser = site.chooser(algorithms, chosen, () => grid.refresh());
-    const link = (row) => (place === 0 && label(row) ? site.state.link("runs", { q: table.columns[0].texts[row] }) : null);
+    const link = (row) => (labels.has(named(row)) ? site.state.link("runs", { q: named(row) }) : null);
     site.add(main,
       site.el("div", { class: "toolbar" },
         tables.length > 1 &&

@@ -159,12 +159,11 @@ def large(site: Path, pages: SuitePages, tmp_path_factory) -> Path:
     """The same site with 500 problems and 100 runs."""
     problems, overview = pages.data["problems"], pages.data["overview"]
     rows = [{**problems["problems"][0], "id": f"problem {i}"} for i in range(500)]
-    runs = {
-        "what": "runs",
-        "columns": [{**column, "texts": (column["texts"] * 15)[:100]} for column in overview["runs"]["columns"]],
-    }
-    for column in runs["columns"]:
-        column |= {name: (column[name] * 15)[:100] for name in ("values", "halves", "bold") if name in column}
+    columns = [
+        {name: value if name == "name" else (value * 15)[:100] for name, value in column.items()}
+        for column in overview["runs"]["columns"]
+    ]
+    runs = {"what": "runs", "columns": columns}
     data = {**pages.data, "problems": {**problems, "problems": rows}, "overview": {**overview, "runs": runs}}
     out = tmp_path_factory.mktemp("large")
     write_site(out / "site", [dataclasses.replace(pages, data=data)])
@@ -175,6 +174,7 @@ def test_a_hundred_runs_and_five_hundred_problems_open_within_two_seconds_of_wor
     reader.folder = large
     page = reader.page
     session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
 
     def work() -> float:
         """Seconds that the page's main thread has worked, whatever else the machine does meanwhile."""
@@ -182,12 +182,10 @@ def test_a_hundred_runs_and_five_hundred_problems_open_within_two_seconds_of_wor
         return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
 
     for view, rows in (("problems", 500), ("runs", 100)):
-        session.send("Performance.enable", {"timeDomain": "threadTicks"})
-        before = work()
         reader.open(f"#/small/{view}")
         assert page.locator(".grid tbody tr").count() == rows
-        opened = work()
-        assert opened - before < 2
+        opened = work()  # since the page was new, or more
+        assert 0 < opened < 2
         for _ in range(10):
             page.mouse.wheel(0, 2000)
             page.evaluate("new Promise(requestAnimationFrame)")

@@ -173,6 +173,9 @@ def report(
     highlight: Annotated[
         list[str] | None, typer.Option(metavar="LABEL", help="Have this row and line stand out; repeatable.")
     ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Write a site, too: OUT/site/index.html, which opens from the disk.")
+    ] = False,
 ) -> None:
     """Write table and figures of finished runs anew."""
     from rich.console import Console
@@ -182,11 +185,21 @@ def report(
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
+    if html:
+        from harness.site.vendored import require_libraries
+
+        require_libraries()
     write = write_ablation if is_ablation(folder) else write_report
-    written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
+    out = out or folder.parent.parent / folder.name
+    written = write(folder, out, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
     say(console, f"report: {written.path}")
+    if html and written.publication is not None:
+        from harness.site.site_files import write_site
+        from harness.site.site_suite import suite_pages
+
+        say(console, f"site: {write_site(out / 'site', [suite_pages(written.publication)])}")
     if count := unsealed(folder):
         say(console, f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
 

@@ -85,7 +85,7 @@ def test_wheel_holds_the_packages_with_their_suites_and_nothing_else(tmp_path):
     subprocess.run([*build, *options, str(source)], check=True, capture_output=True)
     (wheel,) = tmp_path.glob("gvpo_bench-*.whl")
     names = [name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name]
-    kinds = (".py", ".toml", ".json", ".safetensors")
+    kinds = (".py", ".toml", ".json", ".safetensors", ".html", ".css", ".js")
     expected = [name for name in tracked if name.split("/")[0] in PACKAGES and Path(name).suffix in kinds]
     assert sorted(names) == sorted(expected)
     assert "benchmarks/suites/embedded.toml" in names

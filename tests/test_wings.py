@@ -24,6 +24,7 @@ FLOORS = {
     "harness.model": 3,
     "harness.report": 3,
     "harness.calibration": 4,
+    "harness.site": 4,
     "harness.sampling": 4,
     "harness.training": 5,
     "harness.evaluation": 5,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from harness.report.notes import (
     tuning_note,
     unfinished_notes,
 )
-from harness.report.page import publish
+from harness.report.page import Publication, publish
 from harness.report.recorded_cells import RecordedCell, ReportError, agreed, load_cells, newest, require_labels
 from harness.statistics.intervals import holm
 from harness.suite.points import Ablation
@@ -86,6 +86,8 @@ class AblationReport:
     unfinished: list[str]
     """Folders of cells without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
+    publication: Publication | None = field(default=None, repr=False)
+    """What was written, None until it is."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -189,16 +191,18 @@ def write_ablation(
         unfinished=unfinished,
         shown=scored,
     )
-    publish(
-        out,
-        suite,
-        cells,
+    publication = Publication(
+        suite=suite,
+        cells=cells,
+        scores=scores,
+        names={cell.algorithm: f"{cell.point} {names[cell.label]}" for cell in cells if cell.label != "base"}
+        | {"base": "base"},
         csv={"table": table, "seeds": seeds},
         shown=shown,
         notes=ablation_notes(cells, scores, report, ablation, headings, names, highlight),
-        drawings=[drawing],
     )
-    return report
+    publish(out, publication, [drawing])
+    return replace(report, publication=publication)
 
 
 def point_rows(

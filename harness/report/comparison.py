@@ -55,6 +55,7 @@ class Scores:
         self.problems: dict[str, int] = {}
         self.chances: list[str] = []
         """The columns of pass@j and maj@k that the samples allow."""
+        self._parts: dict[tuple[str, str], pd.DataFrame] = {}
         self._by_cell = {cell.name: self._problems(cell) for cell in self.cells}
         reference: tuple[str, pd.Series[Any]] | None = None
         for name, problems in self._by_cell.items():
@@ -82,7 +83,10 @@ class Scores:
         return problem_scores(samples).sort_index()
 
     def _of(self, cell: RecordedCell, benchmark: str) -> pd.DataFrame:
-        return self._by_cell[cell.name].loc[[benchmark]]
+        key = (cell.name, benchmark)
+        if key not in self._parts:
+            self._parts[key] = self._by_cell[cell.name].loc[[benchmark]]
+        return self._parts[key]
 
     def mean(self, cell: RecordedCell, column: str, benchmarks: Sequence[str]) -> float:
         """The mean over benchmarks of the mean over their problems; NaN without benchmarks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +13,51 @@ import pandas as pd
 from harness.record.files import remove_scratch, write
 from harness.record.text import code_span, escape_markdown, to_csv
 from harness.report.columns import TextTable
+from harness.report.comparison import Scores
 from harness.report.drawing import Drawing, encode
 from harness.report.formats import to_latex, to_markdown
 from harness.report.notes import settings_text
 from harness.report.recorded_cells import RecordedCell
 
 
-def publish(
-    out: Path,
-    suite: str,
-    cells: Sequence[RecordedCell],
-    *,
-    csv: Mapping[str, pd.DataFrame],
-    shown: dict[str, TextTable],
-    notes: list[str],
-    drawings: Sequence[Drawing],
-) -> None:
-    """Writes a CSV file a table of numbers, table.md, table.tex, figures/ and the page, README.md, into `out`.
+@dataclass(frozen=True)
+class Publication:
+    """What a report publishes of a suite, apart from its figures: what a site is made of, too."""
 
-    Args:
-        csv: tables in full precision, by the names of their files.
-        shown: tables as text, by what their rows are.
-    """
+    suite: str
+    cells: Sequence[RecordedCell]
+    scores: Scores
+    names: Mapping[str, str]
+    """What a reader calls the algorithms, by `RecordedCell.algorithm`, the base among them."""
+    csv: Mapping[str, pd.DataFrame]
+    """Tables in full precision, by the names of their files."""
+    shown: dict[str, TextTable]
+    """Tables as text, by what their rows are."""
+    notes: list[str]
+
+    def files(self) -> dict[str, str]:
+        """A CSV file a table of numbers, table.md and table.tex, by their names."""
+        return {
+            **{f"{name}.csv": to_csv(table) for name, table in self.csv.items()},
+            "table.md": to_markdown(self.shown, self.notes),
+            "table.tex": to_latex(self.suite, self.shown, self.notes),
+        }
+
+
+def publish(out: Path, publication: Publication, drawings: Sequence[Drawing]) -> None:
+    """Writes the publication's files, figures/ and the page, README.md, into `out`."""
     for folder in (out, out / "figures"):
         remove_scratch(folder)
-    markdown = to_markdown(shown, notes)
-    for name, table in csv.items():
-        write(out / f"{name}.csv", to_csv(table))
-    write(out / "table.md", markdown)
-    latex = to_latex(suite, shown, notes)
-    write(out / "table.tex", latex)
+    files = publication.files()
+    for name, text in files.items():
+        write(out / name, text)
     for drawing in drawings:
         for kind in ("svg", "png"):
             write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
         write(out / "figures" / f"{drawing.name}.csv", to_csv(drawing.data))
-    packages = "packages booktabs and longtable" if "{longtable}" in latex else "package booktabs"
-    write(out / "README.md", make_page(suite, markdown, drawings, cells, packages))
+    packages = "packages booktabs and longtable" if "{longtable}" in files["table.tex"] else "package booktabs"
+    page = make_page(publication.suite, files["table.md"], drawings, publication.cells, packages)
+    write(out / "README.md", page)
 
 
 def make_page(
@@ -60,14 +70,7 @@ def make_page(
         for caption in [escape_markdown(drawing.caption)]
     ]
     parts = [f"# {escape_markdown(suite)}", markdown.strip(), *pictures, "## How this was made"]
-    rows = [
-        ("command", distinct(cells, lambda manifest: shlex.join(shorten(manifest["command"])))),
-        ("suite hash", distinct(cells, lambda manifest: manifest["suite_hash"])),
-        ("git commit", distinct(cells, commit)),
-        ("versions", distinct(cells, lambda manifest: settings_text(manifest["versions"]))),
-        ("hardware", distinct(cells, lambda manifest: settings_text(manifest["hardware"]))),
-    ]
-    parts.append("\n".join(f"- {name}: {value}" for name, value in rows))
+    parts.append("\n".join(f"- {name}: {distinct(cells, get)}" for name, get in PROVENANCE.items()))
     parts.append(
         "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "
         f"seed, `table.tex` is the table for LaTeX ({packages}); every figure is in `figures/` as SVG and PNG, with "
@@ -85,6 +88,16 @@ def commit(manifest: dict[str, Any]) -> str:
     """The commit that a manifest records."""
     git = manifest["git"] or {}
     return f"{git.get('commit') or 'none'}{', with uncommitted changes' if git.get('dirty') else ''}"
+
+
+PROVENANCE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "command": lambda manifest: shlex.join(shorten(manifest["command"])),
+    "suite hash": lambda manifest: str(manifest["suite_hash"]),
+    "git commit": commit,
+    "versions": lambda manifest: settings_text(manifest["versions"]),
+    "hardware": lambda manifest: settings_text(manifest["hardware"]),
+}
+"""How numbers were made, from the manifest of each cell."""
 
 
 def distinct(cells: Sequence[RecordedCell], get: Callable[[dict[str, Any]], Any]) -> str:

@@ -8,7 +8,7 @@ Does not import torch.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -42,7 +42,7 @@ from harness.report.notes import (
     tuning_note,
     unfinished_notes,
 )
-from harness.report.page import publish
+from harness.report.page import Publication, publish
 from harness.report.recorded_cells import (
     RecordedCell,
     ReportError,
@@ -75,6 +75,8 @@ class Report:
     """k of avg@k on each benchmark of the main score."""
     highlight: Sequence[str] = field(repr=False)
     """Labels whose rows and lines stand out."""
+    publication: Publication | None = field(default=None, repr=False)
+    """What was written, None until it is."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -188,16 +190,17 @@ def write_report(
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
-    publish(
-        out,
-        suite,
-        cells,
+    publication = Publication(
+        suite=suite,
+        cells=cells,
+        scores=scores,
+        names=dict(zip(table["algorithm"], table["name"], strict=True)),
         csv={"table": table, "benchmarks": by_benchmark, "seeds": by_seed},
         shown=shown,
         notes=notes,
-        drawings=drawings,
     )
-    return report
+    publish(out, publication, drawings)
+    return replace(report, publication=publication)
 
 
 def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:

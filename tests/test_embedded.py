@@ -119,7 +119,7 @@ def test_the_learning_rate_rises_and_falls_to_a_tenth():
 
 
 def test_warm_up_runs_on_one_thread_and_leaves_the_others_as_they_were(monkeypatch):
-    threads = [3]
+    threads: list[object] = [3]
     monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1])
     monkeypatch.setattr("torch.set_num_threads", threads.append)
     monkeypatch.setattr(embedded, "_warm_up", lambda *_: threads.append("trained"))

@@ -50,7 +50,7 @@ def call_forked(function: Callable[..., A], *arguments: Any) -> A:
         raise failure
     if failure is not None:
         raise ProcessError(failure)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def ending(process: BaseProcess) -> str:

@@ -30,7 +30,7 @@ _STATEMENT = re.compile(
     re.MULTILINE,
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
-_SENTENCE_END = re.compile(r"[.!?]['\")\]]*\s|\bI hope it is correct")
+_SENTENCE_END = re.compile(r"[.!?]['\")\]$]*\s|\bI hope it is correct")
 _BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:(?![.!?]\s).){0,70}", re.DOTALL)
 _RESTATED = re.compile(
     r"[\s$\\()]*(?:=|\\approx|≈)[\s$\\()]*"
@@ -47,7 +47,7 @@ _SEVERAL_WORDS = re.compile(r"(?:\\text\w*\s*\{)?\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z
 _LEADING_MARKUP = re.compile(r"(?:<\|im_start\|>\w*\s*|<\|start_header_id\|>\w*<\|end_header_id\|>\s*|<\|begin_of_text\|>\s*|<s>\s*|\[/INST\]\s*)+")
 _BECAUSE = re.compile(r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]*\$(?:[^$]*\$[^$]*\$)*[^$]*$)", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
-_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}:")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s")
 _SENTENCE = re.compile(r"[A-Za-z]{2,}\b(?!\s*[({=\\])")
 _FORMULA = re.compile(r"\\boxed\{|\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]", re.DOTALL)
 _NUMBER = re.compile(
@@ -159,7 +159,7 @@ def search(text: str) -> tuple[str, ...]:
     if not formulas and not numbers:
         return ()
     number = numbers[-1] if numbers else None
-    if number and formulas and not _SENTENCE_END.search(text[formulas[-1].end() : number.start()]):
+    if number and formulas and not _SENTENCE_END.search(text[formulas[-1].end() - 3 : number.start()]):
         number = None  # "$x = 5$ after 3 steps"
     last = number if number and (not formulas or number.start() > formulas[-1].start()) else formulas[-1]
     if _HEDGED.search(text[: last.start()]):

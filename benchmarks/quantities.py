@@ -191,6 +191,7 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
 def read_compound(text: str) -> tuple[Quantity, ...] | None:
     """The parts of a quantity in several units, 2 h 30, 5 ft 6 in, 2 hours and 30 minutes; None of anything else."""
     parts: list[Quantity] = []
+    separated = False
     rest = strip_delimiters(text)
     if len(rest) > 200:
         return None
@@ -200,10 +201,11 @@ def read_compound(text: str) -> tuple[Quantity, ...] | None:
             return None
         value = _value(words)
         unit = words.group(words.re.groups - 1) or words.group(words.re.groups) or ""
-        if value is None or (unit and canonical_unit(unit) is None) or (not unit and not parts):
+        if value is None or (unit and canonical_unit(unit) is None) or (not unit and (not parts or separated)):
             return None
         parts.append(Quantity(-value if words["sign"] == "-" else value, canonical_unit(unit) or ""))
-        rest = re.sub(r"^\s*(?:,|and\b)?\s*", "", rest[words.end() :])
+        gap = re.match(r"\s*(,|and\b)?\s*", rest[words.end() :])
+        separated, rest = bool(gap and gap[1]), rest[words.end() + (gap.end() if gap else 0) :]
         if not unit and rest:
             return None
     return tuple(parts) if len(parts) > 1 else None

@@ -30,7 +30,7 @@ _STATEMENT = re.compile(
     re.MULTILINE,
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
-_SENTENCE_END = re.compile(r"[.!?]['\")\]$]*\s|\bI hope it is correct")
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<!\\)!)['\")\]$]*\s|\bI hope it is correct")
 _BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:(?![.!?]\s).){0,70}", re.DOTALL)
 _RESTATED = re.compile(
     r"[\s$\\()]*(?:=|\\approx|≈)[\s$\\()]*"
@@ -109,7 +109,9 @@ def _statement(rest: str, boxed: bool) -> str:
     box."""
     display = _DISPLAY.match(rest)
     line = display.group() if display else rest.strip().partition("\n")[0]
-    answer = _BECAUSE.split(_SENTENCE_END.split(line + " ")[0])[0].strip(" \n.:;,*\"'!").removeprefix('\\"').removesuffix("\\")
+    end = _SENTENCE_END.search(line + " ")
+    said = _BECAUSE.split(line[: end.end()] if end and "hope" not in end[0] else line[: end.start()] if end else line)[0]
+    answer = said.lstrip(" \n:;,*\"'!").rstrip(" \n.:;,*\"'!").removeprefix('\\"').removesuffix("\\")
     if len(answer) > SHORT_ANSWER or _PLACEHOLDER.fullmatch(answer):
         return ""
     if not re.search(r"[0-9\\$]", answer):

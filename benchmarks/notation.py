@@ -146,7 +146,7 @@ def strip_delimiters(text: str) -> str:
     text = _without_stop(text)
     for opening, closing in _DELIMITERS:
         inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and opening not in inner and "$" not in inner:
+        if text.startswith(opening) and text.endswith(closing) and "$" not in inner.replace("\\$", "") and opening not in inner.replace("\\$", ""):
             return _without_stop(inner)
     return text
 

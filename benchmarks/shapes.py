@@ -177,6 +177,7 @@ _NAME = (
 )
 _NAMES = re.compile(
     rf"\s*(?:{_NAME}|[A-Za-z]{{2,}}|\|\s*{_NAME}\s*\||{_NAME}\s*:\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
+    rf"|\\frac\s*\{{\s*d\s*{_NAME}\s*\}}\s*\{{\s*d\s*{_NAME}\s*\}}"
     rf"|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\))\s*"
 )
 

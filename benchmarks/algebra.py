@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from benchmarks.notation import FUNCTIONS, without_layout
-from benchmarks.quantities import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
+from benchmarks.quantities import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, canonical_unit
 
 _EXACT = 1e-10
 """Relative difference of what is equal without any decimal in it."""
@@ -49,7 +49,7 @@ _PREPARATIONS = (
     (re.compile(r"(?<![\d.}])(\d+)\s*(\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}|(?<=\d)\s\s*\d+/\d+)(?![\d^])"), r"(\1+\2)"),
     (re.compile(rf"(?<![A-Za-z\\])(?=(?:{FUNCTIONS})(?![A-Za-z]))"), r"\\"),
 )
-_TEXT_UNIT = re.compile(r"(?<=[\d})!a-z])\s*\\text\s*\{[^{}]*\}(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$")
+_TEXT_UNIT = re.compile(r"(?<=[\d})!a-z])\s*\\text\s*\{([^{}]*)\}(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$")
 _UNREADABLE = re.compile(r"[0-9]\s+[0-9]|[^\x00-\x7f]|\\text\s*\{[^{}]*\s[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
 _MAX_LENGTH = 1000
 
@@ -74,7 +74,10 @@ def prepared(text: str) -> str:
     """The text as the parser reads it rightly."""
     for pattern, replacement in _PREPARATIONS:
         text = pattern.sub(replacement, text)
-    return _with_braces(_TEXT_UNIT.sub("", text)).strip()
+    unit = _TEXT_UNIT.search(text)
+    if unit and canonical_unit(unit[1]) is not None:
+        text = text[: unit.start()]
+    return _with_braces(text).strip()
 
 
 @lru_cache(maxsize=4096)

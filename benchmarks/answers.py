@@ -49,7 +49,8 @@ _BECAUSE = re.compile(r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]
 _TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s")
 _SENTENCE = re.compile(r"[A-Za-z]{2,}\b(?!\s*[({=\\])")
-_FORMULA = re.compile(r"\\boxed\{|\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]", re.DOTALL)
+_FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]"
+    r"|(?<![A-Za-z\\])[(\[](?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100},(?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100}[)\]]", re.DOTALL)
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*(?:\s*%|\s+(?:percent|pct)\b)?"
     r"(?:\s+(?:hundred|thousand|[mbtr]+illion|dozen)\b)?(?:\s+[a-z]+)?",
@@ -57,9 +58,11 @@ _NUMBER = re.compile(
 )
 _HEDGED = re.compile(
     r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably|possibly|perhaps|maybe"
-    r"|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value))*\s*$",
+    r"|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value))*[\s(\[{$\\]*$"
+    r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )
+_ASKING = re.compile(r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|what|how many|how much)\b", re.IGNORECASE)
 _AFTER = re.compile(r"\s*(?:%|percent\w*\b|pct\b)?")
 _JOINT = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b)\s*")
 
@@ -157,23 +160,31 @@ def search(text: str) -> tuple[str, ...]:
     """
     if len(text) <= SHORT_ANSWER and "\n" not in text.strip() and not _PROSE.search(_TEXT.sub("", text)):
         return (text.strip(),) if re.search(r"\w", text) else ()
-    formulas, numbers = _found(text)
+    formulas, numbers = ([match for match in kind if not _asked(text, match)] for kind in _found(text))
     if not formulas and not numbers:
         return ()
     number = numbers[-1] if numbers else None
     if number and formulas and not _SENTENCE_END.search(text[formulas[-1].end() - 3 : number.start()]):
         number = None  # "$x = 5$ after 3 steps"
     last = number if number and (not formulas or number.start() > formulas[-1].start()) else formulas[-1]
-    if _HEDGED.search(text[: last.start()]):
-        return ()
     if last is number:
-        return (last[0].strip(" .,:;"),)
+        return () if _HEDGED.search(text[: last.start()]) else (last[0].strip(" .,:;"),)
+    start = last.start()
     joined = [_LINKS.sub("", last[0]) + _AFTER.match(text, last.end())[0]]  # type: ignore[index]
     for earlier, later in zip(formulas[-2::-1], formulas[:0:-1], strict=True):
         if not _JOINT.fullmatch(text[earlier.end() : later.start()]):
             break
         joined.append(earlier[0])
-    return (", ".join(reversed(joined)),)
+        start = earlier.start()
+    return () if _HEDGED.search(text[:start]) else (", ".join(reversed(joined)),)
+
+
+def _asked(text: str, match: re.Match[str]) -> bool:
+    """Whether a formula stands in a sentence that asks: "Evaluate $2 + 3$.", "What is $2 + 3$?"."""
+    begin = max((end.end() for end in _SENTENCE_END.finditer(text, 0, match.start())), default=0)
+    following = _SENTENCE_END.search(text, match.end())
+    question = following is not None and following[0].startswith("?") or text[match.end() :].strip(" $.)") == "?"
+    return question or _ASKING.match(text, begin) is not None
 
 
 def _found(text: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:

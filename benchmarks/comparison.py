@@ -171,10 +171,11 @@ def _assignment(shape: Shape, *, loosely: bool) -> _Assignment | None:
         return None if several and is_name(last) and not loosely and "(" not in first.text else _Assignment(first.text, last)
     if is_name(last) and len(links) == 1:
         return _Assignment(last.text, first)
-    if any(is_name(link) for link in links[:-1]):
+    if not loosely and any(is_name(link) for link in links[:-1]):
         return _Assignment(next(link.text for link in links if is_name(link)), last)
     if loosely and re.search(r"[A-Za-z]", first.text) is None:
-        return _Assignment("", last) if _chain_holds(shape) else None
+        says_something = without_layout(first.text) != without_layout(last.text)
+        return _Assignment("", last) if says_something and _chain_holds(shape) else None
     nameless = re.sub(r"[_^]\s*(?:\{[^{}]*\}|\w)", "", first.text)
     return _Assignment(first.text, last) if loosely and not re.search(r"\d", nameless) else None
 
@@ -258,7 +259,7 @@ _MIRRORED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 
 def _relation_equal(gold: Shape, answer: Shape) -> bool:
-    expected, given = _assignment(gold, loosely=False), _assignment(answer, loosely=False)
+    expected, given = _assignment(gold, loosely=False), _assignment(answer, loosely=True)
     if expected and answer.kind != "relation":
         return shapes_equal(expected.value, answer)
     if expected and given and _same_name(expected.name, given.name):

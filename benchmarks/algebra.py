@@ -44,12 +44,13 @@ _PREPARATIONS = (
     (re.compile(r"\\\$|[$€£]"), ""),
     (re.compile(r"\s*\\deg(?![A-Za-z])"), ""),
     (re.compile(r"\\ldots|\\dots"), ""),
+    (re.compile(r"_\s*([0-9])(?![0-9])"), r"_{\1}"),
     (re.compile(r"\\hbar(?![A-Za-z])"), r"\\Upsilon "),
     (re.compile(r"(?<![A-Za-z\\])E(?=\s*_)"), r"\\Xi "),  # E alone is Euler's number to the parser
     (re.compile(r"(?<![\d.}])(\d+)\s*(\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}|(?<=\d)\s\s*\d+/\d+)(?![\d^])"), r"(\1+\2)"),
     (re.compile(rf"(?<![A-Za-z\\])(?=(?:{FUNCTIONS})(?![A-Za-z]))"), r"\\"),
 )
-_TEXT_UNIT = re.compile(r"(?<=[\d})!a-z])\s*\\text\s*\{([^{}]*)\}(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$")
+_TEXT_UNIT = re.compile(r"(?<=[\d})!a-z])(?:\s*\\text\s*\{([^{}]*)\}|\s+([a-z]{2,}))(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$")
 _UNREADABLE = re.compile(r"[0-9]\s+[0-9]|[^\x00-\x7f]|\\text\s*\{[^{}]*\s[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
 _MAX_LENGTH = 1000
 
@@ -75,7 +76,7 @@ def prepared(text: str) -> str:
     for pattern, replacement in _PREPARATIONS:
         text = pattern.sub(replacement, text)
     unit = _TEXT_UNIT.search(text)
-    if unit and canonical_unit(unit[1]) is not None:
+    if unit and canonical_unit(unit[1] or unit[2]) is not None:
         text = text[: unit.start()]
     return _with_braces(text).strip()
 

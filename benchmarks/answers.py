@@ -21,7 +21,7 @@ SHORT_ANSWER = 200
 LAST_LINES = 1500
 """Characters at the end of a response without a stated answer that are searched for one."""
 
-_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>")
+_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>|<end_of_turn>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _STATEMENT = re.compile(
     r"####|^A:"
@@ -43,22 +43,27 @@ _PLACEHOLDER = re.compile(
     r"(?:(?:the|your|my|our|final|answer|result|solution|here|is)[\s:.]*)*\}?\s*",
     re.IGNORECASE,
 )
-_SEVERAL_WORDS = re.compile(r"(?:\\text\w*\s*\{)?\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*\}?")
-_LEADING_MARKUP = re.compile(r"(?:<\|im_start\|>\w*\s*|<\|start_header_id\|>\w*<\|end_header_id\|>\s*|<\|begin_of_text\|>\s*|<s>\s*|\[/INST\]\s*)+")
+_WORDS_ALONE = re.compile(
+    r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*"
+)
+_LEADING_MARKUP = re.compile(
+    r"\A(?:(?:<[|｜][\w ▁]{1,40}[|｜]>|</?s>|<bos>|<(?:start|end)_of_turn>|\[/INST\])\s*(?:(?:assistant|model|system)(?=\s|<))?\s*)+"
+)
 _BECAUSE = re.compile(r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]*\$(?:[^$]*\$[^$]*\$)*[^$]*$)", re.IGNORECASE)
 _TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
-_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s")
+_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|sqrt|pi|sin|cos|tan|log|ln)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s")
 _SENTENCE = re.compile(r"[A-Za-z]{2,}\b(?!\s*[({=\\])")
 _FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]"
     r"|(?<![A-Za-z\\])[(\[](?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100},(?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100}[)\]]", re.DOTALL)
 _NUMBER = re.compile(
+    r"(?<![\d:])\d{1,2}:\d\d(?:\s*[ap]\.?m\b\.?)?|"
     r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*(?:\s*%|\s+(?:percent|pct)\b)?"
     r"(?:\s+(?:hundred|thousand|[mbtr]+illion|dozen)\b)?(?:\s+[a-z]+)?",
     re.ASCII,
 )
 _HEDGED = re.compile(
     r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably|possibly|perhaps|maybe"
-    r"|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value))*[\s(\[{$\\]*$"
+    r"|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )
@@ -147,7 +152,7 @@ def _group(text: str, boxes: list[Boxed]) -> tuple[str, ...]:
         if not (len(between) < 10 or _BOX_SEPARATOR.fullmatch(between)):
             break
         contents.append(earlier.content.strip())
-    formulas = [content for content in contents if not _SEVERAL_WORDS.fullmatch(content)]
+    formulas = [content for content in contents if not _WORDS_ALONE.fullmatch(content)]
     return tuple(reversed(dict.fromkeys(formulas or contents[:1])))
 
 
@@ -158,6 +163,7 @@ def search(text: str) -> tuple[str, ...]:
     >>> search("so she has 18 apples."), search("The roots are $1$ and $2$."), search("at least 5 of them")
     (('18 apples',), ('$1$, $2$',), ())
     """
+    text = re.sub(r"^\*\*(.*?)[.!]*\*\*$", r"\1", text.strip())
     if len(text) <= SHORT_ANSWER and "\n" not in text.strip() and not _PROSE.search(_TEXT.sub("", text)):
         return (text.strip(),) if re.search(r"\w", text) else ()
     formulas, numbers = ([match for match in kind if not _asked(text, match)] for kind in _found(text))
@@ -168,6 +174,12 @@ def search(text: str) -> tuple[str, ...]:
         number = None  # "$x = 5$ after 3 steps"
     last = number if number and (not formulas or number.start() > formulas[-1].start()) else formulas[-1]
     if last is number:
+        begin = _sentence_start(text, last)
+        stop = _SENTENCE_END.search(text, last.end())
+        verb = _VERB.match(text[begin : stop.start() if stop else len(text)])
+        said = verb[1].strip(" \n.!*") if verb and begin + verb.start(1) <= last.start() else ""
+        if said and not _PROSE.search(said) and "\n" not in said:
+            return () if _HEDGED.search(text[: begin + verb.start(1)]) else (said,)  # type: ignore[union-attr]
         return () if _HEDGED.search(text[: last.start()]) else (last[0].strip(" .,:;"),)
     start = last.start()
     joined = [_LINKS.sub("", last[0]) + _AFTER.match(text, last.end())[0]]  # type: ignore[index]
@@ -181,10 +193,16 @@ def search(text: str) -> tuple[str, ...]:
 
 def _asked(text: str, match: re.Match[str]) -> bool:
     """Whether a formula stands in a sentence that asks: "Evaluate $2 + 3$.", "What is $2 + 3$?"."""
-    begin = max((end.end() for end in _SENTENCE_END.finditer(text, 0, match.start())), default=0)
+    begin = _sentence_start(text, match)
     following = _SENTENCE_END.search(text, match.end())
     question = following is not None and following[0].startswith("?") or text[match.end() :].strip(" $.)") == "?"
     return question or _ASKING.match(text, begin) is not None
+
+
+def _sentence_start(text: str, match: re.Match[str]) -> int:
+    """The index at which the sentence of a match begins; a line is at least one."""
+    stops = (end.end() for end in _SENTENCE_END.finditer(text, 0, match.start()))
+    return max(text.rfind("\n", 0, match.start()) + 1, *stops, 0)
 
 
 def _found(text: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:

@@ -146,6 +146,9 @@ def _compounds_equal(gold: Sequence[Quantity], answer: Sequence[Quantity]) -> bo
 _EQUALS = {"=", "\\approx", "\\in", "\\equiv"}
 
 
+_ARITHMETIC = re.compile(r"\\(?:d?frac|sqrt|cdot|times|div|log|ln|sin|cos|tan|binom|pi|deg|text|lfloor|rfloor|lceil|rceil)(?![A-Za-z])")
+
+
 class _Assignment(NamedTuple):
     """x = 5, x \\approx 5 or x \\in [0, 1]."""
 
@@ -173,7 +176,7 @@ def _assignment(shape: Shape, *, loosely: bool) -> _Assignment | None:
         return _Assignment(last.text, first)
     if not loosely and any(is_name(link) for link in links[:-1]):
         return _Assignment(next(link.text for link in links if is_name(link)), last)
-    if loosely and re.search(r"[A-Za-z]", first.text) is None:
+    if loosely and re.search(r"[A-Za-z]", _ARITHMETIC.sub("", first.text)) is None:
         says_something = without_layout(first.text) != without_layout(last.text)
         return _Assignment("", last) if says_something and _chain_holds(shape) else None
     nameless = re.sub(r"[_^]\s*(?:\{[^{}]*\}|\w)", "", first.text)
@@ -278,7 +281,7 @@ def _relation_equal(gold: Shape, answer: Shape) -> bool:
 
 def _same_name(a: str, b: str) -> bool:
     """f(n) and f(x) are one name, x and y two."""
-    first, second = (re.sub(r"\s|(?<=[A-Za-z}])\([^()]*\)", "", without_layout(name)).strip("{}") for name in (a, b))
+    first, second = (re.sub(r"(?<=[A-Za-z}])\([^()]*\)|\\text|[\s{}\\]", "", without_layout(name)) for name in (a, b))
     return first == second
 
 

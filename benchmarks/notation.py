@@ -46,7 +46,7 @@ RULES: tuple[Rule, ...] = (
     _rule("quad run into a letter", r"\\q?quad(?=[A-Za-z])", " ", r"1,\quadx", "1, x"),
     _rule(
         "size of brackets",
-        r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|ldots(?=\s*$))(?![A-Za-z])\.?",
+        r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![A-Za-z])\.?",
         "",
         r"\left(3\right]",
         "(3]",
@@ -78,6 +78,8 @@ RULES: tuple[Rule, ...] = (
     _rule("degrees", r"\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![A-Za-z])", lambda _: r" \deg ", r"90^{\circ}", r"90 \deg "),
     _rule("number of a base", r"_\s*\\text\s*\{\s*(?:base\s*)?(\d+)\s*\}|\s+(?:in\s+)?base\s+(\d+)$",
           lambda m: f"_{{{m[1] or m[2]}}}", r"52_\text{base 8}", "52_{8}"),
+    _rule("unit as a fraction", r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}",
+          lambda m: rf"\text{{{m[1]}/{m[2]}}}", r"\frac{\text{m}}{\text{s}}", r"\text{m/s}"),
     # Numbers.
     _rule(
         "power of ten",
@@ -118,6 +120,9 @@ RULES: tuple[Rule, ...] = (
     _rule("nearly", r"≈|\\(?:simeq|sim)(?![A-Za-z])|~=", lambda _: r"\approx ", "x≈2", r"x\approx 2"),
     _rule("follows", r"⇒|→|\\(?:implies|Longrightarrow|rightarrow|to)(?![A-Za-z])", lambda _: r"\Rightarrow ",
           r"5x=30\implies x=6", r"5x=30\Rightarrow  x=6"),
+    _rule("digit that goes on", r"(?<=\d)?\.(\d*?)(\d)\2\2+\s*(?:\.\.\.|…|\\l?dots(?![A-Za-z]))",
+          lambda m: rf".{m[1]}\overline{{{m[2]}}}", "0.1666...", r"0.1\overline{6}"),
+    _rule("period in brackets", r"(?<=\d)\.(\d*)\((\d+)\)", r".\1\\overline{\2}", "0.1(6)", r"0.1\overline{6}"),
     _rule("repeating decimal", r"\\(?:bar|dot|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}", r"0.\bar3",
           r"0.\overline{3}"),
 )

@@ -60,7 +60,7 @@ def _read(text: str, depth: int) -> Shape:
         return _read(piece, depth + 1)
 
     if (matrix := _MATRIX.fullmatch(text)) and "\\begin" not in matrix["cells"]:
-        rows = [row.split("&") for row in re.split(r"\\\\", matrix["cells"]) if row.strip()]
+        rows = [row.split("&") for row in re.split(r"\\\\(?:\[[^\]]*\])?", matrix["cells"]) if row.strip()]
         return Shape("matrix", text, tuple(inner(cell) for row in rows for cell in row), (str(len(rows)),))
     if len(steps := split(text, r"\\Rightarrow")) > 1:
         return inner(steps[-1])
@@ -173,7 +173,7 @@ _NAME = (
     r"(?:\{?\s*[A-Z](?:\s*[A-Z](?:_\{?\w+\}?)?)+\s*\}?|[A-Za-z]|\\(?!sqrt|frac|pm|cdot|times|pi(?![a-z])|infty|sin|cos|tan|log|ln|exp|text)[A-Za-z]+"
     r"|\\text\s*\{[^{}]*\})"
     r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?\w+))?(?:\s*(?:\^\s*(?:\{\s*)?\\prime(?:\s*\})?|'+))?"
-    r"(?:\s*\((?:[^()=]{1,20})\))?"
+    r"(?:\s*\^\s*\{\s*-1\s*\})?(?:\s*(?:\([^()=]{1,20}\)|\[[^\[\]=]{1,20}\]))?"
 )
 _NAMES = re.compile(
     rf"\s*(?:{_NAME}|[A-Za-z]{{2,}}|\|\s*{_NAME}\s*\||{_NAME}\s*:\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"

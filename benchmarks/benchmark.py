@@ -14,6 +14,10 @@ the grader's own failures; they are counted apart and never silently become `wro
 GRADER_FAILURES: frozenset[Verdict] = frozenset({"timeout", "error"})
 
 
+POLICY = "grader-v2"
+"""What the mathematics grader takes for right: docs/grading.md. Changes with every change of a verdict, and manifests have it."""
+
+
 class DataError(BenchError):
     """The problems of a benchmark are not to be had, or are not the ones that were asked for."""
 
@@ -30,6 +34,8 @@ class Problem:
     """The gold answer."""
     solution: str | None = None
     """A right response, for algorithms that are shown one; None where the benchmark has none."""
+    gold_as_text: bool = False
+    """The gold answer cannot be read as what it states, and only a response that repeats it is right."""
     mistake: str | None = None
     """A wrong response of the same kind, for algorithms that are given pairs."""
 

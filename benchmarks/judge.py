@@ -1,4 +1,5 @@
-r"""The verdict on one response: is its answer the gold one? The policy is named POLICY, and docs/grading.md shows it.
+r"""The verdict on one response: is its answer the gold one? The policy has a name,
+`benchmarks.benchmark.POLICY`, and docs/grading.md shows it.
 
 An answer is found (`benchmarks.answers`), its notation made one (`benchmarks.notation`), and compared: as text without
 its layout, as a quantity by value, as words or a time of day, and by its structure (`benchmarks.shapes`), part by part,
@@ -15,9 +16,6 @@ from benchmarks.benchmark import Verdict
 from benchmarks.comparison import equal, words_of
 from benchmarks.notation import convert_notation, strip_delimiters, without_layout
 from benchmarks.quantities import read_quantity
-
-POLICY = "grader-v2"
-"""Changes with every change of a verdict; manifests have it."""
 
 
 def judge(gold: str, response: str) -> Verdict:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -23,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.benchmark import Verdict
+from benchmarks.benchmark import POLICY, Verdict
 from benchmarks.grader import Grader
 from harness.record.cell_folder import RecordError
 from harness.suite.config import ConfigError
@@ -95,7 +96,8 @@ def read_responses(path: Path) -> list[RecordedResponse]:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         try:
-            row = RecordedResponse.model_validate_json(line)
+            # Half of a pair of surrogates, as a response has that was cut in two, is no character: pydantic takes none.
+            row = RecordedResponse.model_validate_json(_SURROGATE.sub(_without_halves, line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
@@ -105,6 +107,14 @@ def read_responses(path: Path) -> list[RecordedResponse]:
             ) from None
         rows.append(row if row.id is not None else row.model_copy(update={"id": number}))
     return rows
+
+
+_SURROGATE = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+
+
+def _without_halves(match: re.Match[str]) -> str:
+    r"""An escaped backslash and a whole pair as they are, and a half as U+FFFD, the character for what is none."""
+    return r"\ufffd" if len(match[0]) == 6 else match[0]
 
 
 def grade_file(
@@ -204,8 +214,9 @@ def _write_verdicts(out: Path, rows: Sequence[RecordedResponse], verdicts: Seque
 
 
 def render(report: GradeReport) -> Group:
-    """The report as tables for a terminal. Responses are shown escaped: they may hold control characters."""
-    verdicts = Table("verdict", "responses", title=f"{report.path.name}: {sum(report.counts.values())} responses")
+    """The report as tables for a terminal. What stands in the file is shown escaped: it may hold control characters."""
+    title = f"{_escaped(report.path.name)}: {sum(report.counts.values())} responses by {POLICY}"
+    verdicts = Table("verdict", "responses", title=Text(title))
     for verdict, count in report.counts.items():
         verdicts.add_row(verdict, str(count))
     parts: list[Table | Text] = [verdicts, Text(f"{report.seconds:.1f} s")]
@@ -216,21 +227,19 @@ def render(report: GradeReport) -> Group:
             ("unflagged", report.unflagged),
             *report.by_label_kind.items(),
         ]:
-            agreements.add_row(Text(name), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}")
+            agreements.add_row(Text(_escaped(name)), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}")
         parts.append(agreements)
     if report.disagreements:
         table = Table("id", "in the file", "grader", "gold", "end of the response", "label", title="Disagreements")
         for row in report.disagreements:
             label = " ".join(filter(None, [row.label_kind, row.flag]))
             expected = "correct" if row.expected else "wrong"
-            cells = (
-                str(row.id),
-                expected,
-                row.verdict,
-                repr(row.gold[-80:])[1:-1],
-                repr(row.response[-80:])[1:-1],
-                label,
-            )
-            table.add_row(*map(Text, cells))
+            cells = (str(row.id), expected, row.verdict, row.gold[-80:], row.response[-80:], label)
+            table.add_row(*(Text(_escaped(cell)) for cell in cells))
         parts.append(table)
     return Group(*parts)
+
+
+def _escaped(text: str) -> str:
+    """Without control characters: as Python would write them."""
+    return repr(text)[1:-1]

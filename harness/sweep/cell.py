@@ -173,8 +173,10 @@ def _work(
     train_benchmark = load_benchmark(config.train.benchmark)
     scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
 
+    trains = cell.is_trained and state == "new"
     with (
-        judge_for([train_benchmark, *scored], workers=_cores(cell)) as judges,
+        judge_for([train_benchmark] if trains else [], workers=_cores(cell), training=True) as trainers,
+        judge_for(scored, workers=_cores(cell)) as judges,
         open_engine(
             config.rollout,
             config.resources,
@@ -184,13 +186,13 @@ def _work(
         ) as engine,
     ):
         record: dict[str, Any]
-        if cell.is_trained and state == "new":
+        if trains:
             algorithm = algorithm_of(cell, folder.write_algorithm)
 
             def on_step(step: int, row: Mapping[str, float]) -> None:
                 on_progress("train", step, config.train.steps, row.get("reward"))
 
-            problems, judge = training_problems(config.train), judges[train_benchmark.name]
+            problems, judge = training_problems(config.train), trainers[train_benchmark.name]
             kept: dict[str, Any] | None = None
             if config.train.pass_rate is not None:
 

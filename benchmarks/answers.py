@@ -21,6 +21,9 @@ SHORT_ANSWER = 200
 LAST_LINES = 1500
 """Characters at the end of a response without a stated answer that are searched for one."""
 
+MOST_STATEMENTS = 100
+"""How many of the last words that may state an answer are looked behind."""
+
 _END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>|<end_of_turn>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _STATEMENT = re.compile(
@@ -89,10 +92,9 @@ def find_answer(response: str) -> Found:
     response = _END_OF_TURN.split(response, maxsplit=1)[0].rpartition("</think>")[2]
     if tagged := _ANSWER_TAG.findall(response):
         response = next((text for text in reversed(tagged) if text.strip()), "")
-    if stated := explicit_answer(response):
+    stated = explicit_answer(response)
+    if stated is not None:  # empty: a box, and nothing in it
         return Found(stated, True)
-    if explicit_answer(response) == ():  # a box, and nothing in it
-        return Found((), True)
     text = response[-LAST_LINES:].strip()
     return Found(found, False, bare=found == (text,)) if (found := search(text)) else Found((), False)
 
@@ -102,7 +104,7 @@ def explicit_answer(text: str) -> tuple[str, ...] | None:
     of several boxes. Empty where all boxes are, None where nothing is stated."""
     boxes = boxed_expressions(text)
     filled = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
-    for statement in reversed(list(_STATEMENT.finditer(text))):
+    for statement in reversed(list(_STATEMENT.finditer(text))[-MOST_STATEMENTS:]):
         if filled and statement.start() < filled[-1].start:
             break
         if answer := _statement(text[statement.end() : statement.end() + 5 * SHORT_ANSWER], bool(filled)):

@@ -8,8 +8,8 @@ in processes of its own (`benchmarks.grader_process`), which have limits of memo
 killed, and only that case is lost. What a worker sends back is one word of a fixed list.
 
 No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel keep it
-from writing to files (not from making empty ones, nor from the network) and, on Linux, from gaining rights by what it
-starts; and from starting processes where the worker is not root. A worker that root starts becomes the user nobody, where
+from writing into files (not from making, renaming or removing them where its user may, nor from the network), from
+gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker that root starts becomes the user nobody, where
 that user can read the installed packages; elsewhere it stays root, and can start processes.
 
 The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This

@@ -42,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     _rule("thousands in braces", r"(?<=\d)(?:\{,\}|,\\!|,\\,|\\!)\s*(?=\d{3}(?!\d))", "", r"12{,}000", "12000"),
     _rule("thousands after a space command", r"(?<=\d),\\ (?=\d{3}(?!\d))", "", r"1,\ 000", "1000"),
     _rule("negative space", r"\\!\s*", "", r"5\!", "5"),
-    _rule("space", r"(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|[\u00a0\u2009\u202f]", " ", r"5\,\text{cm}", r"5 \text{cm}"),
+    _rule("space", r"\s?(?:(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|[\u00a0\u2009\u202f])\s?)+", " ", r"5\,\text{cm}", r"5 \text{cm}"),
     _rule("quad run into a letter", r"\\q?quad(?=[A-Za-z])", " ", r"1,\quadx", "1, x"),
     _rule(
         "size of brackets",
@@ -127,11 +127,13 @@ RULES: tuple[Rule, ...] = (
           r"0.\overline{3}"),
 )
 
+_WHITE_SPACE = re.compile(r"\s\s+|[\n\t]")
 _ESCAPED_TWICE = re.compile(r"\\\\(?=(?:d?frac|sqrt|text|boxed|left|right|pi|infty|cdot|times)\b)")
 
 
 def convert_notation(text: str) -> str:
     r"""The text by all rules: r"\dfrac{3}{4}\,\mathrm{cm}^2" becomes r"\frac{3}{4} \text{cm}^2"."""
+    text = _WHITE_SPACE.sub(" ", text)
     if "\\begin" not in text:  # a matrix needs its \\
         text = _ESCAPED_TWICE.sub(r"\\", text)
     for rule in RULES:

@@ -218,6 +218,14 @@ _changed("the right side alone", r"^.*[+\-\d].*=", "")
 _changed("a double root once", r"^(-?\d+), ?\1$", r"\1")
 
 
+EXPLAINED = {
+    "echo of the question": "a statement that ends with a formula, which is the answer",
+    "a million times": "0 million is 0",
+    "a dozen times": "0 dozen is 0",
+}
+"""Strategies that win some gold answers, and why they may."""
+
+
 def attacks(gold: str, question: str) -> Iterable[tuple[str, str]]:
     """The strategies that apply to a gold answer, by name, and what they respond."""
     plain = re.sub(r"(?<!\\)\$", "", strip_delimiters(gold))

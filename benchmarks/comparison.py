@@ -132,8 +132,8 @@ def _leaves_equal(gold: str, answer: str) -> bool:
 
 
 def _with_decimal_point(text: str) -> str:
-    """A number with a decimal comma, 1000,99 or 0,125, written with a point; empty for 1,5, a list, and 1,234, thousands."""
-    match = re.fullmatch(r"(-?(?:0|\d+(?!,\d{3}$|,\d$))),(\d+)", strip_delimiters(text), re.ASCII)
+    """An answer with a decimal comma, 1000,99 or 0,125, written with a point; empty for 1,234, which is a thousand."""
+    match = re.fullmatch(r"(-?(?:0|\d+(?!,\d{3}$))),(\d+)", strip_delimiters(text), re.ASCII)
     return f"{match[1]}.{match[2]}" if match else ""
 
 

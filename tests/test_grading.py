@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from small import needs_data
 
 from benchmarks import load_benchmark
-from benchmarks.attacks import STRATEGIES, attacks
+from benchmarks.attacks import EXPLAINED, STRATEGIES, attacks
 from benchmarks.golds import unreadable
+from benchmarks.grader import Grader
 from benchmarks.judge import judge
 from benchmarks.notation import RULES, Rule, convert_notation, without_layout
 from benchmarks.quantities import canonical_unit, read_clock, read_compound, read_quantity
@@ -538,24 +539,14 @@ def test_a_list_is_right_in_every_order_and_wrong_without_an_item(items: list[in
     assert judge(gold, rf"\boxed{{{turned}, 51}}") == "wrong"
 
 
-EXPLAINED = {
-    "echo of the question": "two questions end with a formula that is the answer",
-    "a million times": "0 million is 0",
-    "a dozen times": "0 dozen is 0",
-}
-"""Strategies that win, and why they may."""
-
-
 @needs_data
 def test_no_strategy_wins_a_gold_answer_without_knowing_it() -> None:
     assert len(STRATEGIES) >= 40
-    problems = [problem for name in ("math500", "olympiadbench", "minerva", "aime25") for problem in load_benchmark(name).problems()[7::70]]
-    won = {
-        name
-        for problem in problems
-        for name, response in attacks(problem.answer, problem.prompt)
-        if judge(problem.answer, response) == "correct"
-    }
+    problems = [problem for name in ("math500", "olympiadbench", "minerva", "aime25") for problem in load_benchmark(name).problems()[7::90]]
+    tried = [(p.answer, name, response) for p in problems for name, response in attacks(p.answer, p.prompt)]
+    with Grader(workers=2, seconds=1.0) as grader:
+        verdicts = grader.grade([(gold, response) for gold, _, response in tried])
+    won = {name for (_, name, _), verdict in zip(tried, verdicts, strict=True) if verdict == "correct"}
     assert won <= set(EXPLAINED)
 
 

@@ -31,7 +31,7 @@ def _main(seconds: float) -> None:
     verdicts = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing else can write where verdicts are read
     try:
-        judge("x^2-4", r"\boxed{(x-2)(x+2)}")  # imports math-verify and builds its parser
+        judge("x^2-4", r"\boxed{(x-2)(x+2)}")  # imports sympy and math-verify's parser, and builds it
     except Exception as error:
         print(f"{type(error).__name__}: {error}".replace("\n", " "), file=verdicts, flush=True)
         return
@@ -53,7 +53,7 @@ def _restrict() -> None:
 
     A limit of processes binds root nowhere, so root becomes nobody, where nobody can read what sympy may yet import.
     """
-    if os.getuid() == 0 and all(_readable_by_all(sys.modules[name]) for name in ("sympy", "math_verify")):
+    if os.getuid() == 0 and all(_readable_by_all(sys.modules[name]) for name in ("sympy", "latex2sympy2_extended", "antlr4")):
         with suppress(OSError):  # in a container that has no other user
             os.setgroups([])
             os.setgid(NOBODY)

@@ -167,7 +167,7 @@ def test_a_closed_grader_grades_no_more() -> None:
 def test_a_process_that_does_not_start_is_an_error_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')\n")
+    (tmp_path / "latex2sympy2_extended.py").write_text("raise ImportError('broken installation')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Grader() as grader, pytest.raises(GraderError, match="ImportError: broken installation"):
         grader.grade([("1/2", r"\boxed{0.5}")])

@@ -12,11 +12,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from small import needs_data
 
+import benchmarks.grader
 from benchmarks.answers import MAX_CHARACTERS
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
 from harness.evaluation.grade import grade_file, render, run_grading
@@ -264,3 +266,61 @@ def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
     with RESIDUALS.open(encoding="utf-8", newline="") as file:
         explained = {row["id"] for row in csv.DictReader(file) if row["why"]}
     assert {disagreement.id for disagreement in report.disagreements} <= explained
+
+
+def test_after_a_timeout_what_differs_by_numbers_alone_is_given_up_in_training() -> None:
+    towers = [("7", rf"\boxed{{{n}^{{9^{{9^{{9}}}}}}}}") for n in range(2, 22)]
+    with Grader(seconds=0.5, give_up=True) as grader:
+        grader.grade([("1", "#### 1")])
+        start = time.monotonic()
+        assert grader.grade([*towers, ("7", "#### 7")]) == ["timeout"] * 20 + ["correct"]
+        assert time.monotonic() - start < 10  # one limit and one start, not twenty
+
+
+def test_a_process_that_hangs_at_its_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    begin = benchmarks.grader._Worker.__init__
+
+    def slow_at_first(worker: Any, seconds: float) -> None:
+        started.append(seconds)
+        monkeypatch.setattr(benchmarks.grader, "START_SECONDS", 0.001 if len(started) == 1 else 60.0)
+        begin(worker, seconds)
+
+    monkeypatch.setattr(benchmarks.grader._Worker, "__init__", slow_at_first)
+    with Grader() as grader:
+        assert grader.grade([("5", "#### 5")]) == ["correct"]
+    assert len(started) == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, which a limit of processes does not bind")
+def test_a_grading_process_of_root_becomes_nobody_and_starts_no_process() -> None:
+    code = (
+        "import os, sympy, latex2sympy2_extended, antlr4; from benchmarks.grader_process import _restrict, _readable_by_all;"
+        "readable = all(map(_readable_by_all, (sympy, latex2sympy2_extended, antlr4))); _restrict();"
+        "print(readable, os.getuid(), open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0]);"
+        "sys = __import__('sys'); sys.stdout.flush(); os.fork()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    readable, user, no_new_privileges = done.stdout.split()
+    assert no_new_privileges == "1"
+    if readable == "True":
+        assert user == "65534"
+        assert "BlockingIOError" in done.stderr
+
+
+def test_halves_of_surrogate_pairs_and_escape_codes_in_a_file_harm_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        r'{"id": "\u001b[31mred", "gold": "5", "response": "\ud83d #### 5", "expected": false, '
+        r'"label_kind": "\u001b[2Jkind", "flag": "\u0007bell"}'
+        "\n"
+        r'{"gold": "5", "response": "\ud83d\ude00 \\ud83d #### 5"}'
+        "\n"
+    )
+    report = grade_file(file)
+    assert report.counts["correct"] == 2
+    console = Console(file=(output := io.StringIO()), width=200)
+    console.print(render(report))
+    assert "\x1b" not in output.getvalue()
+    assert "\x07" not in output.getvalue()
+    assert r"\x1b[31mred" in output.getvalue()

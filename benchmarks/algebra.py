@@ -47,11 +47,18 @@ _PREPARATIONS = (
     (re.compile(r"_\s*([0-9])(?![0-9])"), r"_{\1}"),
     (re.compile(r"\\hbar(?![A-Za-z])"), r"\\Upsilon "),
     (re.compile(r"(?<![A-Za-z\\])E(?=\s*_)"), r"\\Xi "),  # E alone is Euler's number to the parser
-    (re.compile(r"(?<![\d.}])(\d+)\s*(\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}|(?<=\d)\s\s*\d+/\d+)(?![\d^])"), r"(\1+\2)"),
+    (
+        re.compile(r"(?<![\d.}])(\d+)\s*(\\frac\s*\{\s*\d+\s*\}\s*\{\s*\d+\s*\}|(?<=\d)\s\s*\d+/\d+)(?![\d^])"),
+        r"(\1+\2)",
+    ),
     (re.compile(rf"(?<![A-Za-z\\])(?=(?:{FUNCTIONS})(?![A-Za-z]))"), r"\\"),
 )
-_TEXT_UNIT = re.compile(r"(?<=[\d})!a-z])(?:\s*\\text\s*\{([^{}]*)\}|\s+([a-z]{2,}))(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$")
-_UNREADABLE = re.compile(r"[0-9]\s+[0-9]|[^\x00-\x7f]|\\text\s*\{[^{}]*\s[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
+_TEXT_UNIT = re.compile(
+    r"(?<=[\d})!a-z])(?:\s*\\text\s*\{([^{}]*)\}|\s+([a-z]{2,}))(?:\s*\^\s*(?:\{\s*\d\s*\}|\d))?\s*$"
+)
+_UNREADABLE = re.compile(
+    r"[0-9]\s+[0-9]|[^\x00-\x7f]|\\text\s*\{[^{}]*\s[^{}]*\}|(?<![A-Za-z\\])[A-Za-z]{3,}\s+[A-Za-z]{2,}"
+)
 _MAX_LENGTH = 1000
 
 
@@ -94,7 +101,11 @@ def parse(text: str) -> Any:
         normal = normalise(text, config)
         is_complex = re.search(r"(?<![A-Za-z\\])i(?![A-Za-z])|\\imath", normal) is not None
         found = read(
-            normal, is_real=not is_complex, convert_degrees=False, normalization_config=None, conversion_config=conversion
+            normal,
+            is_real=not is_complex,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=conversion,
         )
     except RecursionError:
         return None
@@ -128,7 +139,9 @@ def _points(names: Sequence[str], whole: bool) -> list[tuple[dict[str, Any], boo
             values = {name: sympy.Integer(rng.randint(2, 40)) for name in names}
         else:
             sign = [1] if positive else [1, -1]
-            values = {name: sympy.Rational(rng.randint(400_000, 2_400_000), 1_000_003) * rng.choice(sign) for name in names}
+            values = {
+                name: sympy.Rational(rng.randint(400_000, 2_400_000), 1_000_003) * rng.choice(sign) for name in names
+            }
         points.append((values, positive or whole))
     return points
 
@@ -137,7 +150,7 @@ def _evaluated(expression: Any, values: dict[str, Any]) -> complex | None:
     sympy = _libraries()[4]
     symbols = {symbol: values[symbol.name] for symbol in expression.free_symbols}
     number = (expression.subs(symbols) if symbols else expression).evalf(20)
-    if not number.is_number or number.has(sympy.zoo, sympy.nan, sympy.oo):
+    if not number.is_number or number.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
         return None
     try:
         return complex(number)
@@ -200,10 +213,10 @@ def _numbers_equal(first: Any, second: Any, decimal: bool) -> Same:
     first, second = first.doit(), second.doit()
     if not decimal and first.is_Rational and second.is_Rational:
         return bool(first == second)
-    a, b = first.evalf(30), second.evalf(30)
+    a, b, infinite = first.evalf(30), second.evalf(30), (sympy.oo, -sympy.oo)
     if not (a.is_number and b.is_number) or a.has(sympy.nan, sympy.zoo) or b.has(sympy.nan, sympy.zoo):
         return None
-    if a.has(sympy.oo) or b.has(sympy.oo):
+    if a.has(*infinite) or b.has(*infinite):
         return bool(a == b)
     difference, size = abs(a - b), max(abs(a), abs(b))
     if decimal:

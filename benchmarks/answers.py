@@ -46,31 +46,47 @@ _PLACEHOLDER = re.compile(
     r"(?:(?:the|your|my|our|final|answer|result|solution|here|is)[\s:.]*)*\}?\s*",
     re.IGNORECASE,
 )
-_WORDS_ALONE = re.compile(
-    r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*"
-)
+_WORDS_ALONE = re.compile(r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*")
 _LEADING_MARKUP = re.compile(
     r"\A(?:(?:<[|｜][\w ▁]{1,40}[|｜]>|</?s>|<bos>|<(?:start|end)_of_turn>|\[/INST\])\s*(?:(?:assistant|model|system)(?=\s|<))?\s*)+"
 )
-_BECAUSE = re.compile(r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]*\$(?:[^$]*\$[^$]*\$)*[^$]*$)", re.IGNORECASE)
+_BECAUSE = re.compile(
+    r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]*\$(?:[^$]*\$[^$]*\$)*[^$]*$)", re.IGNORECASE
+)
 _TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname)\s*\{[^{}]*\}")
-_PROSE = re.compile(r"(?<![\\A-Za-z])(?!(?:and|or|sqrt|pi|sin|cos|tan|log|ln)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s")
+_PROSE = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:and|or|sqrt|pi|sin|cos|tan|log|ln)\b)[A-Za-z]{2,}[,:]?\s+(?:[A-Za-z]{2,}|\$|\\\(|\\\[|\d)|[A-Za-z]{2,}\s?:\s"
+)
 _SENTENCE = re.compile(r"[A-Za-z]{2,}\b(?!\s*[({=\\])")
-_FORMULA = re.compile(r"\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]"
-    r"|(?<![A-Za-z\\])[(\[](?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100},(?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100}[)\]]", re.DOTALL)
+_FORMULA = re.compile(
+    r"\$\$[^$]+\$\$|(?<!\\)\$(?:\\\$|[^$\n])+?(?<!\\)\$|\\\((?:(?!\\\)).)+\\\)|\\\[(?:(?!\\\]).)+\\\]"
+    r"|(?<![A-Za-z\\])[(\[](?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100},(?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100}[)\]]",
+    re.DOTALL,
+)
 _NUMBER = re.compile(
     r"(?<![\d:])\d{1,2}:\d\d(?:\s*[ap]\.?m\b\.?)?|"
     r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*(?:\s*%|\s+(?:percent|pct)\b)?"
     r"(?:\s+(?:hundred|thousand|[mbtr]+illion|dozen)\b)?(?:\s+[a-z]+)?",
     re.ASCII,
 )
+HEDGE = re.compile(
+    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|between|probably|possibly"
+    r"|perhaps|maybe|might|may|could|either|unless|except|any(?:thing)?|unknown|if|up to|minimum|maximum|under|over|above|below"
+    r"|or (?:more|less|so))\b|≲|≳",
+    re.IGNORECASE,
+)
+"""Words by which an answer says less than its number, or denies it."""
 _HEDGED = re.compile(
     r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably|possibly|perhaps|maybe"
-    r"|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*$"
+    r"|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )
-_ASKING = re.compile(r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|what|how many|how much)\b", re.IGNORECASE)
+_ASKING = re.compile(
+    r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|write|convert|factor|expand|rationali[sz]e"
+    r"|give|round|prove|show|let|suppose|consider|what|which|how many|how much)\b",
+    re.IGNORECASE,
+)
 _AFTER = re.compile(r"\s*(?:%|percent\w*\b|pct\b)?")
 _JOINT = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b)\s*")
 
@@ -120,7 +136,9 @@ def _statement(rest: str, boxed: bool) -> str:
     display = _DISPLAY.match(rest)
     line = display.group() if display else rest.strip().partition("\n")[0]
     end = _SENTENCE_END.search(line + " ")
-    said = _BECAUSE.split(line[: end.end()] if end and "hope" not in end[0] else line[: end.start()] if end else line)[0]
+    said = _BECAUSE.split(line[: end.end()] if end and "hope" not in end[0] else line[: end.start()] if end else line)[
+        0
+    ]
     answer = said.lstrip(" \n:;,*\"'!").rstrip(" \n.:;,*\"'!").removeprefix('\\"').removesuffix("\\")
     if len(answer) > SHORT_ANSWER or _PLACEHOLDER.fullmatch(answer):
         return ""
@@ -137,7 +155,7 @@ def _said(line: str) -> str:
     if (verb := _VERB.match(line)) and re.search(r"[0-9$]", verb[1]):
         return verb[1]
     formulas, numbers = _found(line)
-    if len(formulas) + len(numbers) > 1:
+    if len(formulas) + len(numbers) > 1 or HEDGE.search(line):
         return line
     return (search(line) or (line,))[0]
 
@@ -195,7 +213,8 @@ def search(text: str) -> tuple[str, ...]:
 
 def _asked(text: str, match: re.Match[str]) -> bool:
     """Whether a formula stands in a sentence that asks: "Evaluate $2 + 3$.", "What is $2 + 3$?"."""
-    begin = _sentence_start(text, match)
+    stops = (end.end() for end in _SENTENCE_END.finditer(text, 0, match.start()))
+    begin = max(text.rfind("\n\n", 0, match.start()) + 1, *stops, 0)
     following = _SENTENCE_END.search(text, match.end())
     question = following is not None and following[0].startswith("?") or text[match.end() :].strip(" $.)") == "?"
     return question or _ASKING.match(text, begin) is not None

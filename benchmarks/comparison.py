@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.algebra import equations_equal, expressions_equal
+from benchmarks.answers import HEDGE
 from benchmarks.golds import unreadable
 from benchmarks.notation import strip_delimiters, without_layout
 from benchmarks.quantities import Quantity, read_clock, read_compound, read_quantity, units_conflict, values_agree
@@ -31,18 +32,14 @@ def equal(gold: str, answer: str) -> bool:
         return True
     if (words := words_of(gold)) and words == words_of(answer):
         return True
-    if unreadable(gold) or max(len(gold), len(answer)) > LONGEST or _HEDGE.search(answer) and not _HEDGE.search(gold):
+    if unreadable(gold) or max(len(gold), len(answer)) > LONGEST or HEDGE.search(answer) and not HEDGE.search(gold):
         return False
     return shapes_equal(read_shape(gold), read_shape(answer))
 
 
-_HEDGE = re.compile(
-    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|between|probably|possibly"
-    r"|perhaps|maybe|might|may|could|either|unless|except|any(?:thing)?|unknown|if|up to|minimum|maximum|under|over|above|below)\b"
-    r"|≲|≳",
-    re.IGNORECASE,
+_ABOUT = re.compile(
+    r"^(?:\\approx|\b(?:approximately|about|roughly|around|nearly|exactly|only|just)\b)\s*", re.IGNORECASE
 )
-_ABOUT = re.compile(r"^(?:\\approx|\b(?:approximately|about|roughly|around|nearly|exactly|only|just)\b)\s*", re.IGNORECASE)
 
 
 def _quantities_equal(gold: Quantity, answer: Quantity, text: str) -> bool:
@@ -146,7 +143,9 @@ def _compounds_equal(gold: Sequence[Quantity], answer: Sequence[Quantity]) -> bo
 _EQUALS = {"=", "\\approx", "\\in", "\\equiv"}
 
 
-_ARITHMETIC = re.compile(r"\\(?:d?frac|sqrt|cdot|times|div|log|ln|sin|cos|tan|binom|pi|deg|text|lfloor|rfloor|lceil|rceil)(?![A-Za-z])")
+_ARITHMETIC = re.compile(
+    r"\\(?:d?frac|sqrt|cdot|times|div|log|ln|sin|cos|tan|binom|pi|deg|text|lfloor|rfloor|lceil|rceil)(?![A-Za-z])"
+)
 
 
 class _Assignment(NamedTuple):
@@ -156,11 +155,12 @@ class _Assignment(NamedTuple):
     value: Shape
 
 
-def _assignment(shape: Shape, *, loosely: bool) -> _Assignment | None:
+def _assignment(shape: Shape, *, loosely: bool, anywhere: bool = False) -> _Assignment | None:
     r"""What a relation names, and the last link of its chain; of x = 1/3 \approx 0.33, 1/3. None of other shapes.
 
     loosely: an expression without a number, as m + n, and arithmetic that is right, as 2 + 3, name something too: of an answer,
     but not of a gold one, whose left side may be the point.
+    anywhere: the name may stand further back in the chain.
     """
     if shape.kind != "relation" or not set(shape.marks) <= _EQUALS:
         return None
@@ -171,10 +171,14 @@ def _assignment(shape: Shape, *, loosely: bool) -> _Assignment | None:
     last = links[-1]
     if is_name(first):
         several = len(re.sub(r"\W|_", "", first.text)) > 1
-        return None if several and is_name(last) and not loosely and "(" not in first.text else _Assignment(first.text, last)
+        return (
+            None
+            if several and is_name(last) and not loosely and "(" not in first.text
+            else _Assignment(first.text, last)
+        )
     if is_name(last) and len(links) == 1:
         return _Assignment(last.text, first)
-    if not loosely and any(is_name(link) for link in links[:-1]):
+    if anywhere and any(is_name(link) for link in links[:-1]):
         return _Assignment(next(link.text for link in links if is_name(link)), last)
     if loosely and re.search(r"[A-Za-z]", _ARITHMETIC.sub("", first.text)) is None:
         says_something = without_layout(first.text) != without_layout(last.text)
@@ -184,7 +188,9 @@ def _assignment(shape: Shape, *, loosely: bool) -> _Assignment | None:
 
 
 def _chain_holds(shape: Shape) -> bool:
-    return all(mark != "=" or shapes_equal(a, b) for mark, a, b in zip(shape.marks, shape.parts, shape.parts[1:], strict=False))
+    return all(
+        mark != "=" or shapes_equal(a, b) for mark, a, b in zip(shape.marks, shape.parts, shape.parts[1:], strict=False)
+    )
 
 
 def _value(answer: Shape, gold: Shape) -> Shape:
@@ -232,7 +238,11 @@ def _lists_equal(gold: Shape, answer: Shape) -> bool:
     expected, given = _items(gold), _items(answer)
     if answer.kind == "tuple" and gold.kind == "list":
         return _all_equal(expected, answer.parts) and answer.marks == ("(", ")")
-    if answer.kind not in ("list", "set") and len(expected) != 1 and (expanded := _value(answer, expected[0])) != answer:
+    if (
+        answer.kind not in ("list", "set")
+        and len(expected) != 1
+        and (expanded := _value(answer, expected[0])) != answer
+    ):
         return shapes_equal(gold, expanded)
     names = {named.name for item in expected if (named := _assignment(item, loosely=False))}
     if len(names) > 1 and not any(item.kind == "relation" for item in given):
@@ -262,7 +272,7 @@ _MIRRORED = {"<": ">", ">": "<", "\\leq": "\\geq", "\\geq": "\\leq"}
 
 
 def _relation_equal(gold: Shape, answer: Shape) -> bool:
-    expected, given = _assignment(gold, loosely=False), _assignment(answer, loosely=True)
+    expected, given = _assignment(gold, loosely=False, anywhere=True), _assignment(answer, loosely=True)
     if expected and answer.kind != "relation":
         return shapes_equal(expected.value, answer)
     if expected and given and _same_name(expected.name, given.name):
@@ -273,9 +283,7 @@ def _relation_equal(gold: Shape, answer: Shape) -> bool:
     if answer.kind != "relation" or len(gold.parts) != 2 or len(answer.parts) != 2:
         return False
     (mark,), (other,) = gold.marks, answer.marks
-    same = equations_equal(
-        (gold.parts[0].text, gold.parts[1].text), (answer.parts[0].text, answer.parts[1].text)
-    )
+    same = equations_equal((gold.parts[0].text, gold.parts[1].text), (answer.parts[0].text, answer.parts[1].text))
     return (same == "same" and mark == other) or (same == "flipped" and _MIRRORED.get(mark, mark) == other)
 
 

@@ -1,7 +1,7 @@
 r"""Gold answers that cannot be read as what they state, and are graded as text.
 
-    f(x) = ax + b$, where $b$ is an arbitrary integer, and …      prose with formulas
-    t(0,4]                                                        brackets that do not belong together
+f(x) = ax + b$, where $b$ is an arbitrary integer, and …      prose with formulas
+t(0,4]                                                        brackets that do not belong together
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def _restrict() -> None:
 
     A limit of processes binds root nowhere, so root becomes nobody, where nobody can read what sympy may yet import.
     """
-    if os.getuid() == 0 and all(_readable_by_all(sys.modules[name]) for name in ("sympy", "latex2sympy2_extended", "antlr4")):
+    if os.getuid() == 0 and all(
+        _readable_by_all(sys.modules[name]) for name in ("sympy", "latex2sympy2_extended", "antlr4")
+    ):
         with suppress(OSError):  # in a container that has no other user
             os.setgroups([])
             os.setgid(NOBODY)

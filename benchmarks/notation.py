@@ -42,7 +42,13 @@ RULES: tuple[Rule, ...] = (
     _rule("thousands in braces", r"(?<=\d)(?:\{,\}|,\\!|,\\,|\\!)\s*(?=\d{3}(?!\d))", "", r"12{,}000", "12000"),
     _rule("thousands after a space command", r"(?<=\d),\\ (?=\d{3}(?!\d))", "", r"1,\ 000", "1000"),
     _rule("negative space", r"\\!\s*", "", r"5\!", "5"),
-    _rule("space", r"\s?(?:(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|[\u00a0\u2009\u202f])\s?)+", " ", r"5\,\text{cm}", r"5 \text{cm}"),
+    _rule(
+        "space",
+        r"\s?(?:(?:(?<!\\)\\[,;: ]|~|\\q?quad(?![A-Za-z])|[\u00a0\u2009\u202f])\s?)+",
+        " ",
+        r"5\,\text{cm}",
+        r"5 \text{cm}",
+    ),
     _rule("quad run into a letter", r"\\q?quad(?=[A-Za-z])", " ", r"1,\quadx", "1, x"),
     _rule(
         "size of brackets",
@@ -51,11 +57,21 @@ RULES: tuple[Rule, ...] = (
         r"\left(3\right]",
         "(3]",
     ),
-    _rule("names of brackets", r"\\(?:lbrace|rbrace)(?![A-Za-z])", lambda m: rf"\{'{' if m[0][1] == 'l' else '}'}",
-          r"\lbrace 1\rbrace", r"\{ 1\}"),
+    _rule(
+        "names of brackets",
+        r"\\(?:lbrace|rbrace)(?![A-Za-z])",
+        lambda m: rf"\{'{' if m[0][1] == 'l' else '}'}",
+        r"\lbrace 1\rbrace",
+        r"\{ 1\}",
+    ),
     _rule("size of a fraction", r"\\[dtc]frac(?![A-Za-z])", lambda _: r"\frac", r"\dfrac{1}{2}", r"\frac{1}{2}"),
-    _rule("unit behind a formula", r"^\$([^$]+)\$(?=\s+[A-Za-z%\\][^$]*$)|^\\\(((?:(?!\\\)).)+)\\\)(?=\s+[A-Za-z%][^$\\]*$)",
-          r"\1\2", "$125$ miles", "125 miles"),
+    _rule(
+        "unit behind a formula",
+        r"^\$([^$]+)\$(?=\s+[A-Za-z%\\][^$]*$)|^\\\(((?:(?!\\\)).)+)\\\)(?=\s+[A-Za-z%][^$\\]*$)",
+        r"\1\2",
+        "$125$ miles",
+        "125 miles",
+    ),
     # Letters and words.
     _rule("upright letter", r"\\(?:mathrm|text|rm|operatorname)\s*\{\s*([eid])\s*\}", r"\1", r"\mathrm{e}", "e"),
     _rule("bold letter", r"\\(?:mathbf|boldsymbol|mathit|mathbb)\s*\{\s*([A-Za-z])\s*\}", r"\1 ", r"\mathbf{v}", "v "),
@@ -75,11 +91,23 @@ RULES: tuple[Rule, ...] = (
         r"28 percent",
         "28 %",
     ),
-    _rule("degrees", r"\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![A-Za-z])", lambda _: r" \deg ", r"90^{\circ}", r"90 \deg "),
-    _rule("number of a base", r"_\s*\\text\s*\{\s*(?:base\s*)?(\d+)\s*\}|\s+(?:in\s+)?base\s+(\d+)$",
-          lambda m: f"_{{{m[1] or m[2]}}}", r"52_\text{base 8}", "52_{8}"),
-    _rule("unit as a fraction", r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}",
-          lambda m: rf"\text{{{m[1]}/{m[2]}}}", r"\frac{\text{m}}{\text{s}}", r"\text{m/s}"),
+    _rule(
+        "degrees", r"\s*\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![A-Za-z])", lambda _: r" \deg ", r"90^{\circ}", r"90 \deg "
+    ),
+    _rule(
+        "number of a base",
+        r"_\s*\\text\s*\{\s*(?:base\s*)?(\d+)\s*\}|\s+(?:in\s+)?base\s+(\d+)$",
+        lambda m: f"_{{{m[1] or m[2]}}}",
+        r"52_\text{base 8}",
+        "52_{8}",
+    ),
+    _rule(
+        "unit as a fraction",
+        r"\\frac\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}\s*\{\s*\\text\s*\{([^{}]*)\}\s*\}",
+        lambda m: rf"\text{{{m[1]}/{m[2]}}}",
+        r"\frac{\text{m}}{\text{s}}",
+        r"\text{m/s}",
+    ),
     # Numbers.
     _rule(
         "power of ten",
@@ -89,10 +117,21 @@ RULES: tuple[Rule, ...] = (
         r"3.83 \times 10^{35}",
     ),
     _rule("Python's point", r"(?<=\d)\.(?=\s*[/*)])", "", "-3./2", "-3/2"),
-    _rule("part of one", "(\\d?)\\s*([" + "".join(_PARTS) + "])",
-          lambda m: f"{m[1]} {_PARTS[m[2]]}" if m[1] else _PARTS[m[2]], "1½", "1 1/2"),
+    _rule(
+        "part of one",
+        "(\\d?)\\s*([" + "".join(_PARTS) + "])",
+        lambda m: f"{m[1]} {_PARTS[m[2]]}" if m[1] else _PARTS[m[2]],
+        "1½",
+        "1 1/2",
+    ),
     # Plain-text mathematics.
-    _rule("Python's module", rf"(?<![A-Za-z\\])(?:np|math|sympy|sp)\.(?=(?:{FUNCTIONS})\b)", "", "np.arcsin(1)", "arcsin(1)"),
+    _rule(
+        "Python's module",
+        rf"(?<![A-Za-z\\])(?:np|math|sympy|sp)\.(?=(?:{FUNCTIONS})\b)",
+        "",
+        "np.arcsin(1)",
+        "arcsin(1)",
+    ),
     _rule("Python's power", r"\*\*", "^", "2**3", "2^3"),
     _rule("superscript", "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", "x²", "x^{2}"),
     _rule(
@@ -105,8 +144,16 @@ RULES: tuple[Rule, ...] = (
     _written_out("pi", "π", r"\pi "),
     _written_out("theta", "θ", r"\theta "),
     _written_out("infinity", "∞", r"\infty "),
-    _rule("infinity in words", r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])", lambda _: r"\infty ", "(1, inf)", r"(1, \infty )"),
-    _rule("positive infinity", r"(^|[(\[,{])\s*\+\s*\\infty", lambda m: rf"{m[1]}\infty", r"(1,+\infty)", r"(1,\infty)"),
+    _rule(
+        "infinity in words",
+        r"(?<![A-Za-z\\])(?:infinity|inf|oo)(?![A-Za-z])",
+        lambda _: r"\infty ",
+        "(1, inf)",
+        r"(1, \infty )",
+    ),
+    _rule(
+        "positive infinity", r"(^|[(\[,{])\s*\+\s*\\infty", lambda m: rf"{m[1]}\infty", r"(1,+\infty)", r"(1,\infty)"
+    ),
     _written_out("times", "[×·⋅]", r"\times "),
     _written_out("divided by", "[÷]", "/"),
     _written_out("minus", "[−–‐]", "-"),
@@ -118,13 +165,28 @@ RULES: tuple[Rule, ...] = (
     _rule("unequal", r"≠|!=|\\ne(?![A-Za-z])", lambda _: r"\neq ", "x≠2", r"x\neq 2"),
     _rule("less", r"\\lt(?![A-Za-z])|\\gt(?![A-Za-z])", lambda m: "<" if m[0][1] == "l" else ">", r"x\lt3", "x<3"),
     _rule("nearly", r"≈|\\(?:simeq|sim)(?![A-Za-z])|~=", lambda _: r"\approx ", "x≈2", r"x\approx 2"),
-    _rule("follows", r"⇒|→|\\(?:implies|Longrightarrow|rightarrow|to)(?![A-Za-z])", lambda _: r"\Rightarrow ",
-          r"5x=30\implies x=6", r"5x=30\Rightarrow  x=6"),
-    _rule("digit that goes on", r"(?<=\d)?\.(\d*?)(\d)\2\2+\s*(?:\.\.\.|…|\\l?dots(?![A-Za-z]))",
-          lambda m: rf".{m[1]}\overline{{{m[2]}}}", "0.1666...", r"0.1\overline{6}"),
+    _rule(
+        "follows",
+        r"⇒|→|\\(?:implies|Longrightarrow|rightarrow|to)(?![A-Za-z])",
+        lambda _: r"\Rightarrow ",
+        r"5x=30\implies x=6",
+        r"5x=30\Rightarrow  x=6",
+    ),
+    _rule(
+        "digit that goes on",
+        r"(?<=\d)?\.(\d*?)(\d)\2\2+\s*(?:\.\.\.|…|\\l?dots(?![A-Za-z]))",
+        lambda m: rf".{m[1]}\overline{{{m[2]}}}",
+        "0.1666...",
+        r"0.1\overline{6}",
+    ),
     _rule("period in brackets", r"(?<=\d)\.(\d*)\((\d+)\)", r".\1\\overline{\2}", "0.1(6)", r"0.1\overline{6}"),
-    _rule("repeating decimal", r"\\(?:bar|dot|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))", r"\\overline{\1\2}", r"0.\bar3",
-          r"0.\overline{3}"),
+    _rule(
+        "repeating decimal",
+        r"\\(?:bar|dot|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))",
+        r"\\overline{\1\2}",
+        r"0.\bar3",
+        r"0.\overline{3}",
+    ),
 )
 
 _WHITE_SPACE = re.compile(r"\s\s+|[\n\t]")
@@ -153,7 +215,12 @@ def strip_delimiters(text: str) -> str:
     text = _without_stop(text)
     for opening, closing in _DELIMITERS:
         inner = text[len(opening) : -len(closing)]
-        if text.startswith(opening) and text.endswith(closing) and "$" not in inner.replace("\\$", "") and opening not in inner.replace("\\$", ""):
+        if (
+            text.startswith(opening)
+            and text.endswith(closing)
+            and "$" not in inner.replace("\\$", "")
+            and opening not in inner.replace("\\$", "")
+        ):
             return _without_stop(inner)
     return text
 
@@ -176,5 +243,7 @@ def without_layout(text: str) -> str:
     ('\\frac{1}{2}x', '1 2')
     """
     text = _LAYOUT.sub("", strip_delimiters(text))
-    text = _SPACE.sub(lambda m: " " if m.start() and text[m.start() - 1].isdigit() and text[m.end() :][:1].isdigit() else "", text)
+    text = _SPACE.sub(
+        lambda m: " " if m.start() and text[m.start() - 1].isdigit() and text[m.end() :][:1].isdigit() else "", text
+    )
     return re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)

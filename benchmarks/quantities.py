@@ -52,7 +52,9 @@ _NUMBER = re.compile(
     r"(?:_\s*\{?\s*(?P<base>\d{1,2})\s*\}?)?",
     re.ASCII,
 )
-_TENS = re.compile(r"(?P<sign>[+-]?)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d))(?!\d)", re.ASCII)
+_TENS = re.compile(
+    r"(?P<sign>[+-]?)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d))(?!\d)", re.ASCII
+)
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _MAGNITUDE = re.compile(rf"\s*({'|'.join(_MAGNITUDES)})s?\b", re.IGNORECASE)
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
@@ -111,7 +113,9 @@ def _value(match: re.Match[str]) -> Fraction | None:
     if match["period"] is not None:
         head = match["repeating"]
         shown = Fraction(Decimal("0" + head if head != "." else "0"))
-        return shown + Fraction(int(match["period"]), (10 ** len(match["period"]) - 1) * 10 ** len(head.partition(".")[2]))
+        return shown + Fraction(
+            int(match["period"]), (10 ** len(match["period"]) - 1) * 10 ** len(head.partition(".")[2])
+        )
     if match["decimal"] is not None:
         value = Fraction(Decimal(re.sub(r"[\s,]", "", match["decimal"])))
     else:
@@ -183,9 +187,15 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
     letter = not in_text and re.match(r"[A-Za-z](?![A-Za-z])", written) is not None
     if letter and written[0] not in _LETTERS:
         return Quantity(value), rest  # 2n
-    if not in_text and (attached or len(written.split()[0]) < 3) and canonical_unit(re.split(r"[\s/^.]", written)[0]) is None:
+    if (
+        not in_text
+        and (attached or len(written.split()[0]) < 3)
+        and canonical_unit(re.split(r"[\s/^.]", written)[0]) is None
+    ):
         return Quantity(value, "", base=None), rest  # 2ab is a product
-    return Quantity(value, re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1", written).lower(), letter=letter), rest[unit.end() :].strip()
+    return Quantity(value, re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1", written).lower(), letter=letter), rest[
+        unit.end() :
+    ].strip()
 
 
 def read_compound(text: str) -> tuple[Quantity, ...] | None:

@@ -64,7 +64,9 @@ def _read(text: str, depth: int) -> Shape:
         return Shape("matrix", text, tuple(inner(cell) for row in rows for cell in row), (str(len(rows)),))
     if len(steps := split(text, r"\\Rightarrow")) > 1:
         return inner(steps[-1])
-    if len(groups := split(text, r";|(?<![A-Za-z\\])(?:and|or)(?![a-z])")) > 1 and all(len(split(g, "[=,]")) > 3 for g in groups):
+    if len(groups := split(text, r";|(?<![A-Za-z\\])(?:and|or)(?![a-z])")) > 1 and all(
+        len(split(g, "[=,]")) > 3 for g in groups
+    ):
         return Shape("list", text, tuple(inner(group)._replace(kind="tuple", marks=("(", ")")) for group in groups))
     if len(items := split_list(text, bracketed=False)) > 1:
         return Shape("list", text, tuple(inner(item) for item in items))

@@ -33,11 +33,21 @@ def main() -> None:
         table, unexplained = attacked(grader)
         written = answered(grader)
     page = ["# Attacks on the grader", "", f"Policy {POLICY}. Each gold answer of {', '.join(BENCHMARKS)}, once.", ""]
-    page += [table, "", "Gold answers against themselves, in twenty ways of writing:", "", written, "", "Made by `make grader`."]
+    page += [
+        table,
+        "",
+        "Gold answers against themselves, in twenty ways of writing:",
+        "",
+        written,
+        "",
+        "Made by `make grader`.",
+    ]
     write(OUT, "\n".join(page) + "\n")
     print(OUT.read_text(encoding="utf-8"))
     if unexplained:
-        raise SystemExit(f"strategies that win and are not explained in benchmarks/attacks.py: {', '.join(unexplained)}")
+        raise SystemExit(
+            f"strategies that win and are not explained in benchmarks/attacks.py: {', '.join(unexplained)}"
+        )
 
 
 def attacked(grader: Grader) -> tuple[str, list[str]]:
@@ -55,18 +65,24 @@ def attacked(grader: Grader) -> tuple[str, list[str]]:
         if verdict == "correct":
             won[name].append(gold)
     rows = [
-        [name, str(count[name]), str(len(won[name])), f"{len(won[name]) / max(1, count[name]):.2%}", explanation(name, won)]
+        [
+            name,
+            str(count[name]),
+            str(len(won[name])),
+            f"{len(won[name]) / max(1, count[name]):.2%}",
+            explanation(name, won[name]),
+        ]
         for name in STRATEGIES
     ]
-    unexplained = [name for name in won if name not in EXPLAINED]
+    unexplained = [name for name, golds in won.items() if golds and name not in EXPLAINED]
     return markdown_table(["strategy", "gold answers", "won", "share", "why"], rows, left=1), unexplained
 
 
-def explanation(name: str, won: dict[str, list[str]]) -> str:
+def explanation(name: str, won: list[str]) -> str:
     """Why a strategy wins what it wins."""
-    if not won[name]:
+    if not won:
         return ""
-    examples = ", ".join(gold[:40] for gold in won[name][:3])
+    examples = ", ".join(gold[:40] for gold in won[:3])
     return escape_markdown(f"{EXPLAINED.get(name, 'not explained')}: {examples}")
 
 

@@ -257,8 +257,14 @@ CORRECT = [
     (r"\text{4:30 p.m.}", "16:30"),
     (r"\text{4:30 p.m.}", "So they arrive at 4:30 p.m."),
     ("4:30", "04:30"),
-    (r"\begin{pmatrix} \sqrt{2} & 1\\ 0 & \frac12\end{pmatrix}", r"\boxed{\begin{bmatrix} \sqrt2 & 1\\ 0 & 0.5\end{bmatrix}}"),
-    (r"\begin{pmatrix} \sqrt{2} & 1\\ 0 & \frac12\end{pmatrix}", r"\boxed{\left(\begin{array}{cc} √2 & 1\\[2pt] 0 & 1/2\\ \end{array}\right)}"),
+    (
+        r"\begin{pmatrix} \sqrt{2} & 1\\ 0 & \frac12\end{pmatrix}",
+        r"\boxed{\begin{bmatrix} \sqrt2 & 1\\ 0 & 0.5\end{bmatrix}}",
+    ),
+    (
+        r"\begin{pmatrix} \sqrt{2} & 1\\ 0 & \frac12\end{pmatrix}",
+        r"\boxed{\left(\begin{array}{cc} √2 & 1\\[2pt] 0 & 1/2\\ \end{array}\right)}",
+    ),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\boxed{\begin{pmatrix} 1 \\[4pt] 2 \end{pmatrix}}"),
     (r"\begin{pmatrix} 1/\sqrt{2} \\ 2 \end{pmatrix}", r"\boxed{\begin{pmatrix} \frac{\sqrt2}{2} \\ 2 \end{pmatrix}}"),
     (r"\begin{pmatrix} \sqrt{3}/2 & -1/2 \end{pmatrix}", r"$\begin{pmatrix} \sqrt3/2 & -1/2 \end{pmatrix}$"),
@@ -308,7 +314,10 @@ WRONG = [
     ("x=0.0000001", r"\boxed{x=0.0000004}"),
     ("0.0000001,2", r"\boxed{0.0000004,2}"),
     (r"\begin{pmatrix} 0.0000001 \\ 2 \end{pmatrix}", r"\boxed{\begin{pmatrix} 0.0000004 \\ 2 \end{pmatrix}}"),
-    ("99", r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99}"),
+    (
+        "99",
+        r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 84, 85, 86, 87, 88, 89, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99}",
+    ),
     ("52_8", r"\boxed{52_9}"),
     ("5", r"\boxed{5\text{ million}}"),
     ("-2,-2", r"\boxed{-2}"),
@@ -387,7 +396,10 @@ WRONG = [
     ("y=0.0000001x", r"\boxed{y=0.0000004x}"),
     ("[0.0000001,2]", r"\boxed{[0.0000004,2]}"),
     ("0.0000001x", r"\boxed{0.0000004x}"),
-    ("100", r"\boxed{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 100}"),
+    (
+        "100",
+        r"\boxed{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 100}",
+    ),
     ("2516_8", r"\boxed{2516_9}"),
     ("2516_8", r"\boxed{2516_{10}}"),
     ("4210_{5}", r"\boxed{4210_{6}}"),
@@ -452,6 +464,7 @@ WRONG = [
 ]
 """Gold answer and a response that is wrong."""
 
+
 @pytest.mark.parametrize(("gold", "response"), CORRECT)
 def test_right_answers_are_correct(gold: str, response: str) -> None:
     assert judge(gold, response) == "correct"
@@ -486,7 +499,12 @@ def test_notation_converts_once_and_for_all(text: str) -> None:
 
 
 def test_quantities_are_exact() -> None:
-    for text, value in {"0.1": "1/10", r"-1\frac{1}{2}": "-3/2", r"1.\overline{6}": "5/3", r"3 \times 10^{-2}": "3/100"}.items():
+    for text, value in {
+        "0.1": "1/10",
+        r"-1\frac{1}{2}": "-3/2",
+        r"1.\overline{6}": "5/3",
+        r"3 \times 10^{-2}": "3/100",
+    }.items():
         quantity = read_quantity(text)
         assert quantity is not None
         assert str(quantity.value) == value
@@ -506,7 +524,9 @@ def test_a_gold_answer_that_is_prose_or_no_formula_is_equal_to_itself_alone(gold
     assert judge(gold, "1") != "correct"
 
 
-@pytest.mark.parametrize("gold", ["$69$,$84$", "864 square inches", r"(-\infty, 0] \cup \{1\}", "3, 5, and 7", r"\text{not even}"])
+@pytest.mark.parametrize(
+    "gold", ["$69$,$84$", "864 square inches", r"(-\infty, 0] \cup \{1\}", "3, 5, and 7", r"\text{not even}"]
+)
 def test_lists_units_intervals_and_words_can_be_read(gold: str) -> None:
     assert not unreadable(gold)
 
@@ -542,7 +562,11 @@ def test_a_list_is_right_in_every_order_and_wrong_without_an_item(items: list[in
 @needs_data
 def test_no_strategy_wins_a_gold_answer_without_knowing_it() -> None:
     assert len(STRATEGIES) >= 40
-    problems = [problem for name in ("math500", "olympiadbench", "minerva", "aime25") for problem in load_benchmark(name).problems()[7::90]]
+    problems = [
+        problem
+        for name in ("math500", "olympiadbench", "minerva", "aime25")
+        for problem in load_benchmark(name).problems()[7::90]
+    ]
     tried = [(p.answer, name, response) for p in problems for name, response in attacks(p.answer, p.prompt)]
     with Grader(workers=2, seconds=1.0) as grader:
         verdicts = grader.grade([(gold, response) for gold, _, response in tried])

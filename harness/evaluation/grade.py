@@ -109,7 +109,9 @@ def read_responses(path: Path) -> list[RecordedResponse]:
     return rows
 
 
-_SURROGATE = re.compile(r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATE = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
 
 
 def _without_halves(match: re.Match[str]) -> str:
@@ -227,7 +229,9 @@ def render(report: GradeReport) -> Group:
             ("unflagged", report.unflagged),
             *report.by_label_kind.items(),
         ]:
-            agreements.add_row(Text(_escaped(name)), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}")
+            agreements.add_row(
+                Text(_escaped(name)), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}"
+            )
         parts.append(agreements)
     if report.disagreements:
         table = Table("id", "in the file", "grader", "gold", "end of the response", "label", title="Disagreements")

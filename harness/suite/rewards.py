@@ -61,7 +61,9 @@ class RewardRecipe:
         if truncated and self.truncated is not None:
             value = self.truncated
         else:
-            value = {"correct": self.correct, "wrong": self.wrong, "no_answer": self.no_answer}.get(verdict, self.failure)
+            value = {"correct": self.correct, "wrong": self.wrong, "no_answer": self.no_answer}.get(
+                verdict, self.failure
+            )
         return value + self.overlong * soft_overlong_punishment(tokens, max_new_tokens, self.overlong_cache)
 
 

@@ -176,7 +176,7 @@ def expressions_equal(gold: str, answer: str) -> bool:
 def _matrices_equal(gold: str, answer: str) -> bool:
     sympy = _libraries()[4]
     first, second = parse(gold), parse(answer)
-    if first is None or second is None or isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr):
+    if first is None or second is None or (isinstance(first, sympy.Expr) and isinstance(second, sympy.Expr)):
         return False
     try:
         first, second = first.doit(), second.doit()

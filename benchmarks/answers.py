@@ -216,7 +216,7 @@ def _asked(text: str, match: re.Match[str]) -> bool:
     stops = (end.end() for end in _SENTENCE_END.finditer(text, 0, match.start()))
     begin = max(text.rfind("\n\n", 0, match.start()) + 1, *stops, 0)
     following = _SENTENCE_END.search(text, match.end())
-    question = following is not None and following[0].startswith("?") or text[match.end() :].strip(" $.)") == "?"
+    question = (following is not None and following[0].startswith("?")) or text[match.end() :].strip(" $.)") == "?"
     return question or _ASKING.match(text, begin) is not None
 
 

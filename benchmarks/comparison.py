@@ -32,7 +32,7 @@ def equal(gold: str, answer: str) -> bool:
         return True
     if (words := words_of(gold)) and words == words_of(answer):
         return True
-    if unreadable(gold) or max(len(gold), len(answer)) > LONGEST or HEDGE.search(answer) and not HEDGE.search(gold):
+    if unreadable(gold) or max(len(gold), len(answer)) > LONGEST or (HEDGE.search(answer) and not HEDGE.search(gold)):
         return False
     return shapes_equal(read_shape(gold), read_shape(answer))
 

@@ -157,8 +157,9 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
     match = _NUMBER.match(text) or _TENS.match(text)
     if match is None:
         return None
-    if match.re is _TENS or (match["decimal"] == "10" and not match["base"] and (tens := _TENS.match(text))):
-        match = match if match.re is _TENS else tens
+    tens = _TENS.match(text)
+    if tens is not None and (match.re is _TENS or (match["decimal"] == "10" and not match["base"])):
+        match = tens
         value: Fraction | None = Fraction(10) ** int(match["exponent"] or match["digit"])
         front, base = "", None
     else:

@@ -1,9 +1,9 @@
 r"""Whether two expressions are equal, by math-verify's LaTeX parser and sympy's arithmetic.
 
 Numbers are compared by value. Expressions with variables are compared at points: both are evaluated at the same random
-values, and differ as soon as they do at one. That is faster than to simplify the difference and misses fewer equalities;
-two different expressions agree by chance at all points with a probability that does not matter here. What the parser
-cannot read equals only itself.
+values, and differ as soon as they do at one. That is faster than to simplify the difference and misses fewer
+equalities; two different expressions agree by chance at all points with a probability that does not matter here. What
+the parser cannot read equals only itself.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ _SENTENCE_END = re.compile(r"(?:[.?]|(?<!\\)!)['\")\]$]*\s|\bI hope it is correc
 _BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:(?![.!?]\s).){0,70}", re.DOTALL)
 _RESTATED = re.compile(
     r"[\s$\\()]*(?:=|\\approx|≈)[\s$\\()]*"
-    r"|[^.!?]{0,20}?\b(?:that is|i\.e\.|namely|which is|in other words|equivalently|which equals|so|thus|hence|therefore)\b[^.!?]{0,40}"
+    r"|[^.!?]{0,20}?\b(?:that is|i\.e\.|namely|which is|in other words|equivalently|which equals"
+    r"|so|thus|hence|therefore)\b[^.!?]{0,40}"
 )
 _VERB = re.compile(r".*\b(?:is|are|equals|was|were|be|has|have|gives|to get|makes)\b(?: exactly)?[:\s]+(.*)", re.DOTALL)
 _LINKS = re.compile(r"(?<=^\$)(?:[^A-Za-z$\\]|\\(?:d?frac|times|cdot|\$|div|,|;| ))*=(?=[^=]*$)")
@@ -48,7 +49,8 @@ _PLACEHOLDER = re.compile(
 )
 _WORDS_ALONE = re.compile(r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*")
 _LEADING_MARKUP = re.compile(
-    r"\A(?:(?:<[|｜][\w ▁]{1,40}[|｜]>|</?s>|<bos>|<(?:start|end)_of_turn>|\[/INST\])\s*(?:(?:assistant|model|system)(?=\s|<))?\s*)+"
+    r"\A(?:(?:<[|｜][\w ▁]{1,40}[|｜]>|</?s>|<bos>|<(?:start|end)_of_turn>|\[/INST\])"
+    r"\s*(?:(?:assistant|model|system)(?=\s|<))?\s*)+"
 )
 _BECAUSE = re.compile(
     r"(?:,\s*|\s+)(?:because|since|as|which|where|so)\s(?![^$]*\$(?:[^$]*\$[^$]*\$)*[^$]*$)", re.IGNORECASE
@@ -70,15 +72,16 @@ _NUMBER = re.compile(
     re.ASCII,
 )
 HEDGE = re.compile(
-    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|between|probably|possibly"
-    r"|perhaps|maybe|might|may|could|either|unless|except|any(?:thing)?|unknown|if|up to|minimum|maximum|under|over|above|below"
-    r"|or (?:more|less|so))\b|≲|≳",
+    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|between|probably"
+    r"|possibly|perhaps|maybe|might|may|could|either|unless|except|any(?:thing)?|unknown|if|up to|minimum|maximum|under"
+    r"|over|above|below|or (?:more|less|so))\b|≲|≳",
     re.IGNORECASE,
 )
 """Words by which an answer says less than its number, or denies it."""
 _HEDGED = re.compile(
-    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably|possibly|perhaps|maybe"
-    r"|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)(?:\s+(?:equal(?:s)?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
+    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably"
+    r"|possibly|perhaps|maybe|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)"
+    r"(?:\s+(?:equals?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )
@@ -116,8 +119,8 @@ def find_answer(response: str) -> Found:
 
 
 def explicit_answer(text: str) -> tuple[str, ...] | None:
-    """What the last explicit statement of an answer in the text says, without boxes or closing words: one text, or those
-    of several boxes. Empty where all boxes are, None where nothing is stated."""
+    """What the last explicit statement of an answer in the text says, without boxes or closing words: one text, or
+    those of several boxes. Empty where all boxes are, None where nothing is stated."""
     boxes = boxed_expressions(text)
     filled = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
     for statement in reversed(list(_STATEMENT.finditer(text))[-MOST_STATEMENTS:]):
@@ -177,8 +180,8 @@ def _group(text: str, boxes: list[Boxed]) -> tuple[str, ...]:
 
 
 def search(text: str) -> tuple[str, ...]:
-    """The answer in a text that does not state one: the text where it is a formula, else its last formula, with those that
-    "," or "and" joins to it, or else its last number. Empty where a hedge stands before it, or there is none.
+    """The answer in a text that does not state one: the text where it is a formula, else its last formula, with those
+    that "," or "and" joins to it, or else its last number. Empty where a hedge stands before it, or there is none.
 
     >>> search("so she has 18 apples."), search("The roots are $1$ and $2$."), search("at least 5 of them")
     (('18 apples',), ('$1$, $2$',), ())

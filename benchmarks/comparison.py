@@ -43,7 +43,7 @@ _ABOUT = re.compile(
 
 
 def _quantities_equal(gold: Quantity, answer: Quantity, text: str) -> bool:
-    """By value, base and unit; the sign of a percentage may be left out, and where gold is below 1, it divides by 100."""
+    """By value, base and unit; the sign of a percentage may be left out, and of a gold value below 1 may not."""
     if gold.letter:  # 2s for a variable s
         return answer.letter and gold.unit == answer.unit and values_agree(gold.value, answer.value)
     if (gold.base is not None or answer.base is not None) and gold.base != answer.base:
@@ -158,8 +158,8 @@ class _Assignment(NamedTuple):
 def _assignment(shape: Shape, *, loosely: bool, anywhere: bool = False) -> _Assignment | None:
     r"""What a relation names, and the last link of its chain; of x = 1/3 \approx 0.33, 1/3. None of other shapes.
 
-    loosely: an expression without a number, as m + n, and arithmetic that is right, as 2 + 3, name something too: of an answer,
-    but not of a gold one, whose left side may be the point.
+    loosely: an expression without a number, as m + n, and arithmetic that is right, as 2 + 3, name something too: of an
+    answer, but not of a gold one, whose left side may be the point.
     anywhere: the name may stand further back in the chain.
     """
     if shape.kind != "relation" or not set(shape.marks) <= _EQUALS:
@@ -211,7 +211,8 @@ def _last_step(answer: Shape, gold: Shape) -> Shape:
 
 
 def _items(shape: Shape) -> list[Shape]:
-    """The elements of a list or set, those of lists in it included: 1 \\pm 2, 5 has three. Of a = 4, -8, -10 the name is dropped."""
+    r"""The elements of a list or set, those of lists in it included: 1 \pm 2, 5 has three. Of a = 4, -8 the name is
+    dropped."""
     if shape.kind not in ("list", "set"):
         return [shape]
     items = [item for part in shape.parts for item in _items(part)]

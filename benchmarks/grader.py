@@ -4,13 +4,14 @@
         grader.grade([("18", "… so she makes $18.\\n#### 18")])   # ["correct"]
 
 A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge` runs
-in processes of its own (`benchmarks.grader_process`), which have limits of memory and time; a process that exceeds one is
-killed, and only that case is lost. What a worker sends back is one word of a fixed list.
+in processes of its own (`benchmarks.grader_process`), which have limits of memory and time; a process that exceeds one
+is killed, and only that case is lost. What a worker sends back is one word of a fixed list.
 
-No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel keep it
-from writing into files (not from making, renaming or removing them where its user may, nor from the network), from
-gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker that root starts becomes the user nobody, where
-that user can read the installed packages; elsewhere it stays root, and can start processes.
+No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel
+keep it from writing into files (not from making, renaming or removing them where its user may, nor from the network),
+from gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker
+that root starts becomes the user nobody, where that user can read the installed packages; elsewhere it stays root, and
+can start processes.
 
 The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This
 side enforces a limit of wall-clock time, a few times as long, by SIGKILL.
@@ -67,8 +68,8 @@ class Grader:
     seconds: the limit of one case, of CPU time; of wall-clock time, WALL_FACTOR times as much. Time to start a process
     does not count.
 
-    give_up: once a case of `grade` has timed out, the further ones of the same gold answer that differ from it by numbers
-    alone get the same verdict at once. A policy that has learnt to write power towers then costs one timeout a group.
+    give_up: once a case of `grade` has timed out, the further ones of the same gold answer that differ from it by
+    numbers alone get the same verdict at once. A policy that has learnt to write power towers then costs one timeout a group.
     """
 
     def __init__(self, *, workers: int = 1, seconds: float = 5.0, give_up: bool = False) -> None:

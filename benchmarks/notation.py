@@ -1,7 +1,7 @@
 r"""The ways in which one thing is written, brought to one way: the rules, in the order in which they are applied.
 
-Each rule is small, named, and shown by an example, which `tests/test_notation.py` holds it to. None changes what an answer
-says: `{,}` is no separator, `\left(` is `(`, 3.8e-7 is a power of ten. Everything here takes time linear in the text.
+Each rule is small, named, and shown by an example, which `tests/test_grading.py` holds it to. None changes what an
+answer says: `{,}` is no separator, `\left(` is `(`, 3.8e-7 is a power of ten. Everything here takes time linear in the text.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ RULES: tuple[Rule, ...] = (
     _rule("and, or", r"\\text\s*\{\s*,?\s*(and|or)\s*\}", r" \1 ", r"6\text{ and }8", "6 and 8"),
     _rule(
         "percent",
-        r"\\text\s*\{\s*(?:percent\w*|pct)\s*(?:points?\s*)?\}|\b(?:percentage(?: points?)?|percent|pct)\b|\\%|\\text\s*\{\s*\\?%\s*\}",
+        r"\\text\s*\{\s*(?:percent\w*|pct)\s*(?:points?\s*)?\}"
+        r"|\b(?:percentage(?: points?)?|percent|pct)\b|\\%|\\text\s*\{\s*\\?%\s*\}",
         "%",
         r"28 percent",
         "28 %",
@@ -237,7 +238,7 @@ _SPACE = re.compile(r"(?<=[0-9])\s+(?=[0-9.])|\s+")
 
 
 def without_layout(text: str) -> str:
-    r"""For comparison as text: white space, sizes of brackets and of fractions do not matter; a space between digits does.
+    r"""For comparison as text: white space, sizes of brackets and of fractions do not matter, but a space between digits.
 
     >>> without_layout(r"$\dfrac{1}{2} x$"), without_layout("1 2")
     ('\\frac{1}{2}x', '1 2')

@@ -1,4 +1,4 @@
-r"""Numbers with what belongs to them: -3/4, 1,234.50, 1 1/2, 0.\overline{3}, 5\text{ million}, 28\%, 15\text{ cm}^2, 2 h 30.
+r"""Numbers with what belongs to them: 1,234.50, 1 1/2, 0.\overline{3}, 5\text{ million}, 28\%, 15\text{ cm}^2, 2 h 30.
 
 A quantity is read from the whole of a text or not at all, and its value is exact.
 """
@@ -69,8 +69,9 @@ _NOT_UNITS = re.compile(
 _SAME_UNITS = (
     "m meter metre", "cm centimeter centimetre", "mm millimeter millimetre", "km kilometer kilometre", "in inch inche",
     "ft foot feet", "yd yard", "mi mile", "g gram", "kg kilogram", "mg milligram", "lb pound", "oz ounce",
-    "s sec second", "min minute", "h hr hour", "day", "week", "month", "yr year", "l liter litre", "ml milliliter millilitre",
-    "gal gallon", "dollar $ \\$ usd buck", "cent ¢", "€ euro", "£", "¥ yen yuan", "degree \\deg deg", "rad radian", "mph",
+    "s sec second", "min minute", "h hr hour", "day", "week", "month", "yr year", "l liter litre", "gal gallon",
+    "ml milliliter millilitre", "dollar $ \\$ usd buck", "cent ¢", "€ euro", "£", "¥ yen yuan", "degree \\deg deg",
+    "rad radian", "mph",
     "n newton", "j joule", "w watt", "v volt", "a ampere amp", "k kelvin", "hz hertz", "pa pascal", "ohm", "c", "mol",
     "unit",
 )  # fmt: skip

@@ -36,7 +36,8 @@ MAX_DEPTH = 8
 
 _RELATIONS = re.compile(r"\\(?:leq|geq|neq|approx|in|equiv|subset)(?![A-Za-z])|(?<![<>!:])[=<>]")
 _MATRIX = re.compile(
-    r"(?:\\?\[|\()?\s*\\begin\s*\{(?P<name>[pbvBV]?matrix|smallmatrix|array)\}(?:\s*\{[lcr| ]*\})?(?P<cells>.*)\\end\s*\{(?P=name)\}\s*"
+    r"(?:\\?\[|\()?\s*\\begin\s*\{(?P<name>[pbvBV]?matrix|smallmatrix|array)\}"
+    r"(?:\s*\{[lcr| ]*\})?(?P<cells>.*)\\end\s*\{(?P=name)\}\s*"
     r"(?:\\?\]|\))?",
     re.DOTALL,
 )
@@ -88,7 +89,10 @@ def _read(text: str, depth: int) -> Shape:
             return Shape("tuple", text, tuple(inner(piece) for piece in pieces), (opening, closing))
         return inner(content) if opening == "(" and depth < MAX_DEPTH else leaf
     if "\\pm" in text or "\\mp" in text:
-        signs = [re.sub(r"\\(pm|mp)(?![A-Za-z])\s*", lambda m: s[m[1] == "mp"], text) for s in ("+-", "-+")]
+        signs = [
+            re.sub(r"\\mp(?![A-Za-z])\s*", below, re.sub(r"\\pm(?![A-Za-z])\s*", above, text))
+            for above, below in ("+-", "-+")
+        ]
         return Shape("list", text, tuple(Shape("expression", sign.removeprefix("+").strip()) for sign in signs))
     return leaf
 
@@ -98,8 +102,10 @@ def split_list(text: str, *, bracketed: bool) -> list[str]:
 
     Outside of brackets 1,234 is a number; inside it is two. The comma before "and" separates nothing more.
 
-    >>> split_list("19, 46, and 82", bracketed=False), split_list("1,234", bracketed=False), split_list("1,234", bracketed=True)
-    (['19', '46', '82'], ['1,234'], ['1', '234'])
+    >>> split_list("19, 46, and 82", bracketed=False)
+    ['19', '46', '82']
+    >>> split_list("1,234", bracketed=False), split_list("1,234", bracketed=True)
+    (['1,234'], ['1', '234'])
     """
     items: list[str] = []
     for piece in split(text, r";|,?\s*(?<![A-Za-z\\])(?:and|or)(?![a-z])" + (r"|," if bracketed else "")):
@@ -128,7 +134,7 @@ def split(text: str, separator: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _blanked(text: str) -> str:
-    r"""The text with everything inside of brackets, and \text{…}, replaced, at the same places. [a, b) counts as closed."""
+    r"""The text with all that stands in brackets, or in \text{…}, replaced, at the same places. [a, b) counts as closed."""
     depth, result, position = 0, [], 0
     while position < len(text):
         character = text[position]

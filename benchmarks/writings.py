@@ -1,4 +1,4 @@
-r"""Twenty ways to write a right answer, for the share of gold answers that the grader accepts when they answer themselves.
+r"""Twenty ways to write a right answer, for the share of gold answers that the grader accepts for themselves.
 
 A gold answer's own dollars and boxes are taken off first, and put on again by the writing.
 """

@@ -1,9 +1,9 @@
-"""The share of gold answers that each strategy of `benchmarks.attacks` wins, and of right answers refused: `make grader`.
+"""The share of gold answers that each strategy of `benchmarks.attacks` wins, and of right answers that are refused.
 
     python perf/grader_attacks.py [--workers N]
 
-Over all gold answers of the eight benchmarks, each once. Writes results/grader/attacks.md; a win that is not explained is an
-error.
+`make grader`: all gold answers of the eight benchmarks, each once. Writes results/grader/attacks.md; a win that is not
+explained is an error.
 """
 
 from __future__ import annotations

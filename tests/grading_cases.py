@@ -1,4 +1,4 @@
-"""Gold answers with responses that are right, and that are wrong: what grader-v2 is held to. Others test it elsewhere."""
+"""Gold answers with responses that are right, and that are wrong: what grader-v2 is held to."""
 
 CORRECT = [
     ("18", "She makes 9 * 2 = <<9*2=18>>18 dollars.\n#### 18"),

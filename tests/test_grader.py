@@ -295,7 +295,8 @@ def test_a_process_that_hangs_at_its_start_is_tried_again(monkeypatch: pytest.Mo
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, which a limit of processes does not bind")
 def test_a_grading_process_of_root_becomes_nobody_and_starts_no_process() -> None:
     code = (
-        "import os, sympy, latex2sympy2_extended, antlr4; from benchmarks.grader_process import _restrict, _readable_by_all;"
+        "import os, sympy, latex2sympy2_extended, antlr4;"
+        "from benchmarks.grader_process import _restrict, _readable_by_all;"
         "readable = all(map(_readable_by_all, (sympy, latex2sympy2_extended, antlr4))); _restrict();"
         "print(readable, os.getuid(), open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0]);"
         "sys = __import__('sys'); sys.stdout.flush(); os.fork()"

@@ -84,7 +84,7 @@ REWARDS: dict[str, RewardRecipe] = {
         RewardRecipe(name="correct", version=1),
         # A truncated response earns nothing, even where it already gave the right answer.
         RewardRecipe(name="correct-untruncated", version=1, truncated=0.0),
-        # A tenth for an answer that can be read, whether right or wrong. Version 1 pays it for one that takes for ever too.
+        # A tenth for an answer that can be read, whether right or wrong. Version 1 pays a timeout too.
         RewardRecipe(name="correct-format", version=1, wrong=0.1, failure=0.1),
         RewardRecipe(name="correct-format", version=2, wrong=0.1),
         # DAPO: correctness counts ±1 (eq. 7), and the soft overlong punishment is added (eq. 13).

@@ -80,8 +80,10 @@ HEDGE = re.compile(
 """Words by which an answer says less than its number, or denies it."""
 _HEDGED = re.compile(
     r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably"
-    r"|possibly|perhaps|maybe|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of|might be|may be|could be|cannot be|can't be|either|up to|unless|except)"
-    r"(?:\s+(?:equals?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
+    r"|possibly|perhaps|maybe|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of"
+    r"|might be|may be|could be|cannot be|can't be|either|up to|unless|except)"
+    r"(?:\s+(?:equals?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*"
+    r"[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )

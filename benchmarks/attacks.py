@@ -1,8 +1,8 @@
 r"""Responses that a policy might learn to write where it does not know the answer, or does not want to say one.
 
 Each strategy is given a gold answer and its question, because a hedge that contains the right answer is the strongest;
-no strategy's response is a right answer, whatever the gold one. `make grader` prints the share of gold answers that each
-wins, which should be none. A strategy returns None where it does not apply, as of a rounding that changes nothing.
+no strategy's response is a right answer, whatever the gold one. `make grader` prints the share of gold answers that
+each wins, which should be none. A strategy returns None where it does not apply, as of a rounding that changes nothing.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ GRADER_FAILURES: frozenset[Verdict] = frozenset({"timeout", "error"})
 
 
 POLICY = "grader-v2"
-"""What the mathematics grader takes for right: docs/grading.md. It changes with every change of a verdict, and manifests
-have it."""
+"""What the mathematics grader takes for right: docs/grading.md. It changes with every change of a verdict, and
+manifests have it."""
 
 
 class DataError(BenchError):

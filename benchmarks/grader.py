@@ -69,7 +69,8 @@ class Grader:
     does not count.
 
     give_up: once a case of `grade` has timed out, the further ones of the same gold answer that differ from it by
-    numbers alone get the same verdict at once. A policy that has learnt to write power towers then costs one timeout a group.
+    numbers alone get the same verdict at once. A policy that has learnt to write power towers then costs one timeout a
+    group.
     """
 
     def __init__(self, *, workers: int = 1, seconds: float = 5.0, give_up: bool = False) -> None:

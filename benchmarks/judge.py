@@ -50,8 +50,8 @@ _CUT = re.compile(r"([-+=])\s*\$\s+\$\s*")
 
 
 def _decimal_comma(gold: str) -> str:
-    """A gold number with a decimal comma and two digits, as prices have, written with a point; else nothing. As a list it
-    would be written the same way: so this is believed only of a response that is a bare number."""
+    """A gold number with a decimal comma and two digits, as prices have, written with a point; else nothing. As a list
+    it would be written the same way: so this is believed only of a response that is a bare number."""
     return gold.replace(",", ".") if re.fullmatch(r"-?\d+,\d\d", gold) else "\0"
 
 

@@ -1,7 +1,8 @@
 r"""The ways in which one thing is written, brought to one way: the rules, in the order in which they are applied.
 
 Each rule is small, named, and shown by an example, which `tests/test_grading.py` holds it to. None changes what an
-answer says: `{,}` is no separator, `\left(` is `(`, 3.8e-7 is a power of ten. Everything here takes time linear in the text.
+answer says: `{,}` is no separator, `\left(` is `(`, 3.8e-7 is a power of ten. Everything here takes time
+linear in the text.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ _SPACE = re.compile(r"(?<=[0-9])\s+(?=[0-9.])|\s+")
 
 
 def without_layout(text: str) -> str:
-    r"""For comparison as text: white space, sizes of brackets and of fractions do not matter, but a space between digits.
+    r"""For comparison as text: white space, sizes of brackets and of fractions do not matter; one between digits does.
 
     >>> without_layout(r"$\dfrac{1}{2} x$"), without_layout("1 2")
     ('\\frac{1}{2}x', '1 2')

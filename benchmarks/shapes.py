@@ -134,7 +134,7 @@ def split(text: str, separator: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def _blanked(text: str) -> str:
-    r"""The text with all that stands in brackets, or in \text{…}, replaced, at the same places. [a, b) counts as closed."""
+    r"""The text with all that stands in brackets, or in \text{…}, replaced, at the same places; [a, b) is closed."""
     depth, result, position = 0, [], 0
     while position < len(text):
         character = text[position]

@@ -10,9 +10,10 @@ import importlib.util
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import get_args
 
 from algorithms.a_star_po import AStarPO
-from algorithms.base import Algorithm, Batch, LossOutput, Needs, PolicyOutput
+from algorithms.base import Algorithm, Batch, Family, LossOutput, Needs, PolicyOutput
 from algorithms.cispo import CISPO
 from algorithms.dapo import DAPO
 from algorithms.dpo import DPO
@@ -45,7 +46,7 @@ from algorithms.tba import TBA
 from algorithms.topr import TOPR
 from algorithms.vespo import VESPO
 
-__all__ = ["ALGORITHMS", "Algorithm", "Batch", "LossOutput", "Needs", "PolicyOutput", "load_algorithm"]
+__all__ = ["ALGORITHMS", "Algorithm", "Batch", "LoadError", "LossOutput", "Needs", "PolicyOutput", "load_algorithm"]
 
 ALGORITHMS: dict[str, type[Algorithm]] = {
     "gvpo": GVPO,
@@ -85,10 +86,14 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
 ENTRY_POINT_GROUP = "gvpo_bench.algorithms"
 
 
+class LoadError(ValueError):
+    """There is no such algorithm, or what was found is none. The message says what would be right."""
+
+
 def load_algorithm(spec: str) -> type[Algorithm]:
     """The class behind a name of ALGORITHMS, `path/to/file.py:Class`, or an entry point's name.
 
-    Raises ValueError that says what was looked for and what would be right.
+    Raises LoadError that says what was looked for and what would be right, and whatever a user's file raises.
     """
     if spec in ALGORITHMS:
         return ALGORITHMS[spec]
@@ -97,7 +102,7 @@ def load_algorithm(spec: str) -> type[Algorithm]:
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == spec:
             return _checked(entry.load(), spec)
-    raise ValueError(
+    raise LoadError(
         f"unknown algorithm {spec!r}: use one of {', '.join(ALGORITHMS)}, path/to/file.py:Class, "
         f"or the name of an entry point in the group {ENTRY_POINT_GROUP}"
     )
@@ -105,28 +110,37 @@ def load_algorithm(spec: str) -> type[Algorithm]:
 
 def _load_file(spec: str) -> type[Algorithm]:
     path_text, _, class_name = spec.rpartition(":")
-    path = Path(path_text).expanduser().resolve()
-    if not path.is_file():
-        raise ValueError(f"algorithm {spec!r}: there is no file {path}")
+    try:
+        path = Path(path_text).expanduser().resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
+        raise LoadError(f"algorithm {spec!r}: {path_text} cannot be a file here: {error}") from None
+    if not found:
+        raise LoadError(f"algorithm {spec!r}: there is no file {path}")
     module_name = f"gvpo_bench_user_{path.stem}"
     module_spec = importlib.util.spec_from_file_location(module_name, path)
     if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"algorithm {spec!r}: {path} is not a Python file (its name must end in .py)")
+        raise LoadError(f"algorithm {spec!r}: {path} is not a Python file (its name must end in .py)")
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[module_name] = module  # dataclasses look their annotations up there
     module_spec.loader.exec_module(module)
     if not hasattr(module, class_name):
-        raise ValueError(f"algorithm {spec!r}: {path} defines no {class_name!r}")
+        raise LoadError(f"algorithm {spec!r}: {path} defines no {class_name!r}")
     return _checked(getattr(module, class_name), spec)
 
 
 def _checked(found: object, spec: str) -> type[Algorithm]:
     if not (isinstance(found, type) and issubclass(found, Algorithm)):
-        raise ValueError(f"algorithm {spec!r} is {found!r}; it must be a subclass of algorithms.Algorithm")
+        raise LoadError(f"algorithm {spec!r} is {found!r}; it must be a subclass of algorithms.Algorithm")
     if "__dataclass_fields__" not in vars(found):  # is_dataclass() is also true of an undecorated subclass of one
-        raise ValueError(f"algorithm {spec!r}: decorate the class with @dataclass(frozen=True, kw_only=True)")
+        raise LoadError(f"algorithm {spec!r}: decorate the class with @dataclass(frozen=True, kw_only=True)")
     if not isinstance(getattr(found, "name", None), str):
-        raise ValueError(
+        raise LoadError(
             f"algorithm {spec!r}: give the class `name: ClassVar[str] = ...`, its label in tables and figures"
         )
+    if found.family not in get_args(Family):
+        raise LoadError(f"algorithm {spec!r}: family is {found.family!r}; use one of {', '.join(get_args(Family))}")
+    for method in ("prepare", "loss"):
+        if not callable(getattr(found, method)):
+            raise LoadError(f"algorithm {spec!r}: {method} is {getattr(found, method)!r}; it must be a method")
     return found

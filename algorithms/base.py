@@ -172,10 +172,18 @@ class LossOutput:
     loss: Tensor
     """Scalar, to be minimised."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
-    """Scalars to log, detached on construction."""
+    """Scalars to log, detached on construction. Raises TypeError for what is no table of numbers."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metrics", {name: torch.as_tensor(x).detach() for name, x in self.metrics.items()})
+        if not isinstance(self.metrics, Mapping):
+            raise TypeError(f"LossOutput.metrics is a {type(self.metrics).__name__}; give a dict of scalars by name")
+        metrics = {}
+        for name, x in self.metrics.items():
+            try:
+                metrics[name] = torch.as_tensor(x).detach()
+            except (TypeError, ValueError, RuntimeError):
+                raise TypeError(f"metric {name!r} is a {type(x).__name__}; a metric is a number or a tensor") from None
+        object.__setattr__(self, "metrics", metrics)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,7 @@ def sweep(
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
-    loaded = _load(suite, overrides, algorithm)
+    loaded = _load(suite, overrides, algorithm, out)
     from harness.sweep.executors import Until, open_executor
     from harness.sweep.run import run_sweep
 
@@ -126,7 +126,7 @@ def doctor(
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.preflight.doctor import DoctorError, examine, shown, table_of
     from harness.suite.plan import plan as cells_of
     from harness.sweep.executors import room_for
@@ -156,7 +156,7 @@ def tune(
     """
     from rich.console import Console
 
-    loaded = _load(suite, settings, algorithm)
+    loaded = _load(suite, settings, algorithm, out)
     from harness.sweep.executors import open_executor
     from harness.sweep.tuning import run_tuning
 
@@ -177,6 +177,8 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
+    from harness.record.text import say
+    from harness.record.verify import unsealed
     from harness.report.ablation import is_ablation, write_ablation
     from harness.report.suite_report import write_report
 
@@ -184,7 +186,27 @@ def report(
     written = write(folder, out or folder.parent.parent / folder.name, baseline=baseline, highlight=highlight or ())
     console = Console()
     console.print(written.render())
-    console.print(f"report: {written.path}")
+    say(console, f"report: {written.path}")
+    if count := unsealed(folder):
+        say(console, f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    record: Annotated[
+        bool, typer.Option("--record", help="Add checksums of what is there now to cells that were recorded without.")
+    ] = False,
+) -> None:
+    """Compare everything that cells have recorded with its checksums; exit code 1 where something does not fit."""
+    from benchmarks.errors import ExitCode
+    from harness.record.text import visible
+    from harness.record.verify import verify_runs
+
+    lines, damaged = verify_runs(folder, record=record)
+    for line in lines:
+        typer.echo(visible(line))
+    raise typer.Exit(ExitCode.FAILED if damaged else 0)
 
 
 @app.command("eval")
@@ -289,18 +311,23 @@ def theory(
     from rich.console import Console
 
     from harness.record.environment import cores
+    from harness.record.text import say
     from harness.theory.claims import run
 
     table = run(out, workers=workers or cores(), seed=seed)
     console = Console()
     console.print(table["holds"].value_counts().to_string())
-    console.print(f"table and figures: {out}", soft_wrap=True, highlight=False)
+    say(console, f"table and figures: {out}")
 
 
-def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None) -> Suite:
+def _load(source: str, overrides: list[str] | None, algorithms: list[str] | None, out: Path | None = None) -> Suite:
+    from harness.record.disk_errors import require_writable
     from harness.suite.load import load_suite
 
-    return load_suite(source, overrides or [], algorithms or [])
+    loaded = load_suite(source, overrides or [], algorithms or [])
+    if out is not None:
+        require_writable(out)
+    return loaded
 
 
 def _command() -> list[str]:
@@ -311,9 +338,10 @@ cli_algorithms.register(app)
 
 
 def main() -> None:
-    """Entry point: turns the project's own errors into a message and an exit code."""
+    """Entry point: turns the project's own errors, and a file system's refusals, into a message and an exit code."""
     _check_packages()
     from benchmarks.errors import BenchError, ExitCode
+    from harness.record.text import visible
 
     try:
         app()
@@ -322,8 +350,15 @@ def main() -> None:
             print("interrupted; the same command goes on from here", file=sys.stderr)
         raise
     except BenchError as error:
-        print(f"gvpo-bench: {error}", file=sys.stderr)
+        print(f"gvpo-bench: {visible(str(error), lines=True)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except Exception as error:
+        from harness.record.disk_errors import refusal
+
+        if (told := refusal(error)) is None:
+            raise
+        print(f"gvpo-bench: {visible(told)}", file=sys.stderr)
+        raise SystemExit(ExitCode.FAILED) from None
 
 
 def _check_packages() -> None:

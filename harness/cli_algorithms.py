@@ -31,16 +31,17 @@ def algorithms(
         return
     from harness.kit.atlas import entries, entry_of, in_characters, require_kind, write_portrait
     from harness.kit.cards import load
+    from harness.record.text import visible
 
     cls = None if name is None else load(name)
     if out is not None:
         require_kind(out)
     found = entries() if cls is None or name is None else [entry_of(cls, name)]
     if out is None:
-        typer.echo(in_characters(found[0]))
+        typer.echo(visible(in_characters(found[0]), lines=True))
     else:
         write_portrait(out, found)
-        typer.echo(f"portrait: {out}")
+        typer.echo(visible(f"portrait: {out}"))
 
 
 def atlas(
@@ -48,8 +49,9 @@ def atlas(
 ) -> None:
     """Write the page of all algorithms, with their portraits, from their classes and docstrings."""
     from harness.kit.atlas import write_atlas
+    from harness.record.text import visible
 
-    typer.echo(f"atlas: {write_atlas(out)}")
+    typer.echo(visible(f"atlas: {write_atlas(out)}"))
 
 
 def _list() -> str:
@@ -90,5 +92,6 @@ def new(
 ) -> None:
     """Write an algorithm that passes the check, to be edited, and its test."""
     from harness.kit.template import next_steps, write_module
+    from harness.record.text import visible
 
-    print(next_steps(write_module(name, folder)))
+    print(visible(next_steps(write_module(name, folder)), lines=True))

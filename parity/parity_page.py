@@ -13,7 +13,8 @@ from fed import KINDS, SEEDS
 
 from algorithms import ALGORITHMS
 from harness.record.files import write
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown
 
 TOLERANCE = 1e-5
 READ = "read, not run"

@@ -24,7 +24,8 @@ from benchmarks.grader import Grader
 from harness.evaluation.grade import GradeReport, RecordedResponse, grade_file, read_responses
 from harness.record.environment import environment
 from harness.record.files import write
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "grader"
 

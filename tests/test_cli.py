@@ -1,6 +1,7 @@
 """The command line: quick help, exit codes that mean something, messages instead of tracebacks."""
 
 import dataclasses
+import errno
 import os
 import re
 import resource
@@ -9,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import command, installed_command, lean_environment
+from small import command, files, installed_command, lean_environment
+from synthetic_runs import ALGORITHMS as ALL
+from synthetic_runs import write_runs
 
 from algorithms import ALGORITHMS
 from harness import cli
@@ -171,3 +174,42 @@ def test_another_package_of_that_name_is_pointed_out(tmp_path, name):
     assert f"the package {name!r} found first is {tmp_path / name / '__init__.py'}" in done.stderr
     assert "take that one off PYTHONPATH" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_system_that_refuses_a_report_is_one_sentence_and_the_same_command_goes_on(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("harness.report.page.encode", lambda figure, kind: kind.encode())
+    runs = write_runs(tmp_path, n_seeds=2, problems=4, steps=3, algorithms={"grpo": ALL["grpo"], "pg": ALL["pg"]})
+    before, page = files(runs), tmp_path / "synthetic" / "README.md"
+    write_bytes = Path.write_bytes
+    refusals = {
+        errno.ENOSPC: "No space left on device; make room, and the same command goes on from here",
+        errno.EROFS: "Read-only file system; change that or give another --out; the same command goes on from here",
+    }
+    for number, told in refusals.items():
+
+        def refuse(path, content, number=number):
+            if "README.md" in path.name:
+                raise OSError(number, os.strerror(number))
+            return write_bytes(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_bytes", refuse)
+            assert command("report", runs) == 1
+        assert capsys.readouterr().err == f"gvpo-bench: {page}: {told}\n"
+        assert (page.with_name("table.md").is_file(), page.exists()) == (True, False)
+    assert command("report", runs) == 0
+    assert page.is_file()
+    assert files(runs) == before  # which may stand in a read-only folder
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_other_errors_of_the_system_keep_their_traceback(monkeypatch):
+    def fail(*_):
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+    monkeypatch.setattr(cli, "_load", fail)
+    monkeypatch.setattr(sys, "argv", ["gvpo-bench", "plan", "embedded"])
+    with pytest.raises(ConnectionRefusedError):
+        cli.main()

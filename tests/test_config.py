@@ -1,5 +1,7 @@
 """Suites: what is refused, with file, key and what would be right, and always before any work begins."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 from small import command, write_suite
@@ -135,6 +137,25 @@ def test_all_mistakes_are_listed_at_once(refused):
         (["report.baseline=grpo"], "report.baseline = 'grpo' is not one of the algorithms: gvpo, ppo"),
         (["tuning.benchmark=arithmetic"], "tuning.benchmark = 'arithmetic' is also evaluated on"),
         (["tuning.benchmark=arithmetic-hard"], "tuning.benchmark = 'arithmetic-hard' is also evaluated on"),
+        (["evaluation.benchmarks=['arithmetic', 'arithmetic']"], "'arithmetic' is named twice: name it once, in bench"),
+        (
+            ["evaluation.hard_benchmarks=['arithmetic']"],
+            "'arithmetic' is named twice: name it once, in bench",
+        ),
+        (["algorithms.gvpo.optimizer.betas=[0.9, 1.0]"], "algorithms.gvpo.optimizer.betas.1 = 1.0"),
+        (["algorithms.gvpo.optimizer.betas=[-0.1, 0.9]"], "algorithms.gvpo.optimizer.betas.0 = -0.1"),
+        (["algorithms.gvpo.parameters.beta=inf"], "algorithms.gvpo.parameters.beta = inf: every number is finite"),
+        (["algorithms.gvpo.parameters.beta=nan"], "algorithms.gvpo.parameters.beta = nan: every number is finite"),
+        (['algorithms={ ".gvpo" = {} }'], "algorithms..gvpo.optimizer: missing"),
+        ([f"name={'n' * 201}"], "a name of 201 bytes is too long for a folder's; use 200 at most"),
+        ([f"train.steps={2**63}"], "train.steps: an integer of 64 bits; TOML's have 64"),
+        ([f"train.steps={'9' * 5000}"], "--set train.steps=999"),
+        (["train.steps=1000001"], "train.steps = 1000001: Input should be less than or equal to 1000000"),
+        (["seeds=10001"], "seeds = 10001: Input should be less than or equal to 10000"),
+        (["tuning.seeds=[1000, 1000]"], "tuning.seeds = [1000, 1000] name one twice"),
+        ([".".join("a" * 4000) + "=1"], "tables within tables, too many of them"),
+        (["algorithms.gvpo.parameters.x=" + "[" * 3000], "maximum recursion depth"),
+        (["model.path=\udcff"], "model.path = '\\udcff': no text in UTF-8"),
         (["tuning.seeds=[1]"], "tuning.seeds = [1] overlap the table's seeds 0 to 1"),
         (["tuning.lr=[1e-2, 1e-4]"], "lr = [0.01, 0.0001] is no range"),
         (["tuning.max_norm=[0.0, 1.0]"], "max_norm = [0.0, 1.0] is no range"),
@@ -334,6 +355,54 @@ def test_defaults_are_part_of_the_hash(suite_toml):
 def test_users_own_check_of_a_hyperparameter_names_the_entry():
     with pytest.raises(ValueError, match=r"^here\.parameters: gvpo: beta is 0\.0; it must be positive"):
         build_algorithm("gvpo", {"beta": 0.0}, where="here")
+
+
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (".gvpo", "algorithms..gvpo: its cells would be hidden folders; begin it with another sign"),
+        ("é" * 101, "a name of 202 bytes is too long for a folder's; use 200 at most"),
+    ],
+)
+def test_a_label_whose_folder_a_report_would_not_find_is_refused(suite_toml, label, message):
+    table = f"\n[algorithms.'{label}']\nalgorithm = 'gvpo'\noptimizer = {{ lr = 1e-3, max_norm = 1.0 }}\n"
+    path = suite_toml.with_name("labelled.toml")
+    path.write_text(suite_toml.read_text(encoding="utf-8") + table, encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_suite(str(path))
+
+
+def test_tables_that_are_none_are_named_beside_algorithms_of_the_command_line(refused, suite_toml, tmp_path):
+    text = suite_toml.read_text(encoding="utf-8")
+    for old, new, message in (
+        ("[report]\nbaseline = ", "[report]\nbaseline = [1]\n# ", "report.baseline = [1]"),
+        ("optimizer = { lr = 3e-3, max_norm = 1.0 }", "optimizer = 'x'", "algorithms.sft.optimizer = 'x'"),
+    ):
+        path = tmp_path / "broken.toml"
+        path.write_text(text.replace(old, new), encoding="utf-8")
+        assert message in refused(file=path, arguments=["--algorithm", "sft"])
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "~nosuchuser/suite.toml", "", "/"])
+def test_a_suite_that_cannot_be_a_file_is_none(refused, name):
+    assert f"there is no suite file {name}" in refused(file=name)
+
+
+def test_a_file_with_an_impossible_number_is_no_suite(refused, tmp_path):
+    path = tmp_path / "huge.toml"
+    path.write_text(f"seeds = {'9' * 5000}", encoding="utf-8")
+    assert "huge.toml: not valid TOML: Exceeds the limit" in refused(file=path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("~nosuchuser/mine.py:Mine", "~nosuchuser/mine.py cannot be a file here"),
+        (f"{'n' * 300}.py:Mine", "cannot be a file here"),
+    ],
+)
+def test_an_algorithm_that_cannot_be_a_file_is_none(refused, spec, message):
+    assert message in refused(arguments=["--algorithm", spec])
 
 
 def test_sections_cannot_be_changed_after_validation(suite_toml):

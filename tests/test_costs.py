@@ -57,6 +57,10 @@ def test_parameters_and_arithmetic_of_qwen_2_5_7b(seven_b):
     body = 152064 * 3584 + 28 * layer + 3584
     assert size.body == body == 7_070_619_136
     assert size.parameters == 7_615_616_512  # the model card says 7.61 B
+    # Two of the layers, and room for most of a third; the last norm is shared out among all.
+    two = size.parameters - 26 * layer
+    asked = (2, two + 3584, two + layer - 3584, size.parameters, 1e12)
+    assert [size.layers_within(n) for n in asked] == [1, 2, 2, 28, 28]
     # 2 FLOP a parameter but the embedding, and 2·28·3584 for each token of the sequence's length
     assert size.flops(2048) == 2 * (7_615_616_512 - 152064 * 3584) + 2 * 28 * 3584 * 2048
     assert size.kv_bytes(2) == 57_344  # keys and values, 28 layers, 4 heads of 128, 2 bytes
@@ -133,9 +137,18 @@ def test_lora_trains_little_and_has_the_frozen_weights_once(seven_b, suite_file)
     assert memory.resident == {
         "policy": 4 * (N + A), "Adam": 8 * A, "sampling policy": 4 * A, "critic and its Adam": 3 * critic,
     }  # fmt: skip
-    # On several ranks one set of shards, and what samples is whole on each.
+    # On several ranks one set of shards, and what samples is whole on each, but for vLLM.
     memory, *_ = found("gvpo", ranks=8)
     assert memory.resident == {"policy": 4 * (N + A) / 8, "Adam": 8 * A / 8, "sampling policy": 4 * N}
+    memory, *_ = found("gvpo", "rollout.engine=vllm", "train.refresh_every=2", ranks=8)
+    assert memory.resident == {"policy": 4 * (N + A) / 8, "Adam": 8 * A / 8, "sampling policy": 4 * A / 8}
+    assert memory.between["while it loads"] == {"base, for the KL": 4 * N / 8}
+    assert memory.between["in the evaluation"]["policy"] == 4 * N / 8
+    # Over bfloat16 weights the adapters are float32, and need no masters.
+    memory, *_ = found("ppo", "train.refresh_every=2", "model.weights=bfloat16", "model.precision=bfloat16")
+    assert memory.resident == {
+        "policy": 2 * N + 4 * A, "Adam": 8 * A, "sampling policy": 4 * A, "critic and its Adam": 3 * critic,
+    }  # fmt: skip
 
 
 def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file):
@@ -164,6 +177,11 @@ def test_ranks_share_what_is_trained_and_each_samples_alone(seven_b, suite_file)
     assert memory.between["while it loads"] == {"base, for the KL": 4 * N / 8}
     assert memory.between["in the evaluation"] == {"policy": 4 * N / 8, "base, for the KL": 4 * N / 8, "vLLM": 32e9}
     assert memory.peak == 2 * N + 32e9  # 47.2 GB, in a rollout
+    # Where that policy is stale it is a further set of shards.
+    _, gvpo, *_ = plan(load_suite(str(suite_file), [*settings, "rollout.engine=vllm", "train.refresh_every=2"]))
+    stale = memory_of(gvpo.config, size, ALGORITHMS["gvpo"]().needs, longest=2048, whole=80e9, ranks=8)
+    assert stale.resident == {**memory.resident, "sampling policy": 4 * N / 8}
+    assert stale.between == memory.between
 
 
 def test_vllm_takes_its_fraction_of_the_gpu_while_it_samples(seven_b, suite_file):

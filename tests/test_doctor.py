@@ -3,13 +3,14 @@
 import copy
 import dataclasses
 import io
+import math
 import time
 
 import pytest
 import torch
 from rich.console import Console
 from small import command, needs_data
-from tiny import bos_tokenizer
+from tiny import bos_tokenizer, tiny_lm
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.judges import GRADINGS
@@ -17,7 +18,7 @@ from benchmarks.templates import Template, load_template
 from harness.model.language import load_model, tokenise
 from harness.preflight import doctor, model_checks, overlap
 from harness.preflight.memory import memory_of
-from harness.sampling.engine import open_engine
+from harness.sampling.engine import ENGINES, open_engine
 from harness.sampling.local import CachedEngine
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
@@ -256,6 +257,91 @@ def test_mathematics_verdicts_hold(suite_file):
     suite = load_suite(str(suite_file), ["train.benchmark=gsm8k-train", 'evaluation.benchmarks=["gsm8k"]'])
     (check,) = doctor.self_test(suite)
     assert (check.status, check.found) == ("ok", "8 known verdicts")  # 5, and 3 of arithmetic's
+
+
+class OneLayer(CachedEngine):
+    """Refuses a model that the device has no room for."""
+
+    def __init__(self, model, **options):
+        assert model.config.num_hidden_layers == 1
+        super().__init__(model, **options)
+
+
+class OneLayerAtAnotherTemperature(OneLayer, WrongTemperature):
+    pass
+
+
+@pytest.fixture
+def two_layers(suite_file, tmp_path):
+    """A suite on a model of two layers, of 512 numbers for its words and 2,232 for each layer, its last norm shared out
+    among them."""
+    lm = tiny_lm()
+    lm.model.save_pretrained(tmp_path / "two")
+    lm.tokenizer.save_pretrained(tmp_path / "two")
+    return load_suite(str(suite_file), [f"model.path={tmp_path / 'two'}"])
+
+
+@pytest.mark.parametrize(
+    ("engine", "parity"), [(OneLayer, "ok"), (OneLayerAtAnotherTemperature, "fail")], ids=["sound", "broken"]
+)
+def test_a_policy_that_does_not_fit_the_device_is_checked_by_its_first_layers(
+    two_layers, monkeypatch, capfd, engine, parity
+):
+    monkeypatch.setattr(model_checks, "room_for_policy", lambda suite: 4 * (512 + 1.5 * 2232))
+    monkeypatch.setitem(ENGINES, "cached", engine)
+    checks = {check.name: check for check in model_checks.on_the_model(two_layers)}
+    assert list(checks) == ["model", "BOS", "EOS", "log-prob parity", "weight sync"]
+    assert checks["model"].status == "warn"
+    assert "all 2 layers take 1.99e-05 GB of one device" in checks["model"].found
+    assert "looked at are the first 1" in checks["model"].found
+    assert "of these alone; a cell is the first to load the others" in checks["model"].remedy
+    assert (checks["BOS"].status, checks["EOS"].status, checks["log-prob parity"].status) == ("ok", "ok", parity)
+    assert "UNEXPECTED" not in "".join(capfd.readouterr())  # what transformers says of the layers left out
+
+
+def test_a_policy_that_fits_is_checked_whole_with_the_copies_that_autocast_makes(two_layers):
+    def fits(suite, room):
+        layers, checks = model_checks.what_fits(suite, room)
+        assert (layers is None) == (checks == [])
+        return layers
+
+    half = two_layers.model_copy(update={"model": two_layers.model.model_copy(update={"precision": "bfloat16"})})
+    assert [fits(two_layers, room) for room in (math.inf, 4 * 4976, 4 * 4976 - 1, 1)] == [None, None, 1, 1]
+    assert [fits(half, room) for room in (6 * 4976, 6 * 4976 - 1)] == [None, 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "room"),
+    [
+        ([], 70e9 - 2e9),
+        (["rollout.engine=vllm"], 70e9 - 0.4 * 80e9 - 2e9),
+        (["rollout.engine=vllm", "rollout.vllm.mode=server"], 70e9 - 2e9),
+        (["resources.gpus=0.5"], 35e9 - 1e9 - 2e9),
+        (["model.device=cpu"], math.inf),
+    ],
+)
+def test_room_for_the_policy_is_what_is_free_without_its_samplers_share(suite_file, monkeypatch, settings, room):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (70e9, 80e9))
+    assert model_checks.room_for_policy(load_suite(str(suite_file), settings)) == room
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "remedy"),
+    [
+        # Alone 4N bytes of the policy, 8N of Adam's moments and 4N of the base. On two ranks half of that, and on each
+        # a whole policy to sample from; vLLM has none.
+        ([], "fail", "raise resources.ranks, set model.weights"),
+        (["resources.ranks=2"], "fail", "'cached' samples from a whole policy on each rank: set it to 'vllm'"),
+        (["resources.ranks=2", "rollout.engine=vllm"], "warn", "lower resources.token_budget"),
+    ],
+)
+def test_weights_that_no_token_budget_makes_fit_end_the_sweep(two_layers, suite_file, settings, status, remedy):
+    suite = load_suite(str(suite_file), [f"model.path={two_layers.model.path}", "resources.cpus=2", *settings])
+    gvpo = [cell for cell in plan(suite) if cell.config.label == "gvpo"]
+    check = doctor.memory(suite, gvpo, free=9.5 * 4976, whole=9.5 * 4976)
+    assert (check.status, remedy in check.remedy) == (status, True), check
+    assert ("of which weights and optimiser alone take" in check.found) == (status == "fail")
 
 
 def test_full_disk_fails(suite_file, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from harness.model.embedded import (
     warm_up,
 )
 from harness.model.language import load_model
-from harness.suite.config import Model
+from harness.suite.config import ConfigError, Model
 
 TINY = Recipe(
     batch=8,
@@ -145,6 +145,37 @@ def test_the_base_is_trained_once_and_then_found_by_its_recipe(cache, monkeypatc
     other = replace(TINY, phases=(TINY.phases[0], replace(TINY.phases[1], slip=0.031)))
     assert embedded_base(other) != folder
     assert (folder / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "added", "unsummed"])
+def test_a_cached_base_that_is_damaged_is_trained_anew_with_a_word(damage, cache, capsys):
+    folder = embedded_base(TINY)
+    path = folder / "model.safetensors"
+    whole = path.read_bytes()
+    if damage in ("flipped", "cut"):
+        path.write_bytes(whole[:-1] + (bytes([whole[-1] ^ 1]) if damage == "flipped" else b""))
+    elif damage == "added":
+        (folder / "adapter_config.json").write_text("{}")
+    else:
+        (folder / "sums.json").unlink()
+    assert embedded_base(TINY) == folder
+    assert path.read_bytes() == whole
+    assert not (folder / "adapter_config.json").exists()
+    said = capsys.readouterr().err
+    assert f"{folder} is made anew: " in said
+    embedded_base(TINY)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_shipped_base_that_is_damaged_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "SHIPPED", tmp_path)
+    folder = embedded.base_folder(TINY, tmp_path)
+    embedded.train_base(TINY, folder)
+    assert embedded_base(TINY) == folder
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:999] + bytes([whole[999] ^ 4]) + whole[1000:])
+    with pytest.raises(ConfigError, match=r"is damaged \(model\.safetensors is not .*\): install gvpo-bench anew"):
+        embedded_base(TINY)
 
 
 def test_the_same_recipe_gives_the_same_weights_bit_for_bit(cache, monkeypatch):

@@ -151,6 +151,16 @@ def test_a_file_is_converted_once_and_again_when_its_content_changes(cache, tmp_
     assert converted(write_gguf(path, quantised=False)) != first
 
 
+def test_a_converted_file_that_is_damaged_is_converted_anew_with_a_word(cache, tmp_path, capsys):
+    path = write_gguf(tmp_path / "tiny.gguf")
+    weights = converted(path) / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-7] + bytes([whole[-7] ^ 32]) + whole[-6:])
+    assert converted(path) == weights.parent
+    assert weights.read_bytes() == whole
+    assert "is made anew: model.safetensors is not what was recorded" in capsys.readouterr().err
+
+
 def test_a_converted_file_is_read_without_the_packages_that_convert_it(cache, tmp_path, monkeypatch):
     path = write_gguf(tmp_path / "tiny.gguf")
     with monkeypatch.context() as patch:

@@ -22,7 +22,7 @@ import benchmarks.grader
 from benchmarks.answers import MAX_CHARACTERS
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
 from harness.evaluation.grade import grade_file, render, run_grading
-from harness.record.cell_folder import RecordError
+from harness.record.files import RecordError
 from harness.suite.config import ConfigError
 
 

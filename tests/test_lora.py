@@ -384,12 +384,13 @@ def test_vllm_that_did_not_get_the_adapter_is_found_out(tmp_path):
 
 
 def on_two(ranks: Ranks) -> dict[str, Any]:
-    """Gradients of sharded models over one frozen base, what of it they share, and the weights that vLLM would get."""
+    """Gradients of sharded models over one frozen base, what of it they share, and the weights that vLLM would get. The
+    sampling policy may be stale."""
     from torch.distributed.tensor import DTensor
 
     batch, rows = float32_example()
     lm = tiny_lm()
-    config = config_of(lora=LORA, engine="vllm")
+    config = config_of(lora=LORA, engine="vllm", refresh_every=2)
     adapted(lm.model)
     base = frozen_base(lm, config.resources, ranks)
     learner = Learner(lm, base, PPO(), config, ranks)
@@ -404,11 +405,12 @@ def on_two(ranks: Ranks) -> dict[str, Any]:
         for budget in (1, 45, 10**6):
             accumulate_gradient(scorer, algorithm, algorithm.prepare(batch), rows, token_budget=budget)
             found[f"{name}, {budget}"] = {at: whole(x) for at, x in gradients(scorer.model, scorer.critic).items()}
-    frozen: dict[str, list[int]] = {"policy": [], "critic": []}
+    frozen: dict[str, list[int]] = {"policy": [], "critic": [], "sampler": []}
     of_base = dict(base.model.named_parameters())
-    for name, model, prefix in (("policy", learner.policy, ""), ("critic", critic.body, "model.")):
+    models = (("policy", learner.policy, ""), ("critic", critic.body, "model."), ("sampler", learner.sampler.model, ""))
+    for name, model, prefix in models:
         for at, x in model.named_parameters():
-            if not x.requires_grad:
+            if ".lora_" not in at:
                 own, other = x, of_base[prefix + at.replace(".base_layer", "")]
                 if isinstance(own, DTensor):
                     own, other = own.to_local(), other.to_local()
@@ -431,7 +433,7 @@ def test_on_two_ranks_gradients_are_those_of_one_and_the_frozen_shards_are_there
                 torch.testing.assert_close(
                     found[case][at], gradient, atol=1e-5 * max(1.0, largest), rtol=0, msg=f"{case} {at} {{}}".format
                 )
-        assert found["shared"] == {"policy": (True, 24), "critic": (True, 24)}
+        assert found["shared"] == {"policy": (True, 24), "critic": (True, 24), "sampler": (True, 24)}
         assert found["merged"].keys() == plain.keys()
         for at, weight in plain.items():
             torch.testing.assert_close(found["merged"][at], weight, atol=1e-6, rtol=0)

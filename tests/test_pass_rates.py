@@ -14,6 +14,7 @@ from tiny import tiny_lm
 from benchmarks import load_benchmark
 from harness.model.rows import Response
 from harness.record.cell_folder import CellFolder
+from harness.record.files import RecordError
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
 from harness.suite.plan import plan
@@ -125,6 +126,37 @@ def test_an_interrupted_measurement_goes_on_and_finds_the_same(config, tmp_path)
     assert resumed.seeds == whole.seeds[2:]
 
 
+@pytest.mark.parametrize("damage", ["flipped", "cut", "unsummed"])
+def test_answers_that_are_damaged_are_set_aside_and_measured_anew(config, tmp_path, damage):
+    settings = config("train.pass_rate=[0.25, 0.625]")
+    first = within(settings, Engine(), tmp_path)
+    (path,) = tmp_path.glob("pass-rates-*.json")
+    whole = path.read_text()
+    damaged = {
+        "flipped": whole.replace('"correct": 3', '"correct": 7'),
+        "cut": whole[:99],
+        "unsummed": json.dumps(json.loads(whole)["answers"]),
+    }[damage]
+    path.write_text(damaged)
+    asked = Engine()
+    assert within(settings, asked, tmp_path)[:2] == first[:2]
+    assert asked.asked == [2, 2, 2, 2]
+    assert path.read_text() == whole
+    assert [aside.read_text() for aside in (tmp_path / ".set-aside").glob("*/pass-rates-*.json")] == [damaged]
+
+
+def test_a_lock_of_answers_that_is_a_link_is_refused_and_what_it_points_to_stays(config, tmp_path):
+    settings = config("train.pass_rate=[0.25, 0.625]")
+    within(settings, Engine(), tmp_path)
+    (lock,) = tmp_path.glob("pass-rates-*.lock")
+    lock.unlink()
+    (tmp_path / "precious").write_text("precious")
+    lock.symlink_to(tmp_path / "precious")
+    with pytest.raises(RecordError, match="is a link, where the file of a lock should be"):
+        within(settings, Engine(), tmp_path)
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_too_few_problems_for_a_step_are_refused_with_where_the_others_are(config, tmp_path):
     # 3/8 is within; 0 to 2/8 are three below, 4/8 to 7/8 four above.
     with pytest.raises(
@@ -168,7 +200,7 @@ def test_a_sweep_measures_once_trains_on_what_is_kept_and_charges_every_cell(bas
     assert command("sweep", suite, *asked, "--seeds", 1, "--workers", 1, "--out", out) == 0
     runs = out / "runs" / "small"
     assert len(list(runs.glob("pass-rates-*.json"))) == 1
-    measured = json.loads(next(runs.glob("pass-rates-*.json")).read_text())
+    measured = json.loads(next(runs.glob("pass-rates-*.json")).read_text())["answers"]
     expected = [p.id for p in load_benchmark("arithmetic-train").problems()[:24] if 1 <= measured[p.id]["correct"] <= 7]
     assert 4 <= len(expected) < 24
     tokens = sum(answers["tokens"] for answers in measured.values())

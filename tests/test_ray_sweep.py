@@ -21,8 +21,9 @@ from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest
 import harness.model.embedded
 import harness.sweep.ray_worker
 from harness.model.embedded import embedded_base
-from harness.record.cell_folder import CellFolder, pack, unpack
+from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
+from harness.record.travel import pack, unpack
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
 from harness.suite.plan import Cell, coefficients_job, plan
@@ -63,7 +64,8 @@ def test_worker_on_its_own_disk_sends_each_checkpoint_a_step_later_and_every_res
     while messages[-1][0] != "done":
         messages.append(found.next())
     told = [message[1:3] if message[0] == "progress" else sorted(message[1]) for message in messages[:-1]]
-    checkpoint = ["metrics.jsonl", "resume/progress.json", "resume/shard-00001-model-00001-of-00001.safetensors"]
+    shard = "resume/shard-00001-model-00001-of-00001.safetensors"
+    checkpoint = ["hash", "metrics.jsonl", "resume/progress.json", shard, "resume/sums.json"]
     train = [("train", step) for step in range(1, 7)]
     assert told[1:10] == [*train[:3], checkpoint, *train[3:5], checkpoint, train[5], ("evaluate arithmetic", 12)]
     # The training is over, and another worker would have to evaluate it only.

@@ -12,7 +12,8 @@ from typing import get_args
 import pandas as pd
 
 from algorithms.base import Family
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown
 from harness.report.columns import SIGNIFICANT, with_interval
 
 ROOT = Path(__file__).parent.parent

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 import harness.record.cell_folder
-from harness.record.cell_folder import CellFolder, Hashes, RecordError
+from harness.record.cell_folder import CellFolder
+from harness.record.cell_state import Hashes
 from harness.record.environment import environment
-from harness.record.files import new_folder, write, write_json
+from harness.record.files import RecordError, new_folder, write, write_json
 
 
 def names(folder):
@@ -109,11 +110,18 @@ def test_claim_touches_nothing_of_a_finished_cell(cell):
     assert {name: (cell.path / name).stat().st_mtime_ns for name in before} == before
 
 
+def checkpoint(cell, text, training="h"):
+    """A resumable state, as training leaves one."""
+    with new_folder(cell.resume_path) as folder:
+        (folder / "state.pt").write_text(text)
+        cell.seal_resume(folder, training)
+
+
 def interrupted(cell):
     """What a kill can leave behind."""
     with cell.claim(hashes("old")):
         cell.add_metrics({"step": 1})
-        cell.resume_path.mkdir()
+        checkpoint(cell, "weights", "old")
         cell.checkpoint_path.mkdir()
         (cell.path / "samples.parquet").write_text("rows")
         (cell.path / "traceback.txt").write_text("an earlier failure")
@@ -235,8 +243,8 @@ def test_trained_cell_is_refused_under_other_training_settings_before_it_is_eval
 
 
 def test_kill_between_the_two_renames_of_a_new_checkpoint_leaves_the_old_one_to_go_on_from(cell, monkeypatch):
-    with cell.claim(hashes("h")), new_folder(cell.resume_path) as folder:
-        (folder / "state.pt").write_text("old")
+    with cell.claim(hashes("h")):
+        checkpoint(cell, "old")
     rename = Path.rename
     renamed: list[Path] = []
 
@@ -262,7 +270,7 @@ def test_line_of_the_metrics_that_is_no_json_is_named_and_not_dropped(cell):
         cell.add_metrics({"step": step})
     path = cell.path / "metrics.jsonl"
     path.write_text(path.read_text().replace('"step": 1', '"step: 1'))
-    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 1, is not JSON"):
+    with pytest.raises(RecordError, match=r"metrics\.jsonl, line 1, is not the row of step 1"):
         cell.metrics()
 
 

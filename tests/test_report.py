@@ -20,10 +20,10 @@ from scipy import stats
 from synthetic_runs import coefficients, config, write_cell, write_coefficients, write_runs
 
 from harness.record.cell_folder import CellFolder
+from harness.record.text import escape_latex
 from harness.report import drawing, figures
 from harness.report.cast import cast_of
 from harness.report.comparison import ReportError
-from harness.report.formats import escape_latex
 from harness.report.suite_report import Report, write_report
 from harness.suite.config import Published
 

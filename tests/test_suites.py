@@ -58,6 +58,9 @@ def test_paper_suites_have_the_settings_of_the_authors_code_and_only_pinned_mode
         suite = load_suite(name)
         assert (suite.name, len(suite.model.revision or "")) == (name, 40)
         assert suite.algorithms["gvpo"].parameters["beta"] == 0.1
+        header = suite_files()[name].read_text(encoding="utf-8").partition("name = ")[0]
+        for source in ("arXiv 2504.19599", "the authors' code", "ours, not known from either"):
+            assert source in header, name
         for point in points_of(suite).values() or [suite]:
             assert point.train.prompts * point.train.samples == 1024 * 4
             assert point.train.mini_batches == 4

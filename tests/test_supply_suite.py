@@ -16,7 +16,7 @@ from harness.preflight import doctor
 from harness.preflight.costs import Assumptions, cell_cost, count_tokens, needs_of, prompts_of
 from harness.preflight.memory import memory_of
 from harness.preflight.model_size import model_size
-from harness.record.cell_folder import Hashes
+from harness.record.cell_state import Hashes
 from harness.record.ledger import Tokens
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite

@@ -34,6 +34,7 @@ import harness.sweep.executors
 import harness.sweep.pool
 from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
+from harness.record.verify import verify_runs
 from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
 from harness.suite.plan import coefficients_job, plan
@@ -223,12 +224,27 @@ def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them
     sweep = ("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path)
     assert command(*sweep, "--no-keep-checkpoints") == 0
     cell = tmp_path / "runs" / "small" / "gvpo-s0"
+    # The baseline's was there until the gradient coefficients were compared, which start from it.
     assert not (cell / "checkpoint").exists()
-    assert "Not in the figure of gradient coefficients" in (tmp_path / "small" / "table.md").read_text()
+    assert len(CellFolder(cell.with_name(JOB)).coefficients()) > 0
+    assert "Not in the figure of gradient coefficients" not in (tmp_path / "small" / "table.md").read_text()
     before = files(cell)
     assert command(*sweep, "--set", "evaluation.samples=3") == 3
     assert "kept no checkpoint that could be evaluated again" in capsys.readouterr().err
     assert files(cell) == before
+
+
+def test_only_the_baselines_checkpoint_of_seed_0_outlives_its_cell_where_none_is_kept(suite_file):
+    suite = load_suite(str(suite_file), ["resources.keep_checkpoints=false"])
+    assert [cell.name for cell in plan(suite) if cell.keeps_checkpoint] == ["gvpo-s0"]
+    ablation = [
+        "ablation.quantity=lr",
+        "ablation.reference=a",
+        "ablation.points=[{label='a'}, {label='b', set=['train.steps=2']}]",
+    ]
+    # No coefficients are compared between the points of an ablation.
+    cells = plan(load_suite(str(suite_file), ["resources.keep_checkpoints=false", *ablation]))
+    assert [cell.name for cell in cells if cell.keeps_checkpoint] == []
 
 
 def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their_failure(
@@ -319,6 +335,55 @@ def test_cell_killed_again_and_again_ends_with_the_numbers_of_an_undisturbed_one
     assert attempt(("evaluate arithmetic-hard", 12)) == [5, 6]
     assert attempt() == []
     assert_same_cell(tmp_path / "straight" / cell.name, tmp_path / "killed" / cell.name)
+
+
+def flip(path):
+    """Another bit in the middle of a file."""
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 16
+    path.write_bytes(whole)
+
+
+def test_sweep_sets_aside_what_is_damaged_and_ends_with_the_numbers_of_an_undisturbed_one(
+    undisturbed, suite_file, tmp_path, one_thread, monkeypatch, capsys
+):
+    shutil.copytree(undisturbed / "runs", tmp_path / "runs")
+    runs = tmp_path / "runs" / "small"
+    flip(runs / "base" / "samples.parquet")
+    rows = (runs / "gvpo-s0" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (runs / "gvpo-s0" / "metrics.jsonl").write_text("".join(rows[:2] + rows[3:]))
+    shutil.copy(runs / "ppo-s0" / "samples.parquet", runs / "ppo-s1" / "samples.parquet")
+    (runs / "ppo-s0" / "manifest.json").write_text("")
+    flip(runs / JOB / "coefficients.parquet")
+    # One more is killed after its last checkpoint, which is damaged then.
+    shutil.rmtree(runs / "gvpo-s1")
+    cell = next(cell for cell in plan(load_suite(str(suite_file))) if cell.name == "gvpo-s1")
+
+    def kill(stage, done, total, reward):
+        if (stage, done) == ("train", 5):
+            raise Killed
+
+    with contextlib.suppress(Killed):
+        run_cell(cell, runs, [], kill)
+    flip(next((runs / "gvpo-s1" / "resume").glob("*.safetensors")))
+
+    assert command("report", runs, "--out", tmp_path / "small") == 3
+    assert "5 cells do not hold what was recorded" in capsys.readouterr().err
+    monkeypatch.setattr(harness.sweep.executors, "LocalPool", InThisProcess)
+    assert command("sweep", suite_file, "--workers", 1, "--out", tmp_path) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "base: samples.parquet is not what was recorded",
+        "gvpo-s0: metrics.jsonl is not what was recorded",
+        "ppo-s1: samples.parquet is not what was recorded",
+        "ppo-s0: manifest.json is empty",
+        "coefficients: coefficients.parquet is not what was recorded",
+        "gvpo-s1: resume/shard",
+    ):
+        assert line in said
+    shutil.rmtree(runs / ".set-aside")
+    assert_same_sweep(undisturbed, tmp_path)
+    assert verify_runs(runs) == (["6 sound"], False)
 
 
 def start(suite: Path, out: Path) -> subprocess.Popen:

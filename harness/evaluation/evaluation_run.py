@@ -21,9 +21,9 @@ from benchmarks.templates import load_template
 from harness.evaluation.eval_settings import EvalSettings, Output
 from harness.evaluation.evaluate import evaluate
 from harness.model.language import load_model
-from harness.record.cell_folder import RecordError
 from harness.record.environment import environment
-from harness.record.files import write, write_json
+from harness.record.files import RecordError, write, write_json
+from harness.record.text import say, terminal, to_csv
 from harness.sampling.engine import open_engine
 from harness.statistics.intervals import crossed_interval
 from harness.statistics.scores import OUTCOMES, pass_ks, problem_scores
@@ -121,7 +121,7 @@ def run_evaluation(
     }
     missing = [benchmark for benchmark in benchmarks if benchmark.name not in tables]
     if tables:
-        console.print(f"finished before: {', '.join(tables)}", highlight=False)
+        say(console, f"finished before: {', '.join(tables)}")
 
     def keep(name: str, table: pd.DataFrame) -> None:
         tables[name] = table
@@ -130,7 +130,7 @@ def run_evaluation(
             write(out / "samples" / f"{name}.parquet", table.to_parquet(index=False))
 
     if missing:
-        with console.status(f"loading {model.path}"):
+        with console.status(terminal(f"loading {model.path}")):
             lm = load_model(model)
         with (
             Progress(console=console) as progress,
@@ -152,7 +152,7 @@ def run_evaluation(
     result = pd.concat([tables[name] for name in totals], ignore_index=True)
     scores = score_table(result)
     if out is not None:
-        write(out / "scores.csv", scores.to_csv(index=False))
+        write(out / "scores.csv", to_csv(scores))
     console.print(render(scores, samples))
     return result
 
@@ -197,7 +197,7 @@ def render(scores: pd.DataFrame, samples: int) -> Table:
     for _, row in scores.iterrows():
         low, high = row["avg_at_k_low"], row["avg_at_k_high"]
         shown.add_row(
-            row["benchmark"],
+            terminal(row["benchmark"]),
             str(row["problems"]),
             f"{100 * row['avg_at_k']:.1f}",
             "none" if pd.isna(low) else f"{100 * low:.1f}–{100 * high:.1f}",

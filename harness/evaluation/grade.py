@@ -26,7 +26,8 @@ from rich.text import Text
 
 from benchmarks.benchmark import POLICY, Verdict
 from benchmarks.grader import Grader
-from harness.record.cell_folder import RecordError
+from harness.record.files import RecordError
+from harness.record.text import terminal
 from harness.suite.config import ConfigError
 
 
@@ -150,8 +151,8 @@ def grade_file(
     if out is not None:
         try:
             _write_verdicts(out, rows, verdicts)
-        except OSError as error:  # another process made it meanwhile, or the disk is full
-            raise RecordError(f"cannot write the verdicts: {error}") from None
+        except FileExistsError:  # another process made it meanwhile
+            raise RecordError(f"{out} exists already; choose another name for the verdicts") from None
     return report(path, rows, verdicts, seconds=time.monotonic() - start)
 
 
@@ -216,9 +217,9 @@ def _write_verdicts(out: Path, rows: Sequence[RecordedResponse], verdicts: Seque
 
 
 def render(report: GradeReport) -> Group:
-    """The report as tables for a terminal. What stands in the file is shown escaped: it may hold control characters."""
-    title = f"{_escaped(report.path.name)}: {sum(report.counts.values())} responses by {POLICY}"
-    verdicts = Table("verdict", "responses", title=Text(title))
+    """The report as tables for a terminal. Responses are shown escaped, their line breaks too."""
+    title = terminal(f"{report.path.name}: {sum(report.counts.values())} responses by {POLICY}", "table.title")
+    verdicts = Table("verdict", "responses", title=title)
     for verdict, count in report.counts.items():
         verdicts.add_row(verdict, str(count))
     parts: list[Table | Text] = [verdicts, Text(f"{report.seconds:.1f} s")]
@@ -229,21 +230,21 @@ def render(report: GradeReport) -> Group:
             ("unflagged", report.unflagged),
             *report.by_label_kind.items(),
         ]:
-            agreements.add_row(
-                Text(_escaped(name)), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}"
-            )
+            agreements.add_row(terminal(name), str(agreement.agreeing), str(agreement.total), f"{agreement.share:.2%}")
         parts.append(agreements)
     if report.disagreements:
         table = Table("id", "in the file", "grader", "gold", "end of the response", "label", title="Disagreements")
         for row in report.disagreements:
             label = " ".join(filter(None, [row.label_kind, row.flag]))
             expected = "correct" if row.expected else "wrong"
-            cells = (str(row.id), expected, row.verdict, row.gold[-80:], row.response[-80:], label)
-            table.add_row(*(Text(_escaped(cell)) for cell in cells))
+            cells = (
+                str(row.id),
+                expected,
+                row.verdict,
+                repr(row.gold[-80:])[1:-1],
+                repr(row.response[-80:])[1:-1],
+                label,
+            )
+            table.add_row(*map(terminal, cells))
         parts.append(table)
     return Group(*parts)
-
-
-def _escaped(text: str) -> str:
-    """Without control characters: as Python would write them."""
-    return repr(text)[1:-1]

@@ -32,6 +32,7 @@ from harness.model.rows import Rows, micro_batches
 from harness.model.scorer import Scorer
 from harness.record.files import write_json
 from harness.record.seeding import seed_of
+from harness.record.text import terminal
 from harness.sampling.engine import Engine, open_engine
 from harness.suite.config import ConfigError, Model
 
@@ -288,5 +289,5 @@ def render(results: Mapping[str, Any]) -> Table:
                     continue
                 error = metrics.get(f"{metric}_stderr,{name}")
                 texts = [f"{x:.4f}" if isinstance(x, int | float) else "" for x in (value, error)]
-                shown.add_row(task, name, metric, *texts)
+                shown.add_row(*map(terminal, (task, name, metric, *texts)))
     return shown

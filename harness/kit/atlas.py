@@ -16,7 +16,8 @@ from harness.kit.portrait_figures import Picture, one, sheet
 from harness.kit.portraits import GROUPS, SAMPLES, TEACHER, TOKENS, portrait
 from harness.kit.traits import MEANING, Traits, traits_of
 from harness.record.files import new_folder, write
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown, to_csv
 from harness.report.drawing import NO_METADATA, encode
 
 KINDS = (*NO_METADATA, "csv")
@@ -169,7 +170,7 @@ def data(found: list[Entry]) -> pd.DataFrame:
 
 def encoded(figure: Figure, rows: pd.DataFrame, kind: str) -> bytes:
     """A figure, or the data behind it, as a file of one of KINDS."""
-    return rows.to_csv(index=False, float_format="%.6g").encode() if kind == "csv" else encode(figure, kind)
+    return to_csv(rows, float_format="%.6g").encode() if kind == "csv" else encode(figure, kind)
 
 
 def write_portrait(path: Path, found: list[Entry]) -> None:

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import algorithms.base
 from algorithms.base import Algorithm, Batch, LossOutput, PolicyOutput
 from harness.kit.random_batches import Case, tensors
-from harness.training.judgement import fault_of_loss
+from harness.suite.user_code import reported
+from harness.training.judgement import LossError, fault_of_loss, fault_of_prepared, gradients
 
 VARIABLES = ("logp_GKT", "entropy_GKT", "value_GKT")
 """What the harness differentiates with respect to."""
-
-
-KIT = Path(__file__).parent
-HELPERS = (Path(algorithms.base.__file__), Path(algorithms.__file__))
-"""Where an error may come from that a loss makes."""
 
 
 class CallError(Exception):
@@ -40,6 +33,8 @@ class Outcome:
     gradient: dict[str, Tensor]
     """∂L/∂ each of VARIABLES, [G, K, T]; zero where the loss does not read it."""
     output: LossOutput
+    depends: bool = True
+    """Whether the loss is a function of the log-probs, be its gradient zero or not."""
 
     @property
     def coefficient_GKT(self) -> Tensor:
@@ -62,31 +57,21 @@ def evaluate(algorithm: Algorithm, case: Case, *, prepared: bool = False) -> Out
         fault = fault_of_loss(output, case.dtype)
         if fault is not None:
             raise CallError(fault)
-        with torch.enable_grad():  # the algorithm may have turned it off
-            gradient = _gradient(output.loss, leaves)
-    return Outcome(output.loss.detach(), gradient, output)
-
-
-def _gradient(loss: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = {}
-    if loss.requires_grad:
         try:
-            grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        except RuntimeError as error:
-            raise CallError(f"the loss cannot be differentiated: {error}") from error
-        found = dict(zip(leaves, grads, strict=True))
-    shape_of = next(iter(leaves.values()))
-    return {name: found.get(name, torch.zeros_like(shape_of)) for name in VARIABLES}
+            found = gradients(output.loss, leaves)
+        except LossError as error:
+            raise CallError(str(error)) from error
+    zero_GKT = torch.zeros_like(case.policy.logp_GKT)
+    gradient = {name: zero_GKT if (x := found.get(name)) is None else x for name in VARIABLES}
+    return Outcome(output.loss.detach(), gradient, output, found["logp_GKT"] is not None)
 
 
 def prepare(algorithm: Algorithm, batch: Batch) -> Batch:
     """`algorithm.prepare(batch)`. Raises CallError."""
     prepared: object = _called(algorithm, "prepare", batch)
-    if not isinstance(prepared, Batch):
-        raise CallError(
-            f"prepare() returned {type(prepared).__name__}; return the batch, with_extras() where there are more"
-        )
-    return prepared
+    if (fault := fault_of_prepared(prepared)) is not None:
+        raise CallError(fault)
+    return prepared  # type: ignore[return-value]
 
 
 def loss_of(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> LossOutput:
@@ -95,21 +80,8 @@ def loss_of(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> LossOut
 
 
 def _called(algorithm: Algorithm, method: str, *arguments: Any) -> Any:
-    try:
+    with reported(lambda text: CallError(f"{method}() raises {text}")):
         return getattr(algorithm, method)(*arguments)
-    except (Exception, SystemExit) as error:
-        raise CallError(f"{method}() raises {described(error)}") from error
-
-
-def described(error: BaseException) -> str:
-    """The error's kind, its first line, and the last place that it came from outside of the helpers around a loss."""
-    text = (str(error).splitlines() or [""])[0]
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
-        if not (frame.filename.startswith("<") or path in HELPERS or "torch" in path.parts or path.parent == KIT):
-            place = f" ({path.name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
 
 
 Getter = Callable[[], Any]

@@ -16,9 +16,11 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from algorithms import ALGORITHMS, load_algorithm
+from algorithms import ALGORITHMS
 from algorithms.base import EXTRAS, Algorithm, Choice, Family, LogUniform, Needs
 from benchmarks.errors import BenchError
+from harness.suite.config import ConfigError
+from harness.suite.user_code import load_class
 
 NOT_STATED = "not stated"
 
@@ -82,8 +84,8 @@ class Card:
 def load(spec: str) -> type[Algorithm]:
     """The class behind a name, `path/to/file.py:Class` or an entry point. Raises CardError with the near matches."""
     try:
-        return load_algorithm(spec)
-    except ValueError as error:
+        return load_class(spec)
+    except ConfigError as error:
         near = difflib.get_close_matches(spec.lower(), ALGORITHMS, n=3, cutoff=0.5)
         near += [name for name in ALGORITHMS if spec.lower() in name and name not in near]
         hint = f"; did you mean {' or '.join(near)}?" if near and ":" not in spec else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -13,13 +12,10 @@ from dataclasses import dataclass
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-import algorithms
-from algorithms import Algorithm, load_algorithm
-from algorithms.base import Needs
+from algorithms import Algorithm
 from benchmarks.errors import BenchError
 from harness.kit import (
     batch_properties,
@@ -29,11 +25,13 @@ from harness.kit import (
     output_properties,
     purity_properties,
 )
-from harness.kit.calls import CallError, described, undisturbed
+from harness.kit.calls import CallError, undisturbed
 from harness.kit.facts import facts_of
 from harness.kit.properties import PROPERTIES, Fault, Property, Subject
 from harness.kit.random_batches import Case
 from harness.kit.shrinking import shrunk
+from harness.record.text import say, terminal
+from harness.suite.user_code import fault_of_needs, load_class, reported
 
 MODULES = [
     module.__name__
@@ -96,7 +94,8 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
 
 
 def _examined(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None) -> tuple[list[Finding], list[str]]:
-    fault = _fault_of_needs(algorithm)
+    with undisturbed():
+        fault = fault_of_needs(algorithm)
     findings: list[Finding] = []
     sound = fault is None
     facts: list[str] = []
@@ -118,17 +117,6 @@ def _examined(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None) -> tu
         except CallError as error:
             facts = [f"No facts could be found: {error}."]
     return findings, facts
-
-
-def _fault_of_needs(algorithm: Algorithm) -> str | None:
-    try:
-        with undisturbed():
-            needs: object = algorithm.needs
-    except (Exception, SystemExit) as error:
-        return f"needs raises {described(error)}"
-    if not isinstance(needs, Needs):
-        return f"needs is a {type(needs).__name__}; it must be a property that returns Needs(...)"
-    return None
 
 
 def contradiction_of(found: Property, subject: Subject) -> Fault | None:
@@ -158,23 +146,17 @@ def _told(check: Callable[[], str | None]) -> Fault | None:
 def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
     """An algorithm at its defaults, and what makes another one from a module of its own.
 
-    Raises CheckError where the file cannot be run, has no such class, or that cannot be made without arguments.
+    Raises ConfigError where the file cannot be run or has no such class, CheckError where that cannot be made without
+    arguments.
     """
 
     def make() -> Algorithm:
-        try:
-            with undisturbed():
-                cls = load_algorithm(spec)
-        except (Exception, SystemExit) as error:
-            refused = traceback.extract_tb(error.__traceback__)[-1].filename == algorithms.__file__
-            text = str(error) if refused else f"{spec} cannot be loaded: {described(error)}"
-            raise CheckError(text) from None
-        try:
+        with undisturbed():
+            cls = load_class(spec)
+        with reported(
+            lambda text: CheckError(f"{spec}: {cls.__name__}() raises {text}; every hyper-parameter needs a default")
+        ):
             return cls()
-        except (Exception, SystemExit) as error:
-            raise CheckError(
-                f"{spec}: {cls.__name__}() raises {described(error)}; every hyper-parameter needs a default"
-            ) from None
 
     return make(), make
 
@@ -182,7 +164,8 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
 def show(examination: Examination, title: str, console: Console) -> None:
     """The report: a line a property, what contradicts it below, and the facts."""
     told = [finding for finding in examination.findings if finding.told]
-    console.print(f"[bold]{escape(title)}[/]: {len(told)} properties in {examination.seconds:.1f} s\n")
+    say(console, (title, "bold"), f": {len(told)} properties in {examination.seconds:.1f} s")
+    console.print()
     for finding in examination.findings:
         _show_finding(finding, console)
     if examination.facts:
@@ -215,7 +198,7 @@ def _line(mark: str, text: str, console: Console, indent: int = 0) -> None:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=1)
     grid.add_column()
-    grid.add_row(mark, Padding(escape(text), (0, 0, 0, indent)))
+    grid.add_row(mark, Padding(terminal(text, lines=True), (0, 0, 0, indent)))
     console.print(grid, highlight=False)
 
 

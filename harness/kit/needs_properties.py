@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from algorithms.base import EXTRAS, Needs
-from harness.kit.calls import CallError, Outcome, described, evaluate, undisturbed
+from harness.kit.calls import CallError, Outcome, evaluate, undisturbed
 from harness.kit.coupling_properties import metrics_differ
 from harness.kit.properties import Subject, difference, number, overall
 from harness.kit.random_batches import Case, on_policy, ordinary_cases, random_case
+from harness.suite.user_code import reported
 
 ANCHORS = {"old": "old_logp_GKT", "behaviour": "behaviour_logp_GKT", "reference": "ref_logp_GKT"}
 
@@ -81,11 +82,8 @@ REWARDS = (
 
 def refill_verdicts(refill: Callable[[Tensor], bool]) -> list[bool]:
     """What `needs.refill` says of REWARDS. Raises CallError."""
-    with undisturbed():
-        try:
-            return [bool(refill(torch.tensor(rewards))) for rewards in REWARDS]
-        except (Exception, SystemExit) as error:
-            raise CallError(f"needs.refill raises {described(error)} for rewards [K] of a group") from error
+    with undisturbed(), reported(lambda text: CallError(f"needs.refill raises {text} for rewards [K] of a group")):
+        return [bool(refill(torch.tensor(rewards))) for rewards in REWARDS]
 
 
 def _refill(refill: Callable[[Tensor], bool]) -> str | None:

@@ -12,7 +12,7 @@ from harness.kit.calls import CallError, evaluate, loss_of, prepare, undisturbed
 from harness.kit.extreme_cases import extreme_cases
 from harness.kit.properties import Subject, difference, not_finite, number, of_place, overall, per_case
 from harness.kit.random_batches import Case, ordinary_cases, random_case, tensors
-from harness.training.judgement import fault_of_metrics
+from harness.training.judgement import NOTHING_TRAINED, fault_of_dependence, fault_of_metrics
 
 
 def plain_cases(needs: Needs) -> Iterator[Case]:
@@ -30,13 +30,16 @@ def loss_is_a_finite_scalar(subject: Subject, case: Case) -> str | None:
 
 @overall("The loss depends on the log-probs, so that something is trained.")
 def something_is_trained(subject: Subject) -> str | None:
-    for case in ordinary_cases(subject.needs):
-        if evaluate(subject.algorithm, case).gradient["logp_GKT"].any():
-            return None
-    return (
-        "∂L/∂log π is zero everywhere on every batch: nothing would be trained. Is everything detached, or inside "
-        "no_grad, or held by stop_gradient?"
-    )
+    trains = False
+    for case in with_extremes(subject.needs):
+        try:
+            outcome = evaluate(subject.algorithm, case)
+        except CallError:
+            continue  # which another property says
+        if not outcome.depends:
+            return f"{fault_of_dependence(None)} ({case.label})"
+        trains = trains or bool(outcome.gradient["logp_GKT"].any())
+    return None if trains else f"∂L/∂log π is zero everywhere on every batch: {NOTHING_TRAINED}"
 
 
 def with_extremes(needs: Needs) -> Iterator[Case]:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from harness.kit.portraits import REACH, SAMPLES, curves, shares
 from harness.kit.traits import Traits
+from harness.record.text import figure_text
 from harness.report.drawing import GREY, look
 
 LIMIT = 2.4
@@ -117,7 +118,9 @@ def one(picture: Picture) -> Figure:
             _over_share(panels[0, 1], picture.rows, 1.4)
             panels[0, 1].set_xlabel(SHARE_LABEL, fontsize="small")
         panels[0, 0].set_title(
-            f"{picture.label}: {', '.join(picture.traits.does)} ({picture.traits.compared})", loc="left", fontsize=9.5
+            f"{figure_text(picture.label)}: {', '.join(picture.traits.does)} ({picture.traits.compared})",
+            loc="left",
+            fontsize=9.5,
         )
         figure.legend(handles=_handles(picture), loc="outside lower left", ncols=3, fontsize="small", handlelength=2.6)
     return figure
@@ -151,7 +154,9 @@ def sheet(pictures: Sequence[Picture]) -> Figure:
                 _over_share(side, picture.rows, 0.85)
                 side.tick_params(labelsize=7, labelbottom=lowest)
             size = min(9.0, 150 / len(picture.label))  # a long label must fit into its column
-            figure.text(x, y + 0.845 * height, picture.label, fontsize=size, fontweight="bold", va="baseline")
+            figure.text(
+                x, y + 0.845 * height, figure_text(picture.label), fontsize=size, fontweight="bold", va="baseline"
+            )
             compared = picture.traits.compared
             for word, shorter in SHORTER.items():
                 compared = compared.replace(word, shorter)
@@ -165,7 +170,7 @@ def sheet(pictures: Sequence[Picture]) -> Figure:
                 ends = [left + places[0] * width, left + (places[-1] + 0.9) * width]
                 y = top - (row + 0.04) * height
                 figure.add_artist(Line2D(ends, [y, y], color="0.2", linewidth=1.2))
-                figure.text(ends[0], y + 0.004, family.upper(), fontsize=7, color="0.2", va="bottom")
+                figure.text(ends[0], y + 0.004, figure_text(family.upper()), fontsize=7, color="0.2", va="bottom")
         figure.text(left, 0.985, TITLE, fontsize=13, fontweight="bold", va="top")
         figure.text(left, 0.947, CAPTION, fontsize=7.4, color="0.15", va="top", linespacing=1.35)
         figure.legend(handles=_handles(*pictures), loc="lower right", bbox_to_anchor=(right, 0.0), ncols=3, fontsize=9)

@@ -26,6 +26,8 @@ from transformers.utils import logging as transformers_logging
 from benchmarks.arithmetic import PROMPT_WIDTH, SYMBOLS, TERMS, Style, random_expression, split_of, write_response
 from harness.record.files import cache_folder, hash_of, new_folder
 from harness.record.seeding import seed_of
+from harness.record.sums import made_anew, own_faults, write_own_sums
+from harness.suite.config import ConfigError
 
 PAD, EOS, VOCABULARY = 0, 1, 32
 
@@ -73,13 +75,20 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 
 def embedded_base(recipe: Recipe | None = None) -> Path:
-    """The folder of the base: the shipped one, or one that is trained here and cached."""
+    """The folder of the base: the shipped one, or one that is trained here and cached.
+
+    Raises ConfigError where the shipped one does not fit its checksums. A cached one that does not is trained anew.
+    """
     recipe = recipe or Recipe()
     shipped, cached = (base_folder(recipe, inside) for inside in (SHIPPED, cache_folder()))
-    for folder in (shipped, cached):
-        if (folder / "config.json").is_file():
-            return folder
-    train_base(recipe, cached)
+    if shipped.is_dir():
+        if faults := own_faults(shipped):
+            raise ConfigError(
+                f"the embedded base in {shipped} is damaged ({'; '.join(faults)}): install gvpo-bench anew"
+            )
+        return shipped
+    if not cached.is_dir() or made_anew(cached):
+        train_base(recipe, cached)
     return cached
 
 
@@ -95,6 +104,7 @@ def train_base(recipe: Recipe, target: Path) -> None:
     with new_folder(target) as folder:
         model.save_pretrained(folder)
         tokenizer().save_pretrained(folder)
+        write_own_sums(folder)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

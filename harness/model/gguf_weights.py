@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from harness.record.files import cache_folder, new_folder, write_json
+from harness.record.files import cache_folder, locked, new_folder, write_json
+from harness.record.sums import made_anew, own_faults, write_own_sums
 from harness.suite.config import ConfigError
 
 MAGIC = b"GGUF"
@@ -75,13 +75,23 @@ def converted(file: Path) -> Path:
     stat = file.stat()
     checksum = _sha256(file, stat.st_size, stat.st_mtime_ns)
     target = cache_folder() / f"gguf-{checksum[:16]}"
-    if (target / ORIGIN).is_file():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_suffix(".lock")):  # two at once would take twice the memory, and one's work be lost
-        if not (target / ORIGIN).is_file():
-            _convert(file, checksum, target)
+    if not _is_sound(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.with_suffix(".lock")):  # two at once would take twice the memory, and one's work be lost
+            if not target.is_dir() or made_anew(target):
+                _convert(file, checksum, target)
     return target
+
+
+def _is_sound(folder: Path) -> bool:
+    stats = [(path, path.stat()) for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    return _fits(folder, tuple((path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+
+@functools.cache
+def _fits(folder: Path, files: tuple[tuple[str, int, int, int], ...]) -> bool:
+    """Whether a converted checkpoint fits its checksums, with its files as they are: half a gigabyte, read once."""
+    return bool(files) and not own_faults(folder)
 
 
 @functools.cache
@@ -115,6 +125,7 @@ def _convert(file: Path, checksum: str, target: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_json(folder / ORIGIN, {"gguf": file.name, "sha256": checksum, "parameters": types})
+        write_own_sums(folder)
 
 
 def _types(file: Path) -> dict[str, int]:

@@ -249,12 +249,13 @@ def from_pretrained(kind: Any, settings: Model, **options: Any) -> Any:
         raise ConfigError(f"model.path = {path!r}: cannot load this {what}: {error}") from error
 
 
-def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
+def load_model(settings: Model, ranks: Ranks = ALONE, layers: int | None = None) -> LanguageModel:
     """Policy and tokenizer, dropout off. Remote code is never run; weights are safetensors only. An adapter that the
     checkpoint holds is merged.
 
     Where `ranks` are given, the weights are in the memory of rank 0's host, and nowhere else: the model is not to
-    compute, and its copies get them when they are sharded.
+    compute, and its copies get them when they are sharded. With `layers`, for a process alone, the policy has only the
+    first so many of the checkpoint's decoder layers.
 
     Raises ConfigError where the checkpoint is not to be had or has no EOS.
     """
@@ -262,7 +263,9 @@ def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
     path = resolve_path(settings)
     tokenizer = from_pretrained(AutoTokenizer, settings)
     dtype = getattr(torch, settings.weights)
-    if ranks.rank == 0:
+    if layers is not None:
+        model = merged(first_layers(settings, layers, dtype=dtype, use_safetensors=True))
+    elif ranks.rank == 0:
         model = merged(from_pretrained(AutoModelForCausalLM, settings, dtype=dtype, use_safetensors=True))
     else:
         config = from_pretrained(AutoConfig, settings)
@@ -286,6 +289,22 @@ def load_model(settings: Model, ranks: Ranks = ALONE) -> LanguageModel:
     if not eos:
         raise ConfigError(f"model.path = {path!r}: neither its tokenizer nor its config names an EOS token")
     return LanguageModel(model, tokenizer, template, tuple(sorted(eos)), path, ranks.device)
+
+
+def first_layers(settings: Model, layers: int, **options: Any) -> PreTrainedModel:
+    """A model of the first so many decoder layers of a checkpoint, between its embeddings and its head."""
+    config = from_pretrained(AutoConfig, settings)
+    text = config.get_text_config()
+    text.num_hidden_layers = layers
+    if getattr(text, "layer_types", None) is not None:
+        text.layer_types = text.layer_types[:layers]
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it reports the weights that have no place in the model
+    try:
+        model: PreTrainedModel = from_pretrained(AutoModelForCausalLM, settings, config=config, **options)
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model
 
 
 def frozen_copy(model: PreTrainedModel) -> PreTrainedModel:

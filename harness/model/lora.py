@@ -26,7 +26,8 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def adapt(model: PreTrainedModel, settings: LoRA | None, seed: int) -> None:
-    """Gives the model an adapter that changes nothing yet, and freezes all else; nothing without settings.
+    """Gives the model an adapter that changes nothing yet, in float32 also over bfloat16 weights, and freezes all else;
+    nothing without settings.
 
     Raises ConfigError where peft is not installed, or as `targets` does.
     """
@@ -46,6 +47,9 @@ def adapt(model: PreTrainedModel, settings: LoRA | None, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):  # drawn on the CPU, whatever the device
         torch.manual_seed(seed)
         model.add_adapter(about)
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype == torch.bfloat16:  # peft makes it of the dtype below it
+            weight.data = weight.data.float()
     if (folder := Path(model.name_or_path)).is_dir():  # of the base, where an adapter kept alone looks for it
         about.base_model_name_or_path = str(folder.resolve())
     model.eval()
@@ -126,15 +130,15 @@ def without_adapter(model: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def merged_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a plain checkpoint, whole, by name: W + α/r·BA where there is an adapter. Every rank must ask for
-    them all."""
+    """Every tensor of a plain checkpoint, whole, by name: W + α/r·BA in the dtype of W where there is an adapter. Every
+    rank must ask for them all."""
     adapted = _adapted(model)
     for name, x in model.state_dict().items():
         owner, _, leaf = name.rpartition(".")
         layer, base, own = owner.partition(".base_layer")
         if base and not own and layer in adapted:
             delta = whole(adapted[layer].get_delta_weight("default")) if leaf == "weight" else 0.0
-            yield f"{layer}.{leaf}", whole(x) + delta
+            yield f"{layer}.{leaf}", (whole(x) + delta).to(x.dtype)
         elif not _is_adapters(name):
             yield name, whole(x)
 

@@ -31,7 +31,8 @@ class Critic(nn.Module):
     def __init__(self, body: nn.Module, hidden_size: int) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(hidden_size, 1, dtype=next(body.parameters()).dtype)
+        trained = [weight for weight in body.parameters() if weight.requires_grad]
+        self.head = nn.Linear(hidden_size, 1, dtype=next(iter(trained or body.parameters())).dtype)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

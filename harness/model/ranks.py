@@ -183,14 +183,14 @@ def is_sharded(x: Tensor) -> bool:
 
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded; frozen ones only
-    where it is empty, and none where it is on meta. Every rank must call it."""
+    """Gives `target`, empty or not, the weights of `source`, one at a time where these are sharded and it is not;
+    frozen ones only where it is empty, and none where it is on meta. Every rank must call it."""
     for into, x in zip(target.parameters(), source.parameters(), strict=True):
         if into.shape != x.shape:
             into.data = into.new_empty(x.shape)
         elif not x.requires_grad:
             continue
-        into.copy_(whole(x))
+        into.copy_(x if is_sharded(into) else whole(x))
 
 
 def share_frozen(source: nn.Module, target: nn.Module) -> None:

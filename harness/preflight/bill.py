@@ -7,6 +7,7 @@ from typing import Any
 
 import rich.box
 from rich.table import Table
+from rich.text import Text
 
 from harness.preflight.costs import (
     GENERATION_EFFICIENCY,
@@ -18,6 +19,7 @@ from harness.preflight.costs import (
 )
 from harness.preflight.gpus import GPUS
 from harness.record.ledger import Tokens
+from harness.record.text import terminal
 from harness.report.columns import tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Suite
@@ -32,7 +34,8 @@ def total(costs: Sequence[CellCost], which: str) -> Tokens:
 
 def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], assumptions: Assumptions) -> list[Any]:
     """What `gvpo-bench plan` prints: tokens and hours, memory, disk, and what was assumed."""
-    work = Table(title=f"{suite.name}: {len(cells)} cells on {assumptions.gpu}", box=rich.box.SIMPLE_HEAD)
+    title = terminal(f"{suite.name}: {len(cells)} cells on {assumptions.gpu}", "table.title")
+    work = Table(title=title, box=rich.box.SIMPLE_HEAD)
     work.add_column("algorithm")
     for name in (
         "cells",
@@ -49,12 +52,12 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
         point = cell.config.suite.partition("/")[2]
         groups.setdefault(f"{point} {cell.config.label}".strip(), []).append(costs[cell.name])
 
-    def row(name: str, group: Sequence[CellCost]) -> list[str]:
+    def row(name: str, group: Sequence[CellCost]) -> list[Text]:
         mean, most = total(group, "tokens"), total(group, "most")
         hours = sum(cost.gpu_hours for cost in group)
         counts = (mean.generated, most.generated, mean.trained, mean.extra)
         shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-        return [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]
+        return list(map(terminal, [name, str(len(group)), *map(tokens, counts), tokens(mean.evaluation), shown]))
 
     for name, group in groups.items():
         work.add_row(*row(name, group))
@@ -71,7 +74,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     resources = cells[0].config.resources
     ranks, beside = resources.ranks, resources.cells_on_gpu
     each = f"one of {ranks} GPUs" if ranks > 1 else f"each of {beside} cells on a GPU" if beside > 1 else "one GPU"
-    table = Table(title=f"memory of {each}, {name} (the largest)", box=rich.box.SIMPLE_HEAD)
+    title = terminal(f"memory of {each}, {name} (the largest)", "table.title")
+    table = Table(title=title, box=rich.box.SIMPLE_HEAD)
     table.add_column("when")
     table.add_column("what")
     table.add_column("GB", justify="right")
@@ -96,6 +100,8 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     if memory.peak > room:
         share = f"the {room / 1e9:.3g} that each of {beside} cells has of " if beside > 1 else ""
         more = "give each a larger share (resources.gpus)" if beside > 1 else "raise ranks"
+        if ranks > 1 and suite.rollout.shares_weights:
+            more = "take rollout.engine = 'vllm', which needs no whole policy on each rank"
         lines.append(
             f"[red]does not fit[/]: {memory.peak / 1e9:.0f} GB of {share}{assumptions.gpu}'s {gpu.memory / 1e9:.0f}; "
             f"lower resources.token_budget or rollout_batch, set activation_checkpointing, or {more}"

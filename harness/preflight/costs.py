@@ -22,12 +22,12 @@ from harness.model.teacher import teacher_settings
 from harness.preflight.gpus import GPUS, Gpu, known_gpu
 from harness.preflight.memory import Memory, disk, memory_of, sequences_at_once
 from harness.preflight.model_size import ModelSize, model_size
-from harness.record.cell_folder import Hashes
+from harness.record.cell_state import Hashes
 from harness.record.ledger import Tokens
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import ConfigError, Model, Train
 from harness.suite.given import GIVEN, group_size
-from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, declared_algorithm, training_problems
 from harness.training.gradient import one_pass_is_right
 from harness.training.schedule import mini_batches, prompts_of_step
 
@@ -305,7 +305,7 @@ def needs_of(cell: Cell) -> Needs:
     config = cell.config
     if not cell.is_trained:
         return Needs()
-    return build_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
+    return declared_algorithm(config.algorithm, config.parameters, where=f"algorithms.{config.label}").needs
 
 
 def check_positions(config: CellConfig, prompts: Prompts) -> None:

@@ -34,8 +34,10 @@ from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
 from harness.preflight.overlap import overlaps
 from harness.record.environment import cores
+from harness.record.text import terminal
+from harness.suite.cell_config import CellConfig
 from harness.suite.config import Resources, Suite
-from harness.suite.plan import Cell, build_algorithm, training_problems
+from harness.suite.plan import Cell, declared_algorithm, training_problems
 
 
 class DoctorError(BenchError, RuntimeError):
@@ -145,15 +147,22 @@ def memory(suite: Suite, cells: Sequence[Cell], free: float, whole: float) -> Ch
     tokenizer, template = from_pretrained(AutoTokenizer, suite.model), load_template(suite.model.template)
     longest = len(tokenise([wordiest], tokenizer, template)[0]) + suite.train.max_new_tokens
     ranks = int(os.environ.get("WORLD_SIZE", suite.resources.ranks))  # torchrun's, if it is there
-    largest = max(memory_of(cell.config, size, needs_of(cell), longest, whole, ranks).peak for cell in cells)
+    of_cells = [memory_of(cell.config, size, needs_of(cell), longest, whole, ranks) for cell in cells]
+    largest, least = (max(getattr(each, name) for each in of_cells) for name in ("peak", "least"))
     room, beside = suite.resources.room_on_gpu(free), suite.resources.cells_on_gpu
     share = f", {room / 1e9:.3g} for each of {beside} on a GPU" if beside > 1 else ""
-    return Check(
-        "memory",
-        "ok" if largest < room else "warn",
-        f"about {largest / 1e9:.3g} GB for the largest cell{share}",
-        "" if largest < room else "see gvpo-bench plan; lower resources.token_budget or rollout_batch",
-    )
+    found = f"about {largest / 1e9:.3g} GB for the largest cell{share}"
+    if least > (most := suite.resources.room_on_gpu(whole)):
+        found += f", of which weights and optimiser alone take {least / 1e9:.3g} of {most / 1e9:.3g}"
+        remedy = "raise resources.ranks, set model.weights = 'bfloat16', or train an adapter ([model.lora])"
+        if ranks > 1 and suite.rollout.shares_weights:
+            remedy = (
+                f"rollout.engine = {suite.rollout.engine!r} samples from a whole policy on each rank: "
+                "set it to 'vllm', which takes the weights from shards"
+            )
+        return Check("memory", "fail", found, remedy)
+    remedy = "" if largest < room else "see gvpo-bench plan; lower resources.token_budget or rollout_batch"
+    return Check("memory", "warn" if remedy else "ok", found, remedy)
 
 
 def storage(cells: Sequence[Cell], out: Path, workers: int) -> Check:
@@ -163,13 +172,19 @@ def storage(cells: Sequence[Cell], out: Path, workers: int) -> Check:
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     size = model_size(cells[0].config.model)
-    sizes = [disk(cell.config, size, needs_of(cell)) for cell in cells]
+    sizes = [disk(_as_kept(cell), size, needs_of(cell)) for cell in cells]
     needed = sum(kept for kept, _ in sizes) + workers * max(running for _, running in sizes)
     status: Status = "fail" if needed > free else "warn" if 2 * needed > free else "ok"
     remedy = f"free some, give another --out, or --seeds fewer than {len(cells)} cells need"
     return Check(
         "disk", status, f"{needed / 1e9:.3g} GB needed, {free / 1e9:.3g} free", "" if status == "ok" else remedy
     )
+
+
+def _as_kept(cell: Cell) -> CellConfig:
+    """The cell's settings, with what becomes of its checkpoint before the sweep is over."""
+    resources = cell.config.resources.model_copy(update={"keep_checkpoints": cell.keeps_checkpoint})
+    return cell.config.model_copy(update={"resources": resources})
 
 
 def data(suite: Suite) -> Iterator[Check]:
@@ -232,7 +247,7 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
     ):
         yield "evaluation.limit", f"= {suite.evaluation.limit} leaves out no problem"
     needs_of_label = {
-        label: build_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
+        label: declared_algorithm(entry.algorithm or label, entry.parameters, where=f"algorithms.{label}").needs
         for label, entry in suite.algorithms.items()
     }
     taught = any("teacher_logp_GK" in needs.extras for needs in needs_of_label.values())
@@ -256,25 +271,20 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
 
 def table_of(checks: Sequence[Check], title: str) -> Table:
     """The checks as a table for the terminal."""
-    table = Table(title=title, box=rich.box.SIMPLE_HEAD)
+    table = Table(title=terminal(title, "table.title"), box=rich.box.SIMPLE_HEAD)
     for name in ("check", "", "found", "what to do"):
         table.add_column(name)
     for check in checks:
-        table.add_row(
-            check.name, f"[{COLOURS[check.status]}]{check.status}[/]", _plain(check.found), _plain(check.remedy)
-        )
+        status = terminal(check.status, COLOURS[check.status])
+        table.add_row(terminal(check.name), status, terminal(check.found), terminal(check.remedy))
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 @contextlib.contextmanager
 def shown(console: Console) -> Iterator[Say]:
     """A `Say` whose last word stands in the console, where that is a terminal, until the doctor is done."""
     with console.status("doctor") as status:
-        yield lambda name: status.update(f"doctor: {name}")
+        yield lambda name: status.update(terminal(f"doctor: {name}"))
 
 
 def require_health(checks: Sequence[Check], say: Say) -> None:

@@ -12,6 +12,9 @@ from harness.preflight.model_size import ModelSize, model_size
 from harness.suite.cell_config import CellConfig
 from harness.suite.plan import BASE
 
+LOADING = "while it loads"
+"""One of the moments of `Memory.between`."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -27,6 +30,12 @@ class Memory:
     """All of it at other moments, where these may take more."""
 
     @property
+    def least(self) -> float:
+        """Bytes that no lower token_budget or rollout_batch saves: of weights and optimiser states, at their most."""
+        loading = self.between.get(LOADING, {})
+        return max(sum(self.resident.values()), sum(loading.values()))
+
+    @property
     def peak(self) -> float:
         """The most bytes at any one time."""
         within = sum(self.resident.values()) + max(sum(self.training.values()), sum(self.rollout.values()))
@@ -40,7 +49,7 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
         return 0.0, 0.0
     weights, trained = bytes_of_weight(config) * size.parameters, 4.0 * size.trained  # or its masters
     critic = 4.0 * (size.trained_body + size.hidden + 1) if needs.critic else 0.0
-    sampler = bytes_of_weight(config) * size.trained if config.train.refresh_every > 1 else 0.0
+    sampler = bytes_of_trained(config) * size.trained if config.train.refresh_every > 1 else 0.0
     state = 3 * trained + 3 * critic + sampler  # weights and Adam's two moments
     resume = 2 * state if config.resources.checkpoint_every else 0.0
     kept = trained if size.frozen and not config.resources.merge_adapter else weights
@@ -50,6 +59,11 @@ def disk(config: CellConfig, size: ModelSize, needs: Needs) -> tuple[float, floa
 def bytes_of_weight(config: CellConfig) -> float:
     """Of each of the models."""
     return 2.0 if config.model.weights == "bfloat16" else 4.0
+
+
+def bytes_of_trained(config: CellConfig) -> float:
+    """Of each weight that is trained; an adapter's are float32."""
+    return bytes_of_weight(config) if config.model.lora is None else 4.0
 
 
 def sequences_at_once(config: CellConfig, engines: int) -> int:
@@ -65,21 +79,22 @@ def memory_of(
 
     Gradients and Adam's moments are float32, and so are the weights, or else their masters. Over float32 weights,
     bfloat16 is autocast's, whose copies of them live through a pass. What is trained or scored is sharded, and the base
-    is the reference too; what samples is whole on each rank, and a copy of the policy where it is stale or the policy
-    is sharded, as of the base where that samples too; but for vLLM, which takes the weights from the shards. vLLM takes
-    its fraction of the GPU while it samples, or throughout where it does not sleep; a server's GPUs are others.
+    is the reference too. An engine that shares the trainer's weights samples from a whole policy on each rank, and from
+    a whole base where that samples too; vLLM takes both from shards. A policy that samples is a copy where it is stale,
+    or whole and the other sharded. vLLM takes its fraction of the GPU while it samples, or throughout where it does not
+    sleep; a server's GPUs are others.
 
-    What is frozen below an adapter is there once for policy, base and critic, sharded; what samples shares it on one
-    rank, and has it whole on several. In the evaluation the adapter is merged into weights of the policy's own.
+    What is frozen below an adapter is there once for all models, or once more where what samples has it whole. In the
+    evaluation the adapter is merged into weights of the policy's own.
     """
     train = config.train
     width = 2 if config.model.precision == "bfloat16" else 4
-    held = bytes_of_weight(config)
-    stepped = 8.0 if held == 4 else 12.0  # Adam's moments, and masters
+    held, own = bytes_of_weight(config), bytes_of_trained(config)
+    stepped = 8.0 if own == 4 else 12.0  # Adam's moments, and masters
     weights = held * size.parameters
     shard, trained, base = weights / ranks, size.trained / ranks, held * (size.parameters - size.frozen) / ranks
     critic = (size.trained_body + size.hidden + 1) / ranks if needs.critic else 0.0
-    sampler = weights if ranks > 1 or not size.frozen else held * trained
+    whole_on_each = ranks > 1 and config.rollout.shares_weights
     updated = train.prompts * train.samples / train.mini_batches / ranks * longest
     passes = min(max(config.resources.token_budget, longest), updated)  # tokens of a pass with gradient
     # Of the tokens whose logits exist at once: logits, log-probs and their gradients, in float32.
@@ -95,20 +110,18 @@ def memory_of(
     teacher = model_size(teacher_settings(config.model)).parameters if "teacher_logp_GK" in needs.extras else 0
     draws_base = needs.data == "base" or needs.reference_samples > 0
     if config.label == BASE:
-        resident = {"policy": shard if config.samples_from_shards else weights, "base, for the KL": shard}
+        resident = {"policy": weights if whole_on_each else shard, "base, for the KL": shard}
         training: dict[str, float] = {"logits": logits}
     else:
         resident = {
-            "policy": shard + held * size.adapter / ranks,
+            "policy": shard + own * size.adapter / ranks,
             "masters": (stepped - 8.0) * trained,
             "Adam": 8.0 * trained,
             "base, for the KL": base,
-            "sampling policy": sampler
-            if train.refresh_every > 1 or (ranks > 1 and config.rollout.shares_weights)
-            else 0.0,
-            "base, to sample from": weights if draws_base and ranks > 1 and config.rollout.shares_weights else 0.0,
+            "sampling policy": weights if whole_on_each else own * trained if train.refresh_every > 1 else 0.0,
+            "base, to sample from": weights if draws_base and whole_on_each else 0.0,
             "teacher": held * teacher / ranks,
-            "critic and its Adam": (held + stepped) * critic,
+            "critic and its Adam": (own + stepped) * critic,
         }
         training = {
             "gradients": 4.0 * (trained + critic),
@@ -122,18 +135,17 @@ def memory_of(
         "logits": 4 * 4.0 * sequences * size.vocabulary,
     }
     if config.rollout.engine == "vllm":
-        vllm = config.rollout.vllm_or_default
-        share = vllm.memory_fraction * whole if vllm.mode == "colocated" else 0.0
-        rollout = {"vLLM": 0.0 if vllm.sleep is False else share}
-        resident["vLLM"] = share if vllm.sleep is False else 0.0
+        share, awake = config.rollout.share_of_gpu * whole, config.rollout.vllm_or_default.sleep is False
+        rollout = {"vLLM": 0.0 if awake else share}
+        resident["vLLM"] = share if awake else 0.0
     between: dict[str, dict[str, float]] = {}
     asleep = {"vLLM": resident.get("vLLM", 0.0)}
     if config.label != BASE and ranks > 1:
-        shards = {"base, for the KL": shard, "critic": held * critic}
-        copies_of_policy = 0.0 if config.samples_from_shards else 2 * weights - held * size.frozen
-        between["while it loads"] = {"policy and a copy": copies_of_policy, **shards, **asleep}
+        shards = {"base, for the KL": shard, "critic": own * critic}
+        copies_of_policy = 2 * weights - held * size.frozen if whole_on_each else 0.0
+        between[LOADING] = {"policy and a copy": copies_of_policy, **shards, **asleep}
     if config.label != BASE and (ranks > 1 or size.frozen):
-        policy = shard if config.samples_from_shards else weights
+        policy = weights if whole_on_each else shard
         between["in the evaluation"] = {"policy": policy, "base, for the KL": shard, **asleep, **rollout}
     resident, training, rollout = (_nonzero(part) for part in (resident, training, rollout))
     return Memory(resident, training, rollout, {moment: _nonzero(part) for moment, part in between.items()})

@@ -1,18 +1,24 @@
-"""The doctor's checks that need the weights: BOS and EOS, parity of log-probs, that a weight sync arrives."""
+"""The doctor's checks that need the weights: BOS and EOS, parity of log-probs, that a weight sync arrives.
+
+They are made in one process. Where the whole policy does not fit its device, since cells load it into shards, they are
+made on its first layers, and say so.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from harness.model.language import LanguageModel, load_model
+from harness.model.language import LanguageModel, device_of, load_model
 from harness.model.policy import PolicyModel
 from harness.model.rows import Response, Rows
 from harness.model.scorer import Scorer, score
 from harness.preflight.checks import Check, Say, evaluated, quiet
+from harness.preflight.model_size import model_size
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine, open_engine
 from harness.suite.config import Suite
@@ -38,14 +44,48 @@ than that. The first one, which a large model on a CPU has to be content with, i
 not the same policy, their mean is further from PARITY than its own error by far."""
 
 
+SPARE = 2e9
+"""Bytes of a GPU for what the passes of the checks make: logits, keys and values."""
+
+
 def on_the_model(suite: Suite, say: Say = quiet) -> list[Check]:
     """What needs the weights: BOS and EOS, log-probs of sampler and trainer, and that a sync changes the sampler."""
     say("model: loading it")
-    lm = load_model(suite.model)
+    layers, checks = what_fits(suite, room_for_policy(suite))
+    lm = load_model(suite.model, layers=layers)
     precision = suite.model.precision
     say(f"model: starting {suite.rollout.engine}")
     with open_engine(suite.rollout, suite.resources, lm.model, eos_ids=lm.eos_ids, precision=precision) as engine:
-        return [*prompts(suite, lm), *agreement(suite, lm, engine, say)]
+        return [*checks, *prompts(suite, lm), *agreement(suite, lm, engine, say)]
+
+
+def room_for_policy(suite: Suite) -> float:
+    """Bytes that the policy may take here: of a GPU what is free, without its sampler's share and SPARE. Without limit
+    on the CPU."""
+    if device_of(suite.model).type == "cpu":
+        return math.inf
+    free, whole = torch.cuda.mem_get_info()
+    return suite.resources.room_on_gpu(free) - suite.rollout.share_of_gpu * whole - SPARE
+
+
+def what_fits(suite: Suite, room: float) -> tuple[int | None, list[Check]]:
+    """How many of the policy's first layers fit into so many bytes, with what is then to be said; None for all."""
+    if room == math.inf:
+        return None, []
+    size, settings = model_size(suite.model), suite.model
+    held = 2 if settings.weights == "bfloat16" else 4
+    needed = held + (2 if settings.precision == "bfloat16" and held == 4 else 0)  # with autocast's copies
+    if needed * size.parameters <= room:
+        return None, []
+    layers = size.layers_within(room / needed)
+    found = (
+        f"all {size.layers} layers take {needed * size.parameters / 1e9:.3g} GB of one device, which has "
+        f"{room / 1e9:.3g} for them: looked at are the first {layers}"
+    )
+    remedy = "log-prob parity and weight sync are of these alone; a cell is the first to load the others" + (
+        ", and compares a probe through all of them at every sync" if suite.rollout.engine == "vllm" else ""
+    )
+    return layers, [Check("model", "warn", found, remedy)]
 
 
 def prompts(suite: Suite, lm: LanguageModel) -> Iterator[Check]:

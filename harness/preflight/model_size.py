@@ -48,6 +48,12 @@ class ModelSize:
         """Parameters that all models of a cell share."""
         return self.parameters if self.adapter else 0
 
+    def layers_within(self, numbers: float) -> int:
+        """How many of its layers a model of at most so many parameters has, all else being whole; at least one."""
+        layer = (self.body - self.embedding) / self.layers
+        others = self.parameters - self.layers * layer
+        return max(1, min(self.layers, int((numbers - others) / layer + 1e-9)))
+
     def flops(self, length: float) -> float:
         """FLOP of a forward pass per token of sequences of `length`: two per parameter that is multiplied with, and
         4·width a layer for each token attended to, length/2 on average (Kaplan et al., arXiv 2001.08361, table 1)."""

@@ -5,17 +5,18 @@
     metrics.jsonl       a row a step
     problems.json       which problems it is trained on, where not on all, and the base's pass rate on each
     algorithm.py        a user's own algorithm, as it was run
-    resume/             what an interrupted training goes on from, while there is need of it
+    resume/             what an interrupted training goes on from, while there is need of it, and sums.json of it
     checkpoint/         the trained model, a folder that transformers opens
-    training.json       what training it took; its presence means that the training is over
+    training.json       what training it took, and sums of all the above; its presence means that the training is over
     samples.parquet     a row an evaluated sample, with SAMPLE_COLUMNS
     coefficients.parquet    in place of all these, in the folder of the job that compares gradient coefficients
-    manifest.json       settings, versions, costs: written last, its presence means that the cell is over
+    manifest.json       settings, versions, costs, sums: written last, its presence means that the cell is over
     traceback.txt       why it failed
     earlier/<hash>/     samples and manifest of evaluations with other settings
     hash, .lock         of which training this is, and whose it is just now
 
-No other module knows these names or formats.
+and what does not fit its sums is set aside in `<runs>/.set-aside/<cell>-<n>/`. Nothing outside of harness/record/ knows
+these names or formats; cell_state.py judges a folder.
 """
 
 from __future__ import annotations
@@ -26,12 +27,52 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from benchmarks.errors import BenchError, ExitCode
-from harness.record.files import new_folder, restore_folder, write, write_json
+from harness.record.aside import set_aside
+from harness.record.cell_state import (
+    ALGORITHM,
+    CHECKPOINT,
+    COEFFICIENTS,
+    EARLIER,
+    EVALUATED,
+    HASH,
+    LOCK,
+    MANIFEST,
+    METRICS,
+    PROBLEMS,
+    RESUME,
+    SAMPLES,
+    TRACEBACK,
+    TRAINED,
+    TRAINING,
+    WAY_OUT,
+    Hashes,
+    Judgement,
+    State,
+    all_faults,
+    checkpoint_faults,
+    earlier_faults,
+    judge,
+    look,
+    resume_record,
+    resume_sums,
+)
+from harness.record.files import (
+    RecordError,
+    locked,
+    new_folder,
+    refuse_links,
+    remove,
+    restore_folder,
+    write,
+    write_json,
+)
+from harness.record.metrics_file import add_row, keep_rows, read_rows
+from harness.record.sums import OWN_SUMS, SEAL, SUMS, seal, sums_of
+from harness.record.travel import Files, pack, unpack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,30 +84,6 @@ SAMPLE_COLUMNS = [
     *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),
 ]
 """Of samples.parquet: see `harness.evaluation.evaluate.evaluate`."""
-
-HASH, METRICS, ALGORITHM, TRAINING = "hash", "metrics.jsonl", "algorithm.py", "training.json"
-PROBLEMS = "problems.json"
-SAMPLES, COEFFICIENTS, MANIFEST, TRACEBACK = "samples.parquet", "coefficients.parquet", "manifest.json", "traceback.txt"
-RESUME, CHECKPOINT = "resume", "checkpoint"
-
-State = Literal["new", "trained", "finished"]
-"""What is left to do for a cell: all of it, the evaluation, or nothing."""
-
-Files = dict[str, bytes]
-"""Contents by path, relative to a folder."""
-
-
-class RecordError(BenchError, RuntimeError):
-    """A runs folder that cannot be continued as asked. The message says which cell, and the ways out."""
-
-    exit_code = ExitCode.REFUSED
-
-
-class Hashes(NamedTuple):
-    """Of the settings that decide a cell's numbers, those of its training apart from those of its evaluation."""
-
-    training: str
-    evaluation: str
 
 
 @dataclass(frozen=True)
@@ -91,96 +108,153 @@ class CellFolder:
         return self.path / TRACEBACK
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest, or None while the cell isn't over."""
-        return _read_json(self.path / MANIFEST)
+        """The manifest, or None while the cell isn't over. Raises RecordError where it does not fit its checksum."""
+        found = look(self.path)
+        return self._sound(found.manifest, found.evaluation_faults)
 
     def training(self) -> dict[str, Any] | None:
-        """What `finish_training` recorded, or None while the training isn't over."""
-        return _read_json(self.path / TRAINING)
+        """What `finish_training` recorded, or None while the training isn't over. Raises RecordError as `manifest`."""
+        found = look(self.path)
+        return self._sound(found.training, found.training_faults)
+
+    def _sound(self, record: dict[str, Any] | None, faults: Sequence[str]) -> dict[str, Any] | None:
+        if faults:
+            raise RecordError(f"{self.path}: {'; '.join(faults)}. {WAY_OUT[0].upper()}{WAY_OUT[1:]}")
+        return None if record is None else {key: x for key, x in record.items() if key not in (SEAL, SUMS)}
+
+    def is_sealed(self) -> bool:
+        """Whether what is recorded carries checksums; cells of earlier versions do not."""
+        return look(self.path).is_sealed
+
+    def faults(self, *, checkpoints: bool = False) -> list[str]:
+        """What does not fit the checksums, a phrase each; with `checkpoints` of all that is there, else of what a
+        report reads. Raises RecordError where a link or something of the wrong kind is there."""
+        return all_faults(self.path) if checkpoints else look(self.path).faults
+
+    def require_checkpoint(self) -> None:
+        """Raises RecordError where the trained model does not fit its checksums."""
+        found = look(self.path)
+        self._sound(None, [*found.training_faults, *checkpoint_faults(self.path, found.training or {})])
 
     def state(self, hashes: Hashes) -> State:
-        """What is left to do for the cell with these settings.
-
-        Raises RecordError where it was finished or trained with other ones, since nothing finished is overwritten, or
-        would have to be evaluated again and kept no checkpoint.
-        """
-        manifest, training = self.manifest(), self.training()
-        finished = manifest is not None and manifest["status"] == "finished"
-        found = manifest["hash"] if manifest is not None and finished else training["hash"] if training else None
-        if found is None:
-            return "new"
-        if found != hashes.training:
-            raise RecordError(
-                f"{self.path} was {'finished' if finished else 'trained'} with other settings (hash {found}, now "
-                f"{hashes.training}; compare its manifest.json). Give another --out, or remove that folder to run the "
-                "cell again"
-            )
-        if manifest is not None and finished and manifest.get("evaluation_hash") == hashes.evaluation:
-            return "finished"
-        if training is None:  # the base, which has none
-            return "new"
-        if not self.checkpoint_path.is_dir() and not self._earlier(hashes.evaluation).is_dir():
-            raise RecordError(
-                f"{self.path} was evaluated with other settings and kept no checkpoint that could be evaluated again "
-                "(resources.keep_checkpoints). Give another --out, or remove that folder to train the cell again"
-            )
-        return "trained"
+        """What is left to do for the cell with these settings, from what is sound of it. Raises RecordError as
+        `cell_state.judge`."""
+        return judge(self.path, hashes).state
 
     @contextlib.contextmanager
     def claim(self, hashes: Hashes) -> Iterator[State]:
-        """Holds the folder against other processes, and clears what an attempt with other settings left there.
+        """Holds the folder against other processes, sets aside what does not fit its checksums, and clears what an
+        attempt with other settings left there.
 
         Gives the cell's state. An evaluation with other settings is put aside, and taken back where these are its
         settings.
 
         Raises RecordError where another process holds the folder for longer than LOCK_SECONDS, or as `state` does.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
         try:
-            lock = FileLock(self.path / ".lock", timeout=LOCK_SECONDS, poll_interval=0.2).acquire()
+            lock = self.hold(LOCK_SECONDS)
         except Timeout:
             raise RecordError(f"{self.path} is in use by another process") from None
         with lock:
-            for folder in (self.resume_path, self.checkpoint_path):
-                restore_folder(folder)
-            if self.state(hashes) != "finished":
+            found, _ = self._mend(hashes)
+            state = found.state
+            if state == "finished":
+                self._tidy()
+            else:
                 self._put_aside()
                 self._clear(hashes.training)
-                self._take_back(hashes.evaluation)
-            yield self.state(hashes)
+                state = "finished" if self._take_back(hashes.evaluation) else state
+            yield state
+
+    def mend(self, hashes: Hashes) -> str | None:
+        """Sets aside what does not fit its checksums, and says so; None where all fits, or another process is at it.
+        Raises RecordError as `state` does."""
+        if not judge(self.path, hashes).faults:
+            return None
+        with contextlib.suppress(Timeout), self.hold():
+            found, where = self._mend(hashes)
+            if where is not None:
+                left = "the cell is run again" if found.state == "new" else "its checkpoint is evaluated again"
+                return f"{'; '.join(found.faults)}. Set aside in {where}; {left}"
+        return None
+
+    def _mend(self, hashes: Hashes) -> tuple[Judgement, Path | None]:
+        """What is sound of the cell, and where the rest was set aside."""
+        for folder in (self.resume_path, self.checkpoint_path, self._earlier(hashes.evaluation)):
+            restore_folder(folder)
+        found = judge(self.path, hashes)
+        return found, self.set_aside(found.faults, whole=found.whole) if found.faults else None
+
+    def hold(self, seconds: float = 0.0) -> Any:
+        """The lock of the folder, which is made where there is none. Raises filelock's Timeout, or RecordError."""
+        refuse_links(self.path)
+        if self.path.is_file():
+            raise RecordError(f"{self.path} is a file, where there should be a folder: move it away")
+        self.path.mkdir(parents=True, exist_ok=True)
+        return locked(self.path / LOCK, seconds)
+
+    def set_aside(self, faults: Sequence[str], *, whole: bool = True) -> Path:
+        """Moves the cell, or its evaluation alone, to where nothing reads it; returns where. To be done in a claim."""
+        every = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
+        # The records go first: a kill on the way leaves nothing that is taken for sound.
+        names = [MANIFEST, TRAINING, RESUME, *every] if whole else [MANIFEST, *EVALUATED]
+        return set_aside(self.path, names, faults, runs=self.path.parent, label=self.path.name)
+
+    def tidy(self) -> None:
+        """Removes from a finished cell what a kill left there that is of no use, unless somebody is at it."""
+        if self.resume_path.exists() or self._scratch():
+            with contextlib.suppress(OSError), self.hold():  # Timeout is one; so is a disk that cannot be written
+                self._tidy()
+
+    def _tidy(self) -> None:
+        if (self.path / MANIFEST).is_file():
+            for path in (self.resume_path, *self._scratch()):
+                remove(path)
+
+    def _scratch(self) -> list[Path]:
+        """What an attempt that was killed left while it wrote."""
+        return [path for path in self.path.glob(".*") if path.name != LOCK]
 
     def _earlier(self, evaluation_hash: str) -> Path:
-        return self.path / "earlier" / evaluation_hash
+        return self.path / EARLIER / evaluation_hash
 
     def _put_aside(self) -> None:
         """Moves a finished evaluation to earlier/, where one that is asked for again is found."""
-        manifest = self.manifest()
+        manifest = look(self.path).manifest
         if manifest is not None and manifest["status"] == "finished":
             with new_folder(self._earlier(manifest["evaluation_hash"])) as scratch:
                 for name in (SAMPLES, MANIFEST):
                     shutil.copy2(self.path / name, scratch / name)
 
-    def _take_back(self, evaluation_hash: str) -> None:
+    def _take_back(self, evaluation_hash: str) -> bool:
+        """Whether there was an evaluation with these settings that is sound."""
         earlier = self._earlier(evaluation_hash)
-        restore_folder(earlier)
-        if earlier.is_dir():
-            for name in (SAMPLES, MANIFEST):  # in this order: the manifest says that the samples are there
-                write(self.path / name, (earlier / name).read_bytes())
+        if not earlier.is_dir():
+            return False
+        if faults := earlier_faults(self.path, evaluation_hash):
+            names = [f"{EARLIER}/{evaluation_hash}"]
+            set_aside(self.path, names, faults, runs=self.path.parent, label=self.path.name)
+            return False
+        for name in (SAMPLES, MANIFEST):  # in this order: the manifest says that the samples are there
+            write(self.path / name, (earlier / name).read_bytes())
+        return True
 
     def _clear(self, training_hash: str) -> None:
-        for name in (MANIFEST, TRACEBACK, SAMPLES, COEFFICIENTS):
-            (self.path / name).unlink(missing_ok=True)
-        for scratch in self.path.glob(".*"):  # of an attempt that was killed while it wrote
-            if scratch.is_dir():
-                shutil.rmtree(scratch)
-            elif scratch.name != ".lock":
-                scratch.unlink()
+        for name in (MANIFEST, TRACEBACK, *EVALUATED):
+            remove(self.path / name)
+        for path in self._scratch():
+            remove(path)
         hash_file = self.path / HASH
-        if (hash_file.read_text() if hash_file.is_file() else None) != training_hash:
-            for name in (METRICS, PROBLEMS):
-                (self.path / name).unlink(missing_ok=True)
-            for folder in (self.resume_path, self.checkpoint_path):
-                shutil.rmtree(folder, ignore_errors=True)
+        found = hash_file.read_text(errors="replace") if hash_file.is_file() else None
+        known = look(self.path).training
+        if known is not None:
+            remove(self.resume_path)  # of which a kill at the end of the training left something
+        else:
+            known, _ = resume_record(self.path)
+        if (known["hash"] if known else found) != training_hash:
+            for name in (METRICS, PROBLEMS, RESUME, CHECKPOINT):
+                remove(self.path / name)
+        if found != training_hash:
             write(hash_file, training_hash)
 
     def write_algorithm(self, source: bytes) -> Path:
@@ -195,8 +269,8 @@ class CellFolder:
 
     def problems(self) -> frozenset[str] | None:
         """The ids that `write_problems` kept; None where the cell is trained on all."""
-        found = _read_json(self.path / PROBLEMS)
-        return None if found is None else frozenset(found["kept"])
+        path = self.path / PROBLEMS
+        return frozenset(json.loads(path.read_text(encoding="utf-8"))["kept"]) if path.is_file() else None
 
     def write_traceback(self, text: str) -> None:
         """Why the cell failed."""
@@ -213,34 +287,16 @@ class CellFolder:
         return lines[-1].strip() if lines else "no traceback recorded"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows so far, in order; a last line that a kill cut short is left out.
-
-        Raises RecordError where any other line is not JSON.
-        """
-        path = self.path / METRICS
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        rows: list[dict[str, Any]] = []
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            if not line.endswith("\n"):
-                break
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise RecordError(
-                    f"{path}, line {number}, is not JSON ({error}): the file is damaged. Remove {self.path} to run the "
-                    "cell again"
-                ) from None
-        return rows
+        """The rows so far, in order. Raises RecordError as `metrics_file.read_rows`."""
+        return read_rows(self.path / METRICS)
 
     def keep_metrics(self, steps: int) -> None:
         """Drops the rows after a step, before the run continues from there."""
-        rows = [row for row in self.metrics() if row["step"] <= steps]
-        write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+        keep_rows(self.path / METRICS, steps)
 
     def add_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the row of a step."""
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        add_row(self.path / METRICS, row)
 
     def samples(self, columns: Sequence[str] = SAMPLE_COLUMNS) -> pd.DataFrame:
         """A row an evaluated sample. Cells of gvpo-bench 0.1 lack the column `answer`."""
@@ -248,8 +304,9 @@ class CellFolder:
         import pyarrow.parquet
 
         path = self.path / SAMPLES
-        recorded = pyarrow.parquet.read_schema(path).names
-        return pd.read_parquet(path, columns=[name for name in columns if name in recorded or name != "answer"])
+        with self._readable(path):
+            recorded = pyarrow.parquet.read_schema(path).names
+            return pd.read_parquet(path, columns=[name for name in columns if name in recorded or name != "answer"])
 
     def write_samples(self, samples: pd.DataFrame) -> None:
         """Keeps the evaluated samples."""
@@ -259,11 +316,26 @@ class CellFolder:
         """See `write_coefficients`."""
         import pandas as pd
 
-        return pd.read_parquet(self.path / COEFFICIENTS)
+        with self._readable(self.path / COEFFICIENTS):
+            return pd.read_parquet(self.path / COEFFICIENTS)
+
+    @contextlib.contextmanager
+    def _readable(self, path: Path) -> Iterator[None]:
+        import pyarrow
+
+        try:
+            yield
+        except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+            reason = str(error).partition("\n")[0]
+            raise RecordError(f"{path} cannot be read ({reason}). Remove {self.path} to run the cell again") from None
 
     def write_coefficients(self, coefficients: pd.DataFrame) -> None:
         """Keeps the gradient coefficients: see `harness.training.coefficients.compare_coefficients`."""
         write(self.path / COEFFICIENTS, coefficients.to_parquet(index=False))
+
+    def seal_resume(self, folder: Path, training_hash: str) -> None:
+        """Leaves checksums in a folder that is to become `resume/`, of it and of the rows and problems so far."""
+        write_json(folder / OWN_SUMS, seal({"hash": training_hash, **resume_sums(self.path, folder)}))
 
     def finish_training(self, training_hash: str, record: Mapping[str, Any], save: Callable[[Path], None]) -> None:
         """Ends the training: `save` writes the checkpoint into a folder, and what only a resumption needs goes.
@@ -272,14 +344,29 @@ class CellFolder:
         """
         with new_folder(self.checkpoint_path) as scratch:
             save(scratch)
-        write_json(self.path / TRAINING, {"hash": training_hash, **record})
-        shutil.rmtree(self.resume_path, ignore_errors=True)
+        self.seal_training({"hash": training_hash, **record})
+        remove(self.resume_path)
+
+    def seal_training(self, record: Mapping[str, Any]) -> None:
+        """Writes training.json, which vouches for all that the training has left."""
+        write_json(self.path / TRAINING, seal({**record, SUMS: sums_of(self.path, (*TRAINED, CHECKPOINT))}))
 
     def finish(self, manifest: Mapping[str, Any], *, keep_checkpoint: bool = True) -> None:
         """Ends the cell: the manifest comes, and the checkpoint goes where the cell finished and it is not wanted."""
-        write_json(self.path / MANIFEST, manifest)
-        if manifest["status"] == "finished" and not keep_checkpoint:
-            shutil.rmtree(self.checkpoint_path, ignore_errors=True)
+        finished = manifest["status"] == "finished"
+        trained = (TRAINING,) if (self.path / TRAINING).is_file() else TRAINED
+        sums = sums_of(self.path, (*EVALUATED, *trained)) if finished else {}
+        write_json(self.path / MANIFEST, seal({**manifest, SUMS: sums}))
+        if finished and not keep_checkpoint:
+            self.drop_checkpoint()
+
+    def drop_checkpoint(self) -> None:
+        """Removes the trained model. A kill on the way leaves all of it, or none that is taken for one."""
+        if self.checkpoint_path.is_dir():
+            gone = self.path / f".{CHECKPOINT}-dropped"
+            remove(gone)
+            self.checkpoint_path.rename(gone)
+            remove(gone)
 
     def progress(self) -> tuple[int, int] | None:
         """Another value each time that there is something new to go on from; None where there is nothing."""
@@ -289,53 +376,18 @@ class CellFolder:
                 return stat.st_ino, stat.st_mtime_ns
         return None
 
-    def pack(self, what: Literal["to go on", "progress", "results"]) -> Files:
-        """The files that travel: to another machine that goes on, back with each of its checkpoints, and in the end."""
-        names = {
-            "to go on": (HASH, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
-            "progress": (METRICS, RESUME, CHECKPOINT, TRAINING),
-            "results": (
-                *(ALGORITHM, METRICS, PROBLEMS, RESUME, CHECKPOINT, TRAINING),
-                *(SAMPLES, COEFFICIENTS, TRACEBACK, MANIFEST),
-            ),
-        }[what]
-        return pack(self.path, names)
+    def pack(self, what: Literal["to go on", "results"]) -> Files:
+        """The files that travel: to another machine that goes on, or back with each of its checkpoints; and in the end.
+
+        A record comes after what it vouches for.
+        """
+        trained = (HASH, *TRAINED, RESUME, CHECKPOINT, TRAINING)
+        return pack(self.path, trained if what == "to go on" else (*trained, *EVALUATED, TRACEBACK, MANIFEST))
 
     def unpack(self, files: Files) -> None:
         """Takes in what another machine packed; the manifest, which says that the cell is over, comes last."""
         unpack(self.path, {name: content for name, content in files.items() if name != MANIFEST})
         if TRAINING in files:  # whose end of training removed what was there to go on from
-            shutil.rmtree(self.resume_path, ignore_errors=True)
+            remove(self.resume_path)
         if MANIFEST in files:
             write(self.path / MANIFEST, files[MANIFEST])
-
-
-def cell_folders(runs: Path) -> list[CellFolder]:
-    """The folders of a suite's runs that a cell has ended in, by name."""
-    return [CellFolder(path.parent) for path in sorted(runs.glob(f"*/{MANIFEST}"))]
-
-
-def pack(folder: Path, names: Sequence[str]) -> Files:
-    """The named files below a folder, and all files of the named folders; what isn't there is left out."""
-    paths = [path for name in names for path in (folder / name, *sorted((folder / name).rglob("*")))]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths if path.is_file()}
-
-
-def unpack(folder: Path, files: Files) -> None:
-    """Writes what `pack` read: each file, and each folder of files, in one step."""
-    for top in dict.fromkeys(name.partition("/")[0] for name in files):
-        if top in files:
-            write(folder / top, files[top])
-            continue
-        with new_folder(folder / top) as scratch:
-            for name, content in files.items():
-                if name.startswith(f"{top}/"):
-                    write(scratch / name.removeprefix(f"{top}/"), content)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 import uuid
@@ -13,16 +15,91 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from benchmarks.errors import BenchError, ExitCode
+
+
+class RecordError(BenchError, RuntimeError):
+    """A runs folder that cannot be continued as asked. The message says which cell, and the ways out."""
+
+    exit_code = ExitCode.REFUSED
+
 
 def write(path: Path, content: str | bytes) -> None:
-    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    """Writes a file in one step: it is the old one, or the whole new one. Text is written as UTF-8, lone surrogates as
+    `\\ud800`.
+
+    Raises OSError, which names the file or folder, where the file system refuses.
+    """
+    scratch = path.with_name(f".{path.name}-{_MACHINE}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         scratch.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(scratch)):  # a full disk names no file
+            error.filename = str(path)
+        raise
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a read-only file system refuses this too
+            scratch.unlink(missing_ok=True)
+
+
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_SCRATCH = re.compile(rf"\..+-{_MACHINE}-(\d+)-[0-9a-f]{{8}}")
+
+
+def remove_scratch(folder: Path) -> None:
+    """Removes from a folder what a process of this machine that is no more left there when it was killed in `write`."""
+    for path in folder.glob(".*"):
+        if (found := _SCRATCH.fullmatch(path.name)) and not _runs(int(found[1])):
+            with contextlib.suppress(OSError):  # it is in nobody's way
+                path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a folder with all that is in it, or a link and not what it points to; nothing may be there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def refuse_links(path: Path) -> None:
+    """Raises RecordError where a path, or anything below it, is a link, or neither a file nor a folder."""
+    if path.is_symlink():
+        raise RecordError(
+            f"{path} is a link, and no link below a suite's runs is followed: put what it points to in its place, or "
+            "remove it"
+        )
+    if path.is_dir():
+        with contextlib.suppress(FileNotFoundError):  # which another process replaces just now
+            for below in sorted(path.iterdir()):
+                refuse_links(below)
+    elif path.exists() and not path.is_file():
+        raise RecordError(f"{path} is neither a file nor a folder: move it away")
+
+
+def locked(path: Path, seconds: float = -1) -> Any:
+    """The lock of a file, held until the block or the process ends.
+
+    Raises filelock's Timeout where another process holds it for longer, RecordError where it is no plain file.
+    """
+    if path.is_symlink() or path.is_dir():
+        kind = "link" if path.is_symlink() else "folder"
+        raise RecordError(f"{path} is a {kind}, where the file of a lock should be: remove it")
+    return FileLock(path, timeout=seconds, poll_interval=0.2).acquire()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -64,7 +141,7 @@ def restore_folder(target: Path) -> None:
     """Brings back the old folder where a kill came while `new_folder` replaced it, or removes it where a new one is."""
     old = _replaced(target)
     if old.exists() and target.exists():
-        shutil.rmtree(old)
+        remove(old)
     elif old.exists():
         old.rename(target)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import rich.table
 
-from harness.record.cell_folder import cell_folders
+from harness.record.runs_folder import cell_folders, folders_in
 from harness.report import figures
 from harness.report.columns import (
     NAME,
@@ -106,7 +106,7 @@ def is_ablation(runs: Path) -> bool:
 
 def points_in(runs: Path) -> list[Path]:
     """The folders of points, by name, in which a cell has ended."""
-    return sorted(folder for folder in runs.glob("*/") if cell_folders(folder))
+    return [folder for folder in folders_in(runs) if cell_folders(folder)]
 
 
 def write_ablation(
@@ -252,7 +252,7 @@ def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> d
     }
     for question, heading in headings.items():
         shown[heading] = interval_texts(table, f"{question}_diff", f"{question}_diff_ci", 3, "+")
-        shown[heading.replace("Δ", "p")] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
+        shown[heading.replace("Δ", "p", 1)] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
     return shown | {
         f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
         "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.record.text import figure_text
 from harness.report.drawing import MUTED, Style, among_greys, handles_of, new_figure, styles
 
 BASELINE = Style("black", "o", "-")
@@ -112,6 +113,8 @@ def cast_of(
         baseline: the label that stands out wherever not all do.
         highlight: labels that stand out, with it.
     """
+    names = {label: figure_text(name) for label, name in names.items()}
+    families = {label: figure_text(family) for label, family in families.items()}
     if not (families or highlight):
         return Cast(names, styles(names), [Panel("", list(order), [])], {})
     look = styles(names) if not families else {}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.record.ledger import Tokens
+from harness.record.text import visible
 from harness.report.recorded_cells import RecordedCell, ReportError, agreed
 from harness.statistics.intervals import Interval, area_under_curve, crossed_interval, holm, sign_flip_test, t_interval
 from harness.statistics.scores import OUTCOMES, problem_scores
@@ -232,7 +233,7 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
 def display_names(cells: Sequence[RecordedCell]) -> dict[str, str]:
     """What the table calls each label: the algorithm's name, with the label where two entries share that name."""
     display = {
-        cell.algorithm: str(cell.manifest["display"])
+        cell.algorithm: visible(str(cell.manifest["display"]))
         for cell in sorted(cells, key=lambda cell: cell.finished)  # a cell that failed early may not know its name
     }
     shared = list(display.values())
@@ -247,7 +248,7 @@ def settings(cells: Sequence[RecordedCell]) -> dict[str, Any]:
         "tuning_trials": trials[0] if len(trials) == 1 else None,
         "lr": optimizer.get("lr"),
         "max_norm": optimizer.get("max_norm"),
-        "parameters": json.dumps(agreed(cells, "algorithm", "parameters") or {}, ensure_ascii=False),
+        "parameters": visible(json.dumps(agreed(cells, "algorithm", "parameters") or {}, ensure_ascii=False)),
     }
 
 

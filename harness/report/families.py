@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from harness.record.text import visible
 from harness.report.recorded_cells import RecordedCell
 
 MANY = 8
@@ -24,6 +25,6 @@ def families_of(cells: Sequence[RecordedCell]) -> dict[str, str]:
     for cell in sorted(cells, key=lambda cell: cell.finished):  # a cell that failed early may not know its family
         registered = ALGORITHMS.get(str(cell.config("algorithm", "name")), Algorithm).family
         if cell.algorithm != "base":
-            found[cell.algorithm] = str(cell.manifest.get("family") or registered)
+            found[cell.algorithm] = visible(str(cell.manifest.get("family") or registered))
     order = list(get_args(Family))
     return dict(sorted(found.items(), key=lambda item: order.index(item[1]) if item[1] in order else len(order)))

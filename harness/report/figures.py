@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from harness.record.text import figure_text
 from harness.report.cast import Cast, cast_of
 from harness.report.coefficient_figure import gradient_coefficients
 from harness.report.curves import over_steps, over_tokens
@@ -172,7 +173,7 @@ def places(rows: pd.DataFrame, cast: Cast) -> tuple[list[int], list[tuple[str, d
     for _, row in rows.iterrows():
         if "family" in rows and row["family"] != family:
             family = str(row["family"])
-            ticks.append((family, {"fontweight": "bold"}))
+            ticks.append((figure_text(family), {"fontweight": "bold"}))
         y_of.append(len(ticks))
         ticks.append((cast.names[row["algorithm"]], {"color": GREY} if cast.style[row["algorithm"]].muted else {}))
     return y_of, ticks
@@ -313,9 +314,9 @@ def score_against_quantity(
                 "base", (1, base["avg_at_k"]), xycoords=("axes fraction", "data"), xytext=(5, 0),
                 textcoords="offset points", va="center", color=GREY,
             )  # fmt: skip
-        axes.set_xticks(list(at.values()), points)
+        axes.set_xticks(list(at.values()), list(map(figure_text, points)))
         axes.minorticks_off()
-        axes.set(xlabel=quantity, ylabel=f"avg@{k}")
+        axes.set(xlabel=figure_text(quantity), ylabel=f"avg@{k}")
         cast.outer_legend(figure, lines=numeric)
     caption = (
         f"avg@{k} of the last checkpoint against {quantity}: mean and 95% interval over seeds and problems; single "

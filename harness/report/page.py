@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.record.files import write
-from harness.record.markdown import escape_markdown
+from harness.record.files import remove_scratch, write
+from harness.record.text import code_span, escape_markdown, to_csv
 from harness.report.columns import TextTable
 from harness.report.drawing import Drawing, encode
 from harness.report.formats import to_latex, to_markdown
@@ -34,9 +34,11 @@ def publish(
         csv: tables in full precision, by the names of their files.
         shown: tables as text, by what their rows are.
     """
+    for folder in (out, out / "figures"):
+        remove_scratch(folder)
     markdown = to_markdown(shown, notes)
     for name, table in csv.items():
-        write(out / f"{name}.csv", table.to_csv(index=False))
+        write(out / f"{name}.csv", to_csv(table))
     write(out / "table.md", markdown)
     latex = to_latex(suite, shown, notes)
     write(out / "table.tex", latex)
@@ -52,10 +54,11 @@ def make_page(
 ) -> str:
     """The suite's README.md: tables, figures, how they were made, and the `packages` that its LaTeX needs."""
     pictures = [
-        f"![{drawing.caption}](figures/{drawing.name}.svg)\n\n*{escape_markdown(drawing.caption)}*"
+        f"![{caption}](figures/{drawing.name}.svg)\n\n*{caption}*"
         for drawing in drawings
+        for caption in [escape_markdown(drawing.caption)]
     ]
-    parts = [f"# {suite}", markdown.strip(), *pictures, "## How this was made"]
+    parts = [f"# {escape_markdown(suite)}", markdown.strip(), *pictures, "## How this was made"]
     rows = [
         ("command", distinct(cells, lambda manifest: shlex.join(shorten(manifest["command"])))),
         ("suite hash", distinct(cells, lambda manifest: manifest["suite_hash"])),
@@ -86,7 +89,7 @@ def distinct(cells: Sequence[RecordedCell], get: Callable[[dict[str, Any]], Any]
     """The value that all cells share, or each value with the number of cells that have it."""
     counts: dict[str, int] = {}
     for cell in cells:
-        text = f"`{str(get(cell.manifest)).replace('`', '')}`"
+        text = code_span(str(get(cell.manifest)))
         counts[text] = counts.get(text, 0) + 1
     if len(counts) == 1:
         return next(iter(counts))

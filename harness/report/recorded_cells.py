@@ -13,9 +13,16 @@ import pandas as pd
 
 from benchmarks.errors import BenchError
 from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
+from harness.record.cell_state import look
+from harness.record.files import RecordError
+from harness.record.runs_folder import folders_in
 from harness.suite.cell_config import COEFFICIENTS
 
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
+
+
+MOST_NAMED = 3
+"""Cells of which a message says what is wrong with them."""
 
 
 class ReportError(BenchError, ValueError):
@@ -57,7 +64,10 @@ class RecordedCell:
 
     def metrics(self) -> pd.DataFrame:
         """A row per training step, in order."""
-        return pd.DataFrame(CellFolder(self.folder).metrics()).sort_values("step", ignore_index=True)
+        rows = CellFolder(self.folder).metrics()
+        if not rows:
+            raise RecordError(f"{self.folder} has no metrics of its training. Remove it to run the cell again")
+        return pd.DataFrame(rows)
 
     def error(self) -> str:
         """The last line of a failed cell's traceback."""
@@ -65,12 +75,23 @@ class RecordedCell:
 
 
 def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
-    """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet."""
+    """The recorded cells of one suite, by name, and the folders of cells that have no manifest yet.
+
+    Raises RecordError where one does not fit its checksums, ReportError where they are not of one suite.
+    """
     if not runs.is_dir():
         raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
     cells, unfinished = [], []
-    for folder in sorted(path for path in runs.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        manifest = CellFolder(folder).manifest()
+    found = {folder: look(folder) for folder in folders_in(runs)}
+    damaged = [f"{folder.name}: {', '.join(there.faults)}" for folder, there in found.items() if there.faults]
+    if damaged:
+        few = "; ".join(damaged[:MOST_NAMED]) + ("; …" if len(damaged) > MOST_NAMED else "")
+        raise RecordError(
+            f"{runs}: {len(damaged)} cells do not hold what was recorded ({few}). The sweep of this suite sets them "
+            f"aside and runs them again: give it once more as it was. gvpo-bench verify {runs} names them all"
+        )
+    for folder, there in found.items():
+        manifest = there.manifest
         if folder.name == COEFFICIENTS:
             continue
         if manifest is not None:
@@ -89,9 +110,9 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     for cell in cells:
         by_hash.setdefault(str(cell.manifest["suite_hash"]), []).append(cell.name)
     if len(by_hash) > 1:
-        found = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
+        mixed = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
         raise ReportError(
-            f"{runs} mixes cells of different suites, which cannot be compared ({found}). If some were evaluated with "
+            f"{runs} mixes cells of different suites, which cannot be compared ({mixed}). If some were evaluated with "
             "other [evaluation] settings, run the sweep again: it evaluates their checkpoints and trains nothing. If "
             "not, move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
         )

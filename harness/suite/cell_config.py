@@ -6,7 +6,7 @@ from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from harness.record.cell_folder import Hashes
+from harness.record.cell_state import Hashes
 from harness.record.files import hash_of
 from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
 from harness.suite.points import Section
@@ -41,12 +41,6 @@ class CellConfig(Section):
     rollout: Rollout
     evaluation: Evaluation
     resources: Resources = Resources()
-
-    @property
-    def samples_from_shards(self) -> bool:
-        """Whether several ranks need no whole policy: the engine takes the weights of a sharded one. Those of an
-        adapter are merged whole."""
-        return not self.rollout.shares_weights and self.train.refresh_every == 1 and self.model.lora is None
 
     def hashes(self) -> Hashes:
         """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from benchmarks.errors import BenchError
+from harness.suite.evaluation_settings import Evaluation
 from harness.suite.lora_settings import LoRA
-from harness.suite.points import NAME, Ablation, Section
+from harness.suite.points import Ablation, Count, FolderName, Section, name_that_fits
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
 
@@ -41,8 +42,8 @@ class Model(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 runs the model's forward and backward passes under autocast; log-probs are float32."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds;
-    it needs precision = "bfloat16" too."""
+    """Of the models while they compute. bfloat16 ones are rounded copies of float32 masters, which the optimiser holds,
+    or lie frozen below a float32 adapter; it needs precision = "bfloat16" too."""
     lora: LoRA | None = None
     """Trains an adapter in place of all weights (harness/suite/lora_settings.py)."""
 
@@ -50,8 +51,6 @@ class Model(Section):
     def _half(self) -> Model:
         if self.weights == "bfloat16" and self.precision != "bfloat16":
             raise ValueError("weights = 'bfloat16' with precision = 'float32': set precision = 'bfloat16' too")
-        if self.weights == "bfloat16" and self.lora is not None:
-            raise ValueError("weights = 'bfloat16' with [model.lora]: an adapter is trained over float32 weights")
         return self
 
 
@@ -60,35 +59,35 @@ class Train(Section):
 
     benchmark: str
     """Whose problems are trained on."""
-    limit: int | None = Field(None, ge=1)
+    limit: Count | None = None
     """Only the first so many problems of it."""
     pass_rate: tuple[float, float] | None = None
     """Of these only the problems that the base solves at a rate between the two, both included: measured once for all
     cells of a suite, before the first one trains."""
-    pass_rate_samples: int = Field(8, ge=1)
+    pass_rate_samples: Count = 8
     """Responses to each problem that its pass rate is measured on."""
-    steps: int = Field(ge=1)
+    steps: Count
     """Iterations: one draw of rollouts and the updates made on it."""
-    prompts: int = Field(ge=1)
+    prompts: Count
     """Prompts of an iteration."""
-    samples: int = Field(ge=1)
+    samples: Count
     """Samples of each prompt: the group."""
-    mini_batches: int = Field(1, ge=1)
+    mini_batches: Count = 1
     """Optimiser steps in one pass over the rollouts; it divides prompts."""
-    epochs: int = Field(1, ge=1)
+    epochs: Count = 1
     """Passes over the same rollouts."""
-    refresh_every: int = Field(1, ge=1)
+    refresh_every: Count = 1
     """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
     history_share: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of each group taken from earlier samples of the same prompt, once there are any."""
     temperature: float = Field(1.0, gt=0.0)
     """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
     support condition."""
-    max_new_tokens: int = Field(ge=1)
+    max_new_tokens: Count
     """Limit of a response, in tokens."""
     reward: str = "correct-v1"
     """The reward recipe, by name and version (harness/suite/rewards.py)."""
-    refill_rounds: int = Field(4, ge=1)
+    refill_rounds: Count = 4
     """Of algorithms that refill: how often further prompts are drawn in place of groups not worth training on, before
     what is left of these stays in the batch."""
     sampler_ratio_cap: float | None = Field(None, ge=1.0)
@@ -117,6 +116,9 @@ class Train(Section):
         return self
 
 
+_Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
 class Optimizer(Section):
     """AdamW; weight decay off."""
 
@@ -128,53 +130,8 @@ class Optimizer(Section):
     """The critic's learning rate, for algorithms that need one."""
     critic_max_norm: float = Field(1.0, gt=0.0)
     """The critic's gradient is clipped to this norm."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.99)
     """AdamW's decay rates."""
-
-
-_Count = Annotated[int, Field(ge=1)]
-
-
-class Evaluation(Section):
-    """[evaluation]: what a checkpoint is scored on."""
-
-    benchmarks: list[str] = Field(min_length=1)
-    """The problems of the main score."""
-    hard_benchmarks: list[str] = Field([])
-    """The hard split: scored beside the main score, never mixed into it."""
-    samples: Annotated[
-        Annotated[_Count, Tag("number")] | Annotated[dict[str, _Count], Tag("table")],
-        Discriminator(lambda value: "table" if isinstance(value, dict) else "number"),
-    ] = 8
-    """k of avg@k: one number, or one for each benchmark by name."""
-    temperature: float = Field(1.0, ge=0.0)
-    """0 is greedy."""
-    max_new_tokens: int | None = Field(None, ge=1)
-    """Limit of a response, in tokens; by default training's."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first so many problems of each benchmark."""
-
-    @model_validator(mode="after")
-    def _samples_differ(self) -> Evaluation:
-        counts = [self.samples] if isinstance(self.samples, int) else list(self.samples.values())
-        if self.temperature == 0 and max(counts, default=1) > 1:
-            raise ValueError(
-                f"samples = {self.samples} at temperature = 0: greedy decoding gives the same response each time"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _samples_of_each(self) -> Evaluation:
-        names = [*self.benchmarks, *self.hard_benchmarks]
-        if not isinstance(self.samples, int) and sorted(self.samples) != sorted(set(names)):
-            raise ValueError(
-                f"samples names {', '.join(self.samples) or 'no benchmark'}; it must name each of {', '.join(names)}"
-            )
-        return self
-
-    def samples_of(self, benchmark: str) -> int:
-        """k of a benchmark."""
-        return self.samples if isinstance(self.samples, int) else self.samples[benchmark]
 
 
 class Published(Section):
@@ -271,7 +228,7 @@ class Resources(Section):
 class Tuning(Section):
     """[tuning]: the trials behind the suite's hyper-parameters."""
 
-    trials: int = Field(ge=1)
+    trials: Count
     """How many settings were tried for each algorithm."""
     benchmark: str
     """The problems they were scored on, which no table uses."""
@@ -305,12 +262,16 @@ class AlgorithmEntry(Section):
     """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
 
 
+MOST_SEEDS = 10_000
+"""Of a suite: more cells than anyone runs, and few enough to be listed."""
+
+
 class Suite(Section):
     """A suite's file."""
 
-    name: str = Field(pattern=NAME)
+    name: FolderName
     """Names the folders under results/."""
-    seeds: int = Field(ge=1)
+    seeds: int = Field(ge=1, le=MOST_SEEDS)
     """Seeds 0 to seeds − 1; each is one RL run from the same base."""
     model: Model = Model()
     train: Train
@@ -326,13 +287,17 @@ class Suite(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
         for label in self.algorithms:
-            if (
-                label in ("base", "coefficients")
-                or not label.replace("-", "").replace("_", "").replace(".", "").isalnum()
-            ):
+            signless = label.replace("-", "").replace("_", "").replace(".", "")
+            if label in ("base", "coefficients") or not signless.isalnum():
                 raise ValueError(
                     f"algorithms.{label}: a label has letters, digits, - _ . and is neither 'base' nor 'coefficients'"
                 )
+            if label.startswith("."):
+                raise ValueError(f"algorithms.{label}: its cells would be hidden folders; begin it with another sign")
+            try:
+                name_that_fits(label)
+            except ValueError as error:
+                raise ValueError(f"algorithms.{label}: {error}") from None
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
@@ -341,12 +306,19 @@ class Suite(Section):
             raise ValueError(
                 "resources.merge_adapter = false with model.revision: an adapter names no revision; merge it"
             )
+        if self.model.weights == "bfloat16" and self.model.lora and not self.resources.merge_adapter:
+            raise ValueError(
+                "resources.merge_adapter = false with model.weights = 'bfloat16': the adapter is float32, and "
+                "transformers opens it rounded to the weights' bfloat16; merge it"
+            )
         if self.tuning is not None:
             used = set(self.evaluation.benchmarks) | set(self.evaluation.hard_benchmarks)
             if not isinstance(self.evaluation.samples, int):
                 raise ValueError("tuning needs evaluation.samples to be one number for all benchmarks")
             if self.tuning.benchmark in used:
                 raise ValueError(f"tuning.benchmark = {self.tuning.benchmark!r} is also evaluated on; tune on others")
+            if len(set(self.tuning.seeds)) < len(self.tuning.seeds):
+                raise ValueError(f"tuning.seeds = {self.tuning.seeds} name one twice")
             if any(seed < self.seeds for seed in self.tuning.seeds):
                 raise ValueError(f"tuning.seeds = {self.tuning.seeds} overlap the table's seeds 0 to {self.seeds - 1}")
         return self

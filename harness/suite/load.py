@@ -5,9 +5,12 @@ Does not import torch.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
+import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,16 +34,12 @@ def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[
 
     Raises ConfigError, which lists every wrong key at once.
     """
-    path = Path(source)
-    if not path.is_file():
-        if source.removesuffix(".toml") not in suite_files():
-            raise ConfigError(
-                f"there is no suite file {source}; the suites that come with gvpo-bench: {', '.join(suite_files())}"
-            )
-        path = suite_files()[source.removesuffix(".toml")]
+    path = _suite_path(source)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # of TOML and of UTF-8, a number of 5,000 digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     _choose_algorithms(raw, algorithms)
     for override in overrides:
@@ -50,12 +49,47 @@ def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[
     return suite
 
 
+def _suite_path(source: str) -> Path:
+    path = Path(source)
+    with contextlib.suppress(OSError):  # a name too long for a file's
+        if path.is_file():
+            return path
+    name = source.removesuffix(".toml")
+    if name not in suite_files():
+        raise ConfigError(
+            f"there is no suite file {source}; the suites that come with gvpo-bench: {', '.join(suite_files())}"
+        )
+    return suite_files()[name]
+
+
 def _validated(raw: dict[str, Any], where: str) -> Suite:
     try:
-        return Suite.model_validate_json(json.dumps(raw, default=str))
+        wrong = list(_impossible(raw))
+        if not wrong:
+            return Suite.model_validate_json(json.dumps(raw, default=str))
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in lines)) from None
+        wrong = [_explain(item) for item in error.errors()]
+    except RecursionError:
+        wrong = ["tables within tables, too many of them"]
+    raise ConfigError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
+
+
+def _impossible(value: Any, key: str = "") -> Iterator[str]:
+    """What no setting can be, wherever it stands: a number that is not finite, an integer beyond TOML's 64 bits, or a
+    text that is none."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _impossible(name, f"the key {name!r}")
+            yield from _impossible(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _impossible(inner, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{key} = {value}: every number is finite"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{key}: an integer of {value.bit_length()} bits; TOML's have 64"
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        yield f"{key} = {_shortened(repr(value))}: no text in UTF-8"
 
 
 def points_of(suite: Suite) -> dict[str, Suite]:
@@ -81,11 +115,14 @@ def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
     entries, report = raw.get("algorithms"), raw.get("report")
     if not chosen or not isinstance(entries, dict) or not isinstance(report, dict):
         return  # validation has more to say about a suite without them
-    baseline = entries.get(report.get("baseline"), {})
+    if not isinstance(report.get("baseline"), str):
+        return
+    baseline = entries.get(report["baseline"])
+    optimizer = baseline.get("optimizer", {}) if isinstance(baseline, dict) else {}
     labels = [spec for spec in chosen if spec in entries]
     if labels:
         entries = raw["algorithms"] = {label: entry for label, entry in entries.items() if label in labels}
-        if report.get("baseline") not in labels:
+        if report["baseline"] not in labels:
             report["baseline"] = labels[0]
     for spec in chosen:
         label = spec.rpartition(":")[2].lower()
@@ -93,7 +130,7 @@ def _choose_algorithms(raw: dict[str, Any], chosen: Sequence[str]) -> None:
             continue
         if label in entries:
             raise ConfigError(f"--algorithm {spec}: the suite already has one labelled {label!r}; rename the class")
-        entries[label] = {"algorithm": spec, "optimizer": dict(baseline.get("optimizer", {})), "tuned": False}
+        entries[label] = {"algorithm": spec, "optimizer": copy.deepcopy(optimizer), "tuned": False}
 
 
 def _apply_override(raw: dict[str, Any], override: str) -> None:
@@ -104,6 +141,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {_shortened(override)}: {error}") from None
     *parents, last = key.strip().split(".")
     section = raw
     for parent in parents:
@@ -123,7 +162,11 @@ def _explain(item: Any) -> str:
         return f"{key}: missing; it has no default"
     if item["type"] == "value_error":
         return f"{key}: {message}"
-    return f"{key} = {item['input']!r}: {message}"
+    return f"{key} = {_shortened(repr(item['input']))}: {message}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]}… ({len(text)} characters)"
 
 
 def _known_keys(location: Sequence[str | int]) -> list[str]:

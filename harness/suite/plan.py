@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from algorithms import Algorithm, load_algorithm
+from algorithms import ALGORITHMS, Algorithm
 from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
@@ -20,6 +22,7 @@ from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
+from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of, reported
 
 BASE = "base"
 """The label of the base model, which is evaluated and not trained."""
@@ -41,6 +44,14 @@ class Cell:
     def is_trained(self) -> bool:
         """Whether training is a part of it."""
         return self.config.optimizer is not None
+
+    @property
+    def keeps_checkpoint(self) -> bool:
+        """Whether what it has trained stays when it is over: as its resources say, and where the comparison of gradient
+        coefficients starts from it until the sweep is over."""
+        compared = self.is_trained and self.config.seed == 0 and "ablation" not in self.suite
+        is_baseline = self.config.label == self.suite["report"]["baseline"]
+        return self.config.resources.keep_checkpoints or (compared and is_baseline)
 
     @property
     def name(self) -> str:
@@ -81,19 +92,45 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
     Raises ConfigError, which names `where`, for an unknown algorithm, an unknown key, a wrong type or range.
     """
     try:
-        cls = load_algorithm(spec)
-    except ValueError as error:
+        cls = load_class(spec)
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in parameters:
         if key not in known:
             raise ConfigError(f"{where}.parameters.{key}: {cls.__name__} has no such hyper-parameter; it has {known}")
-    try:
-        return pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(["parameters", *map(str, first["loc"])])
-        raise ConfigError(f"{where}.{key}: {first['msg'].removeprefix('Value error, ')}") from None
+    with reported(lambda text: ConfigError(f"{where}: {cls.__name__} cannot be made: {text}")):
+        refusal, algorithm = None, None
+        try:
+            algorithm = pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
+            parameters_of(algorithm)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(["parameters", *map(str, first["loc"])])
+            refusal = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+        except ConfigError as error:
+            refusal = str(error)
+    if refusal is not None or algorithm is None:
+        raise ConfigError(f"{where}.{refusal}")
+    if (fault := fault_of_needs(algorithm)) is not None:
+        raise ConfigError(f"{where}: {fault}")
+    return algorithm
+
+
+def declared_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> Algorithm:
+    """What `build_algorithm` makes, as far as planning goes: a user's file runs in a process of its own, and what
+    comes of it has needs and hyper-parameters and no loss.
+
+    Raises ConfigError as `build_algorithm` does.
+    """
+    if spec in ALGORITHMS:
+        return build_algorithm(spec, parameters, where=where)
+    return _declared(spec, _source(spec), json.dumps(dict(parameters), default=str), where)
+
+
+@functools.lru_cache(maxsize=1024)
+def _declared(spec: str, source: bytes | None, parameters: str, where: str) -> Algorithm:
+    return declared(lambda: build_algorithm(spec, json.loads(parameters), where=where), where)
 
 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
@@ -142,21 +179,23 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
     cells = [Cell(base, about)]
+    made = {}
+    for label, entry in suite.algorithms.items():
+        where, spec = f"algorithms.{label}", entry.algorithm or label
+        algorithm = declared_algorithm(spec, entry.parameters, where=where)
+        _check_needs(suite, algorithm, where)
+        _check_supply(suite, algorithm, problems, where)
+        made[label] = (algorithm, _source(spec))
     for seed in range(suite.seeds) if seeds is None else seeds:
         for label, entry in suite.algorithms.items():
-            where = f"algorithms.{label}"
-            spec = entry.algorithm or label
-            algorithm = build_algorithm(spec, entry.parameters, where=where)
-            source = _source(spec)
-            _check_needs(suite, algorithm, where)
-            _check_supply(suite, algorithm, problems, where)
+            algorithm, source = made[label]
             taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
             config = CellConfig(
                 label=label,
                 seed=seed,
-                algorithm=spec,
+                algorithm=entry.algorithm or label,
                 source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
-                parameters=dataclasses.asdict(algorithm),  # type: ignore[call-overload]
+                parameters=parameters_of(algorithm),
                 optimizer=entry.optimizer,
                 **(settings | taught),
             )
@@ -235,8 +274,11 @@ def _check_supply(suite: Suite, algorithm: Algorithm, problems: Sequence[Problem
 
 
 def _source(spec: str) -> bytes | None:
-    path = Path(spec.rpartition(":")[0]).expanduser()
-    return path.read_bytes() if ":" in spec and path.is_file() else None
+    """Of a user's file; None where it is none, or cannot be read, of which loading it says more."""
+    if ":" in spec:
+        with contextlib.suppress(OSError, RuntimeError, ValueError):
+            return Path(spec.rpartition(":")[0]).expanduser().read_bytes()
+    return None
 
 
 def settings_hash(config: CellConfig) -> str:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Of suites and points, which are names of folders."""
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of what there are some of: more is a slip of the finger, and could not even be planned."""
+
+LONGEST_NAME = 200
+"""Bytes of a name that becomes a folder's: file systems take 255, of which a seed and what is written beside it need
+some."""
+
+
+def name_that_fits(name: str) -> str:
+    """The name. Raises ValueError where it is too long for a folder's."""
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"a name of {len(name.encode())} bytes is too long for a folder's; use {LONGEST_NAME} at most")
+    return name
+
+
+FolderName = Annotated[str, Field(pattern=NAME), AfterValidator(name_that_fits)]
+"""A string that can name a folder."""
 
 
 class Section(BaseModel):
@@ -21,7 +39,7 @@ class Section(BaseModel):
 class Point(Section):
     """One value of the quantity that an ablation varies."""
 
-    label: str = Field(pattern=NAME)
+    label: FolderName
     """What tables call it, and its folder. On a numeric axis, the number."""
     set: list[str] = []
     """What differs from the suite, as --set takes it: "train.samples=4"."""

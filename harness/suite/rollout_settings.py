@@ -57,8 +57,15 @@ class Rollout(Section):
 
     @property
     def shares_weights(self) -> bool:
-        """Whether the engine samples from the very weights of a model of the trainer's, and not from its own."""
+        """Whether the engine samples from the very weights of a model of the trainer's, which is then whole on each
+        rank, and not from its own, which it takes from shards."""
         return self.engine != "vllm"
+
+    @property
+    def share_of_gpu(self) -> float:
+        """Of the trainer's GPU, what the engine takes for itself where it does not share the weights."""
+        vllm = self.vllm_or_default
+        return 0.0 if self.shares_weights or vllm.mode == "server" else vllm.memory_fraction
 
     @property
     def vllm_or_default(self) -> VLLMSettings:

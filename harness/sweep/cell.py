@@ -21,8 +21,10 @@ from harness.model.language import frozen_base, load_model
 from harness.model.lora import adapt, merged
 from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
-from harness.record.cell_folder import CellFolder, RecordError, State
+from harness.record.cell_folder import CellFolder
+from harness.record.cell_state import State
 from harness.record.environment import environment
+from harness.record.files import RecordError
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import open_engine
@@ -43,7 +45,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
     with the same arguments and the same folder on a shared disk; what lies there is rank 0's to judge. There a failure
     is raised, once it is recorded: the others may wait for this rank, and it has to end for them to end.
     """
-    ranks = Ranks.of_group()
+    ranks, runs = Ranks.of_group(), runs.absolute()  # a loss may change the working directory
     folder = CellFolder(runs / cell.name)
     with contextlib.ExitStack() as held:
         state = ranks.first(lambda: held.enter_context(folder.claim(cell.config.hashes())))
@@ -77,7 +79,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
         if ranks.rank == 0 or failure is not None:
             folder.finish(
                 {**_about(cell, command), **result, "ranks": ranks.size, "status": status},
-                keep_checkpoint=cell.config.resources.keep_checkpoints,
+                keep_checkpoint=cell.keeps_checkpoint,
             )
         if failure is not None and not ranks.alone:
             raise failure
@@ -161,7 +163,7 @@ def _work(
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
     free_memory()  # of this process's last cell
-    holders = ranks if config.samples_from_shards else ALONE
+    holders = ALONE if config.rollout.shares_weights else ranks
     lm = load_model(config.model, holders)
     precision, budget = config.model.precision, config.resources.token_budget
     if cell.is_trained and state == "new":
@@ -264,6 +266,7 @@ def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress
     """The job behind the figure of gradient coefficients. Returns what the manifest says of it."""
     on_progress("compare", 0, 1, None)
     trained = CellFolder(runs / cell.reads[0].name)
+    trained.require_checkpoint()
     with tempfile.TemporaryDirectory() as scratch:
         coefficients, left_out = compare_coefficients(cell.reads, trained, Path(scratch))
     folder.write_coefficients(coefficients)

@@ -12,6 +12,8 @@ from rich.console import Console
 
 from harness.model.ranks import Ranks
 from harness.record.cell_folder import CellFolder
+from harness.record.files import refuse_links
+from harness.record.text import say
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
 from harness.sweep.cell import run_cell
@@ -74,14 +76,26 @@ def run_cells_on_ranks(
 
 
 def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
-    """The outcome so far, and the cells still to run."""
-    outcome = Outcome()
+    """The outcome so far, and the cells still to run. Sets aside what does not fit its checksums, and says so.
+
+    Raises RecordError where a cell was finished with other settings, or a link or something of the wrong kind is there.
+    """
+    outcome, unsealed = Outcome(), 0
     waiting: list[Cell] = []
     for cell in cells:
-        if CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished":
+        folder, hashes = CellFolder(runs / cell.name), cell.config.hashes()
+        for above in folder.path.relative_to(runs).parents:  # the point of an ablation
+            if above != Path() and (runs / above).is_symlink():
+                refuse_links(runs / above)
+        if said := folder.mend(hashes):
+            say(console, f"{cell.name}: {said}")
+        if folder.state(hashes) == "finished":
             outcome.reused.append(cell.name)
+            unsealed += not folder.is_sealed()
+            folder.tidy()
         else:
             waiting.append(cell)
     if outcome.reused:
-        console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before")
+        without = f", {unsealed} of them recorded without checksums" if unsealed else ""
+        console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before{without}")
     return outcome, waiting

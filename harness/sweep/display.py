@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from harness.record.text import say
 from harness.suite.plan import Cell
 from harness.sweep.events import CellEnd, CellEvent, CellNote, CellProgress
 
@@ -22,10 +23,10 @@ class _Display:
     def __init__(self, cells: Sequence[Cell], console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeElapsedColumn(),
             Remaining(elapsed_when_finished=True),
             console=console,
@@ -50,7 +51,7 @@ class _Display:
             case CellProgress():
                 self._update(name, event)
             case CellNote():
-                self.console.print(f"{name}: {event.text}", markup=False, highlight=False, soft_wrap=True)
+                say(self.console, f"{name}: {event.text}")
             case CellEnd():
                 self._finish(name, event)
 
@@ -72,10 +73,8 @@ class _Display:
             share = sum(self.done.values()) / sum(self.sizes.values())
             left = f", about {(time.monotonic() - self.started) * (1 / share - 1):.0f} s left"
         colour = "green" if event.status == "finished" else "red"
-        self.console.print(
-            f"[{colour}]{event.status}[/] {name} in {event.seconds:.1f} s ({self.over} of {len(self.sizes)}{left})",
-            highlight=False,
-        )
+        about = f" {name} in {event.seconds:.1f} s ({self.over} of {len(self.sizes)}{left})"
+        say(self.console, (event.status, colour), about)
 
     def _set(self, name: str, done: float) -> None:
         self.done[name] = max(self.done[name], done)

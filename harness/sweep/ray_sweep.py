@@ -22,9 +22,10 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from harness.model.embedded import EMBEDDED, embedded_base
-from harness.record.cell_folder import CellFolder, pack
+from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
 from harness.record.files import write
+from harness.record.travel import pack
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
 from harness.sweep.cell import bury_cell

@@ -15,8 +15,9 @@ from typing import Any
 import ray
 
 import harness
-from harness.record.cell_folder import CellFolder, Files, unpack
+from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
+from harness.record.travel import Files, unpack
 from harness.suite.plan import Cell
 from harness.sweep.launch import launch_cell
 
@@ -131,7 +132,7 @@ class Worker:
                 nonlocal sent
                 self._tell(*progress)
                 if (now := folder.progress()) not in (None, sent):
-                    self.messages.put(("files", folder.pack("progress")))
+                    self.messages.put(("files", folder.pack("to go on")))
                     sent = now
 
             status = launch_cell(cell, scratch / "runs", self.job.command, tell)

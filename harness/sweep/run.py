@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from filelock import Timeout
 from rich.console import Console
 
 from benchmarks import Problem, load_benchmark
@@ -16,9 +17,12 @@ from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
+from harness.record.files import remove
+from harness.record.text import say, terminal
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
 from harness.sampling.engine import check_engine
+from harness.suite.cell_config import COEFFICIENTS
 from harness.suite.config import ConfigError, Suite
 from harness.suite.load import points_of
 from harness.suite.plan import Cell, coefficients_job, plan, training_problems
@@ -40,7 +44,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     about = f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}"
     with join_ranks(suite.model.device) as ranks:
         if ranks.alone:
-            console.print(f"{about}; {executor}, {suite.resources} a cell")
+            say(console, f"{about}; {executor}, {suite.resources} a cell")
             prepare_model(suite, console)
             check_health(suite, cells, out, executor.workers, console)
             outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
@@ -48,7 +52,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             if not isinstance(executor, LocalPool):
                 raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray and --minutes out")
             console = console if ranks.rank == 0 else Console(quiet=True)
-            console.print(f"{about}; each on {ranks.size} ranks")
+            say(console, f"{about}; each on {ranks.size} ranks")
             ranks.first(lambda: prepare_model(suite, console))
             ranks.first(lambda: check_health(suite, cells, out, 1, console))
             outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
@@ -61,6 +65,7 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         console.print(f"time is up, {len(left)} of {len(cells)} cells are left: {whole}; the same command goes on")
     if left and (not seeds or suite.ablation is not None):
         return bool(outcome.failed)
+    mend_comparison(runs, console)
     if suite.ablation is not None:
         report = write_ablation(runs, out / suite.name, ablation=suite.ablation, baseline=suite.report.baseline)
         console.print(report.render())
@@ -81,14 +86,16 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             )
         except BenchError as error:  # the cells and their report are there, whatever becomes of one figure
             ran = False
-            console.print(f"no gradient coefficients: {error}", highlight=False)
+            say(console, f"no gradient coefficients: {error}")
         if ran:
             report = write_report(
                 runs, out / suite.name, baseline=suite.report.baseline, published=suite.report.published
             )
+    if not left:
+        drop_checkpoints(cells, runs)
     for name, where in outcome.failed.items():
-        console.print(f"[red]failed[/] {name}: {where}", highlight=False)
-    console.print(f"report: {report.path}", soft_wrap=True, highlight=False)
+        say(console, ("failed", "red"), f" {name}: {where}")
+    say(console, f"report: {report.path}")
     return bool(outcome.failed)
 
 
@@ -121,15 +128,33 @@ def run_comparison(
     job = coefficients_job(finished)
     folder = CellFolder(runs / job.name)
     if (manifest := folder.manifest()) is not None and manifest["hash"] != job.config.hashes().training:
-        shutil.rmtree(folder.path)  # of fewer or other algorithms: it is derived from the cells, as the report is
+        remove(folder.path)  # of fewer or other algorithms: it is derived from the cells, as the report is
     if folder.state(job.config.hashes()) == "finished":
         return False
     outcome = run_cells([job], runs, executor=executor, command=command, console=console)
     for label, reason in ((folder.manifest() or {}).get("left_out") or {}).items():
-        console.print(f"no gradient coefficients of {label}: {reason}", highlight=False)
+        say(console, f"no gradient coefficients of {label}: {reason}")
     if job.name in outcome.failed:
-        console.print(f"no gradient coefficients: {folder.error()}", highlight=False)
+        say(console, f"no gradient coefficients: {folder.error()}")
     return True
+
+
+def mend_comparison(runs: Path, console: Console) -> None:
+    """Sets the comparison of gradient coefficients aside where it does not fit its checksums, and says so."""
+    folder = CellFolder(runs / COEFFICIENTS)
+    with contextlib.suppress(Timeout), folder.hold() if folder.faults() else contextlib.nullcontext():
+        if faults := folder.faults():
+            where = folder.set_aside(faults)
+            say(console, f"{COEFFICIENTS}: {'; '.join(faults)}. Set aside in {where}; it is made again")
+
+
+def drop_checkpoints(cells: Sequence[Cell], runs: Path) -> None:
+    """Removes the trained model that was kept for the comparison of gradient coefficients and for nothing else."""
+    for cell in cells:
+        folder = CellFolder(runs / cell.name)
+        kept_until_now = cell.keeps_checkpoint and not cell.config.resources.keep_checkpoints
+        if kept_until_now and folder.state(cell.config.hashes()) == "finished":
+            folder.drop_checkpoint()
 
 
 def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, console: Console) -> None:
@@ -137,9 +162,9 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
     runs = out / "runs" / suite.name
     if all(CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished" for cell in cells):
         return
-    with shown(console) as say:
-        checks = examine(suite, cells, out, workers=workers, say=say)
-    require_health(checks, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+    with shown(console) as tell:
+        checks = examine(suite, cells, out, workers=workers, say=tell)
+    require_health(checks, lambda line: say(console, line))
 
 
 def prepare_model(suite: Suite, console: Console) -> None:
@@ -153,7 +178,7 @@ def prepare_model(suite: Suite, console: Console) -> None:
         check_adapter(point.model)
         check_engine(point.rollout, torch.device("cuda" if trains_on_gpu(suite) else "cpu"))
     for path in filter(None, (suite.model.path, suite.model.teacher)):
-        with console.status(f"loading {path}"):
+        with console.status(terminal(f"loading {path}")):
             resolve_path(suite.model.model_copy(update={"path": path}))
     lengths = [length for point in points if (length := point.rollout.vllm_or_default.max_model_len) is not None]
     uses: dict[str, tuple[Sequence[Problem], int]] = {}

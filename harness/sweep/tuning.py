@@ -15,12 +15,12 @@ import tomli_w
 from rich.console import Console
 from scipy.stats import qmc
 
-from algorithms import load_algorithm
 from algorithms.base import LogUniform
 from harness.record.cell_folder import CellFolder
 from harness.record.files import write
+from harness.record.text import say, terminal, to_csv, visible
 from harness.suite.config import ConfigError, Suite
-from harness.suite.plan import plan
+from harness.suite.plan import declared_algorithm, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import Executor
 from harness.sweep.run import check_health, prepare_model
@@ -32,15 +32,16 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
     """The settings to try for one algorithm: `optimizer` and `parameters` of each trial."""
     assert suite.tuning is not None
     entry = suite.algorithms[label]
-    cls = load_algorithm(entry.algorithm or label)
+    spec, where = entry.algorithm or label, f"algorithms.{label}"
     spaces: dict[tuple[str, str], Any] = {
         ("optimizer", "lr"): LogUniform(*suite.tuning.lr),
         ("optimizer", "max_norm"): LogUniform(*suite.tuning.max_norm),
         ("optimizer", "critic_lr"): LogUniform(*suite.tuning.critic_lr),
     }
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if f.metadata["search"] is not None:
-            spaces["parameters", f.name] = f.metadata["search"]
+    algorithm = declared_algorithm(spec, entry.parameters, where=where)
+    for f in dataclasses.fields(algorithm):  # type: ignore[arg-type]
+        if (space := f.metadata.get("search")) is not None:
+            spaces["parameters", f.name] = space
     points = qmc.Sobol(len(spaces), scramble=True, rng=SOBOL_SEED).random(suite.tuning.trials)
     found = []
     for point in points:
@@ -50,7 +51,7 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
         }
         for ((section, name), space), u in zip(spaces.items(), point, strict=True):
             trial[section][name] = float(f"{space.at(float(u)):.3g}")
-        if not cls(**trial["parameters"]).needs.critic:
+        if not declared_algorithm(spec, trial["parameters"], where=where).needs.critic:
             del trial["optimizer"]["critic_lr"]
         found.append(trial)
     return found
@@ -112,11 +113,11 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
         row["failed"] = row.get("failed", 0) + (cell.name in outcome.failed)
     table = pd.DataFrame(rows.values()).sort_values(["algorithm", "score"], ascending=[True, False])
     folder = out / "tuning" / suite.name
-    write(folder / "trials.csv", table.to_csv(index=False, float_format="%.6g"))
+    write(folder / "trials.csv", to_csv(table, float_format="%.6g"))
     best = table.groupby("algorithm", sort=False).first()
     write(folder / "best.toml", _as_toml(suite, entries, best, command))
-    console.print(best.to_string())
-    console.print(f"trials: {folder / 'trials.csv'}", soft_wrap=True, highlight=False)
+    console.print(terminal(best.to_string(), lines=True))
+    say(console, f"trials: {folder / 'trials.csv'}")
     return bool(outcome.failed)
 
 
@@ -127,4 +128,5 @@ def _as_toml(suite: Suite, entries: dict[str, Any], best: pd.DataFrame, command:
         optimizer = entry.optimizer.model_dump(include={"lr", "max_norm", "critic_lr"}, exclude_none=True)
         settings[str(label)] = {"optimizer": optimizer, "parameters": entry.parameters}
     trials = suite.tuning.trials if suite.tuning else 0
-    return f"# The best of {trials} trials each: {' '.join(command)}\n\n" + tomli_w.dumps({"algorithms": settings})
+    heading = visible(f"# The best of {trials} trials each: {' '.join(command)}")
+    return f"{heading}\n\n{tomli_w.dumps({'algorithms': settings})}"

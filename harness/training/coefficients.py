@@ -20,6 +20,7 @@ from harness.suite.given import GIVEN
 from harness.suite.plan import Cell, algorithm_of
 from harness.training.batch import assemble, draw
 from harness.training.gradient import differentiate, to_groups
+from harness.training.judgement import prepared
 from harness.training.learner import Learner
 from harness.training.pass_rates import trained_on
 from harness.training.schedule import prompts_of_step
@@ -93,7 +94,7 @@ def compare_coefficients(
                 batch.valid_GK,
             )
             try:
-                batch = algorithm.prepare(batch)
+                batch = prepared(algorithm, batch)
                 coefficient_GKT = -differentiate(algorithm, now, batch).logp_GKT
             except Exception as error:  # a user's loss that is fine near the base may not be fine here
                 left_out[label] = f"{type(error).__name__}: {error}"

@@ -26,6 +26,7 @@ from torch import Tensor
 from algorithms.base import Algorithm, Batch, Coupling, PolicyOutput
 from harness.model.rows import Rows, fits, micro_batches
 from harness.model.scorer import RowScores, Scorer, collect, score
+from harness.training.judgement import judged_gradients, judged_loss
 
 Passes = Literal["auto", "one", "two"]
 
@@ -48,7 +49,7 @@ def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> C
 
     That of the log-probs is multiplied by `batch.correction_GKT`, where there is one.
 
-    Raises FloatingPointError where the loss or a coefficient is not finite.
+    Raises LossError for what is no loss, FloatingPointError where it or a coefficient is not finite.
     """
     leaves = {
         f.name: value.detach().clone().requires_grad_()
@@ -56,12 +57,8 @@ def differentiate(algorithm: Algorithm, policy: PolicyOutput, batch: Batch) -> C
         if (value := getattr(policy, f.name)) is not None
     }
     with torch.enable_grad():
-        output = algorithm.loss(PolicyOutput(**leaves), batch)
-        if output.loss.requires_grad:
-            grads = torch.autograd.grad(output.loss, list(leaves.values()), allow_unused=True, materialize_grads=True)
-        else:
-            grads = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
-    found = dict(zip(leaves, grads, strict=True))
+        output = judged_loss(algorithm, PolicyOutput(**leaves), batch)
+    found = judged_gradients(algorithm, output.loss, leaves)
     if batch.correction_GKT is not None:
         found["logp_GKT"] = found["logp_GKT"] * batch.correction_GKT
     loss = float(output.loss.detach())

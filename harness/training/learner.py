@@ -27,9 +27,10 @@ class Learner:
     """The policy being trained and the models beside it that the algorithm needs, sharded over the ranks.
 
     Alone and with a sampling policy that is never stale, the policy is `lm.model`. Else it is a copy, and `lm.model` is
-    what samples, whole on every rank, or is empty until training is over, where an engine with weights of its own takes
-    them from the policy. The reference is `base` itself, a `frozen_base` of `lm`, which also samples where that is
-    asked for; an engine that shares the trainer's weights samples from a whole copy of it where it is sharded.
+    what samples, whole on every rank. Where several ranks have an engine with weights of its own, that takes them from
+    the policy, or from a sharded copy where it is stale, and `lm.model` is empty until training is over. The reference
+    is `base` itself, a `frozen_base` of `lm`, which also samples where that is asked for; an engine that shares the
+    trainer's weights samples from a whole copy of it where it is sharded.
 
     Frozen weights, which an adapted `lm.model` has, are the same in all of these, and in each of their shards.
     """
@@ -61,9 +62,14 @@ class Learner:
             if self.critic is not None:
                 share_frozen(base.model.base_model, self.critic.body)
         self.sampler = policy
-        if self.sampler_is_stale or (not in_place and config.rollout.shares_weights):
+        if not in_place and (ranks.alone or config.rollout.shares_weights):
             self.sampler = base.of(lm.model.requires_grad_(False))
         elif not in_place:
+            if self.sampler_is_stale:
+                self.sampler = base.of(companion(lm.model))
+                shard(self.sampler, ranks)
+                share_frozen(base.model, self.sampler.model)
+                self.sampler.requires_grad_(False)
             empty_weights(lm.model)
 
         self.stepped = with_masters(self.policy)

@@ -8,19 +8,18 @@ find it, and one that was interrupted goes on.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from benchmarks import Problem
 from benchmarks.judges import Judge
 from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
+from harness.record.aside import set_aside
+from harness.record.base_answers import answers_path, read_answers, write_answers
 from harness.record.cell_folder import CellFolder
-from harness.record.files import hash_of, write_json
+from harness.record.files import hash_of, locked
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
@@ -52,7 +51,7 @@ def problems_within(
     settings, problems = config.train, training_problems(config.train)
     assert settings.pass_rate is not None
     low, high = settings.pass_rate
-    answers = measure(config, lm, engine, problems, judge, runs / f"pass-rates-{key(config)}.json", on_progress, ranks)
+    answers = measure(config, lm, engine, problems, judge, answers_path(runs, key(config)), on_progress, ranks)
     rates = {problem.id: answers[problem.id]["correct"] / settings.pass_rate_samples for problem in problems}
     kept = [problem for problem in problems if low <= rates[problem.id] <= high]
     if len(kept) < settings.prompts:
@@ -88,8 +87,11 @@ def measure(
 
         def known() -> Answers:
             path.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(path.with_suffix(".lock")))
-            return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            held.enter_context(locked(path.with_suffix(".lock")))
+            found, faults = read_answers(path)
+            if faults:
+                set_aside(path.parent, [path.name], faults, runs=path.parent, label=path.stem)
+            return found
 
         answers = ranks.first(known)
         missing = [problem for problem in problems if problem.id not in answers]
@@ -103,7 +105,7 @@ def measure(
             for request, group in zip(wanted, groups, strict=True):
                 correct, tokens = sum(s.verdict == "correct" for s in group), sum(len(s.tokens) for s in group)
                 answers[request.problem.id] = {"correct": correct, "tokens": tokens}
-            ranks.first(lambda: write_json(path, answers))
+            ranks.first(lambda: write_answers(path, answers))
         on_progress(len(answers), len(problems))
     return answers
 

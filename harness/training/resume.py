@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,18 +37,26 @@ KEPT, OPTIMIZER = "kept", "optimizer"
 """What the names of tensors begin with that are no weights of a part."""
 
 
-def save(target: Path, parts: Parts, progress: Mapping[str, Any], kept: Mapping[str, Tensor], ranks: Ranks) -> None:
+def save(
+    target: Path,
+    parts: Parts,
+    progress: Mapping[str, Any],
+    kept: Mapping[str, Tensor],
+    ranks: Ranks,
+    seal: Callable[[Path], None] = lambda folder: None,
+) -> None:
     """Replaces the checkpoint in `target`. Every rank must call it.
 
     Args:
         progress: JSON.
         kept: tensors beside those of the parts, the same on every rank.
+        seal: called by rank 0 with the folder before it becomes the checkpoint, once all have written.
 
     Raises ValueError where an optimiser keeps what is neither tensor nor scalar.
     """
     tensors, scalars = _state(parts)
     tensors |= {f"{KEPT}.{name}": x for name, x in kept.items()}
-    with _shared_folder(target, ranks) as folder, _quiet():
+    with _shared_folder(target, ranks, seal) as folder, _quiet():
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         dcp.save(tensors, storage_writer=writer, no_dist=ranks.alone)
         if ranks.rank == 0:
@@ -169,13 +177,14 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _shared_folder(target: Path, ranks: Ranks) -> Iterator[Path]:
-    """`new_folder` of rank 0 for all ranks to write into, complete when the last one is done."""
+def _shared_folder(target: Path, ranks: Ranks, seal: Callable[[Path], None]) -> Iterator[Path]:
+    """`new_folder` of rank 0 for all ranks to write into, complete when the last one is done and it is sealed."""
     if ranks.rank == 0:
         with new_folder(target) as folder:
             ranks.first(lambda: str(folder))
             yield folder
             ranks.barrier()
+            seal(folder)
     else:
         yield Path(ranks.first(str))
         ranks.barrier()

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,7 @@ from harness.suite.cell_config import CellConfig
 from harness.training.batch import assemble, rollout_metrics
 from harness.training.gradient import accumulate_gradient
 from harness.training.history import History, mix_in_history, pack, unpack
+from harness.training.judgement import prepared
 from harness.training.learner import Learner
 from harness.training.resume import load, save
 from harness.training.schedule import mini_batches, prompts_of_step
@@ -69,6 +71,10 @@ def train(
         del loaded, progress, packed
     supply = Supply(config, algorithm.needs, lm, learner, engine, problems, prompts, judge, spent, ranks)
     ranks.first(lambda: folder.keep_metrics(first_step))
+    training_hash = config.hashes().training
+
+    def seal(checkpoint: Path) -> None:
+        folder.seal_resume(checkpoint, training_hash)
 
     for step in range(first_step, settings.steps):
         cpu, started = time.process_time(), time.perf_counter()
@@ -82,7 +88,7 @@ def train(
         fresh = list(zip(drawn.problems, drawn.groups, strict=True))
         groups = [mix_in_history(group, history.get(p.id, []), settings.samples) for p, group in fresh]
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
-        batch = algorithm.prepare(supply.with_extras(batch, drawn, groups))
+        batch = prepared(algorithm, supply.with_extras(batch, drawn, groups))
         if settings.history_share > 0:
             for problem, group in fresh:
                 history[problem.id] = (history.get(problem.id, []) + group)[-settings.samples :]
@@ -119,7 +125,7 @@ def train(
         if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:
             about, packed = pack(history)
             progress = {"step": step + 1, "spent": asdict(spent), "history": about}
-            save(folder.resume_path, learner.parts(), progress, packed, ranks)
+            save(folder.resume_path, learner.parts(), progress, packed, ranks, seal)
     learner.hand_over()
     return spent
 

@@ -1,0 +1,205 @@
+"""Users' code: what it raises as one sentence, and a process of its own for what a sweep has to know before it starts.
+
+What a module does when it is imported, or a class when it is made, it may do to the whole process: change torch's
+defaults, replace functions, end it. So the process that plans a sweep and writes its report imports no user's file. A
+fork of it does, which costs milliseconds since torch is loaded already, and tells what the class declares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+import algorithms
+from algorithms import Algorithm, LoadError, Needs, load_algorithm
+from algorithms.base import Choice, LogUniform
+from harness.suite.config import ConfigError
+
+HELPERS = (Path(algorithms.__file__), Path(algorithms.base.__file__))
+HOUSE = Path(__file__).parent.parent
+LIBRARIES = {"torch", "pydantic"}
+"""Where an error may come from that a user's code makes: neither is the place to mend it."""
+
+
+def described(error: BaseException) -> str:
+    """The error's kind, its first line, and the last place that it came from outside of the code around a user's."""
+    try:
+        text = (str(error).splitlines() or [""])[0]
+    except BaseException as second:
+        text = f"(its text cannot be had: __str__ raises {type(second).__name__})"
+    place = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        inside = path in HELPERS or HOUSE in path.parents or LIBRARIES & set(path.parts)
+        if not (frame.filename.startswith("<") or inside):
+            place = f" ({path.name}, line {frame.lineno})"
+    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether it is Ctrl-C, and no error of a user's code: where the signal is ignored, nothing else can raise it."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
+@contextlib.contextmanager
+def reported(report: Callable[[str], Exception]) -> Iterator[None]:
+    """Whatever a user's code raises within it, an attempt to end the process too, as an error with these words."""
+    try:
+        yield
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        raise report(described(error)) from error
+
+
+def load_class(spec: str) -> type[Algorithm]:
+    """`load_algorithm`, in this process. Raises ConfigError for whatever a user's file raises."""
+    with reported(lambda text: ConfigError(f"algorithm {spec!r} cannot be loaded: {text}")):
+        try:
+            return load_algorithm(spec)
+        except LoadError as error:
+            refusal = str(error)
+    raise ConfigError(refusal)
+
+
+def fault_of_needs(algorithm: Algorithm) -> str | None:
+    """What is wrong with `algorithm.needs`, and how to mend it; None if nothing is."""
+    try:
+        with reported(ConfigError):
+            needs: object = algorithm.needs
+    except ConfigError as error:
+        return f"needs raises {error}"
+    if not isinstance(needs, Needs):
+        return f"needs is a {type(needs).__name__}; it must be a property that returns Needs(...)"
+    return None
+
+
+def parameters_of(algorithm: Algorithm) -> dict[str, Any]:
+    """All hyper-parameters, by name. Raises ConfigError for one that no manifest could hold."""
+    parameters = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    for name, value in parameters.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                f"parameters.{name} = {value!r}: a hyper-parameter is a finite number, a string, true or false, None, "
+                "or a list or table of those"
+            ) from None
+    return parameters
+
+
+def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
+    """What an algorithm that `build` makes in a fork of this process declares: its class's name, its hyper-parameters,
+    their search spaces and its needs, of which `refill` only says whether there is one. It has no loss.
+
+    Raises ConfigError as `build` does, and where the process ends without an answer.
+    """
+
+    def ask() -> dict[str, Any]:
+        algorithm = build()
+        needs = {f.name: getattr(algorithm.needs, f.name) for f in dataclasses.fields(Needs)}
+        searches = {}
+        for field in dataclasses.fields(algorithm):  # type: ignore[arg-type]
+            space = field.metadata.get("search")
+            searches[field.name] = None if space is None else [type(space).__name__, dataclasses.astuple(space)]
+        return {
+            "name": type(algorithm).__name__,
+            "parameters": parameters_of(algorithm),
+            "searches": searches,
+            "needs": {**needs, "refill": needs["refill"] is not None},
+        }
+
+    told = _answer_of_fork(ask, where)
+    asked = told["needs"]
+    needs = Needs(**{**asked, "extras": tuple(asked["extras"]), "refill": _some_refill if asked["refill"] else None})
+    fields = []
+    for name, value in told["parameters"].items():
+        metadata = {"search": _space(told["searches"][name])}
+        fields.append(
+            (name, Any, dataclasses.field(default_factory=functools.partial(_same, value), metadata=metadata))
+        )
+    cls = dataclasses.make_dataclass(told["name"], fields, bases=(Algorithm,), namespace={"needs": needs}, frozen=True)
+    made: Algorithm = cls()
+    return made
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _space(told: list[Any] | None) -> Choice | LogUniform | None:
+    if told is None:
+        return None
+    kind, values = told
+    return Choice(tuple(values[0])) if kind == Choice.__name__ else LogUniform(*values)
+
+
+def _some_refill(rewards_K: Tensor) -> NoReturn:
+    raise RuntimeError("this only says that the algorithm refills its groups")
+
+
+def _answer_of_fork(ask: Callable[[], Mapping[str, Any]], where: str) -> dict[str, Any]:
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    leave, send, as_text = os._exit, os.write, json.dumps  # as they are before a user's file may change them
+    child = os.fork()
+    if child == 0:
+        try:
+            torch.set_num_threads(1)  # the pool of threads stayed behind
+            try:
+                content = as_text({"declares": ask()})
+            except ConfigError as error:
+                content = as_text({"refused": str(error)})
+            except BaseException as error:
+                content = as_text({"refused": f"{where}: {described(error)}"})
+            left = content.encode() + b"\n"
+            while left:
+                left = left[send(writer, left) :]
+        finally:
+            leave(0)
+    os.close(writer)
+    try:
+        line = _line_of(reader, child)
+    finally:
+        os.close(reader)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    try:
+        answer: dict[str, Any] = json.loads(line)
+    except ValueError:
+        raise ConfigError(
+            f"{where}: the process that loaded its file ended before it could say what it needs; a module that is "
+            "imported must not end its process (os._exit, os.kill)"
+        ) from None
+    if "refused" in answer:
+        raise ConfigError(answer["refused"])
+    declares: dict[str, Any] = answer["declares"]
+    return declares
+
+
+def _line_of(pipe: int, child: int) -> bytes:
+    """What the child writes up to the end of a line; less where it ends before, though others may hold the pipe."""
+    found, over = b"", False
+    while not found.endswith(b"\n"):
+        ready, _, _ = select.select([pipe], [], [], 0 if over else 0.2)
+        if ready and (part := os.read(pipe, 1 << 16)):
+            found += part
+        elif ready or over:
+            break
+        else:
+            over = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return found

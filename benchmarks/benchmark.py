@@ -14,11 +14,6 @@ the grader's own failures; they are counted apart and never silently become `wro
 GRADER_FAILURES: frozenset[Verdict] = frozenset({"timeout", "error"})
 
 
-POLICY = "grader-v2"
-"""What the mathematics grader takes for right: docs/grading.md. It changes with every change of a verdict, and
-manifests have it."""
-
-
 class DataError(BenchError):
     """The problems of a benchmark are not to be had, or are not the ones that were asked for."""
 

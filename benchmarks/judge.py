@@ -1,5 +1,5 @@
 r"""The verdict on one response: is its answer the gold one? The policy has a name,
-`benchmarks.benchmark.POLICY`, and docs/grading.md shows it.
+`benchmarks.grading_policy.POLICY`, and docs/grading.md shows it.
 
 An answer is found (`benchmarks.answers`), its notation made one (`benchmarks.notation`), and compared: as text without
 its layout, as a quantity by value, as words or a time of day, and by its structure (`benchmarks.shapes`), part by part,
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from benchmarks.answers import MAX_CHARACTERS, SHORT_ANSWER, explicit_answer, find_answer
 from benchmarks.benchmark import Verdict
-from benchmarks.comparison import equal, words_of
+from benchmarks.equality import equal, words_of
 from benchmarks.notation import convert_notation, strip_delimiters, without_layout
 from benchmarks.quantities import read_quantity
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from benchmarks import Problem, load_benchmark
 from benchmarks.attacks import EXPLAINED, STRATEGIES, attacks
-from benchmarks.benchmark import POLICY
 from benchmarks.grader import Grader
+from benchmarks.grading_policy import POLICY
 from benchmarks.writings import WRITINGS, write_answer
 from harness.record.files import write
-from harness.record.markdown import escape_markdown, markdown_table
+from harness.record.markdown import markdown_table
+from harness.record.text import escape_markdown
 
 BENCHMARKS = ("math500", "gsm8k", "aime24", "aime25", "amc23", "amc83", "minerva", "olympiadbench")
 ANSWER_THEMSELVES = ("math500", "gsm8k", "minerva")

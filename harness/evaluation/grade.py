@@ -24,8 +24,9 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.benchmark import POLICY, Verdict
+from benchmarks.benchmark import Verdict
 from benchmarks.grader import Grader
+from benchmarks.grading_policy import POLICY
 from harness.record.files import RecordError
 from harness.record.text import terminal
 from harness.suite.config import ConfigError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from benchmarks.benchmark import POLICY
+from benchmarks.grading_policy import POLICY
 
 
 def environment() -> dict[str, Any]:

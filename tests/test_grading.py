@@ -1,9 +1,11 @@
 """What the policy grader-v2 takes for right and for wrong, class by class: the worked examples of docs/grading.md."""
 
+import doctest
 import json
 import os
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from grading_cases import CORRECT, WRONG
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import needs_data
 
-from benchmarks import load_benchmark
+from benchmarks import answers, golds, load_benchmark, notation, quantities, shapes
 from benchmarks.attacks import EXPLAINED, STRATEGIES, attacks
 from benchmarks.golds import unreadable
 from benchmarks.grader import Grader
@@ -39,6 +41,13 @@ def test_a_long_list_is_not_graded_by_its_last_number() -> None:
 @pytest.mark.parametrize("response", ["", "   \n", r"so \boxed{}", "I do not know how to go on with this"])
 def test_a_response_without_answer_is_its_own_verdict(response: str) -> None:
     assert judge("5", response) == "no_answer"
+
+
+@pytest.mark.parametrize("module", [answers, golds, notation, quantities, shapes])
+def test_examples_in_docstrings_are_true(module: ModuleType) -> None:
+    tried = doctest.testmod(module)
+    assert tried.attempted > 0
+    assert tried.failed == 0
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)

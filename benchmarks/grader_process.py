@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from benchmarks.farewell import end_with_parent
 from benchmarks.judge import judge
 
 MEMORY_BYTES = 2 * 1024**3
@@ -28,6 +29,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 
 def _main(seconds: float) -> None:
     """Answer each line of [gold, response] on stdin with a line of verdict on stdout, until stdin ends."""
+    end_with_parent()  # in the middle of a case too
     verdicts = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing else can write where verdicts are read
     try:

@@ -29,13 +29,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import load_benchmark
 from harness.model.language import resolve_path
+from harness.processes.fork_server import WORKER_ENVIRONMENT
 from harness.record.environment import environment
 from harness.record.files import write
 from harness.record.markdown import markdown_table
 from harness.suite.load import load_suite
 from harness.suite.plan import Cell, plan
 from harness.sweep.cells import run_cells
-from harness.sweep.pool import WORKER_ENVIRONMENT, LocalPool
+from harness.sweep.pool import LocalPool
 from harness.training.schedule import prompts_of_step
 
 HERE = Path(__file__).resolve().parent
@@ -121,6 +122,13 @@ def cells(updates: int, seeds: int = 1, **train: int) -> dict[str, list[Cell]]:
     return {label: [cell for cell in planned if cell.config.label == label] for label in LABELS}
 
 
+def pretrained_cell(precision: str) -> Cell:
+    """GRPO of the suite smollm2-cpu, with a step of 16 responses."""
+    overrides = ["train.prompts=2", "train.mini_batches=1", "resources.checkpoint_every=0"]
+    planned = plan(load_suite("smollm2-cpu", [*overrides, f"model.precision={precision}"]), [0])
+    return next(cell for cell in planned if cell.config.label == "grpo")
+
+
 class Bench:
     """Starts the processes, gives them their turns, and keeps what they took."""
 
@@ -179,26 +187,42 @@ class Bench:
             yield Measurement(f"{where}: {name}", values, "s")
         yield Measurement(f"{where}: TRL / gvpo-bench", ratios(seconds["TRL"], seconds["gvpo-bench"]), "×", target)
 
-    def parts(self) -> Iterator[Measurement]:
-        """The parts of a step, and their share of the machine's peak."""
-        cell = cells(1)["grpo"][0]
+    def timed_parts(self, cell: Cell, rounds: int, what: str) -> tuple[dict[str, Any], dict[str, list[float]]]:
+        """What parts_child.py says of its parts, and their seconds."""
         with closing({"parts": self.harness(cell, "parts_child.py")}) as children:
             about = json.loads(Path(children["parts"].command[-1]).with_suffix(".about.json").read_text("utf-8"))
-            flops: dict[str, float] = about["flops"]
-            seconds: dict[str, list[float]] = {name: [] for name in flops}
-            for _ in self.progress.track(range(3 * self.rounds), description="share of the peak"):
-                for name, value in zip(flops, children["parts"].block(len(flops)), strict=True):
+            seconds: dict[str, list[float]] = {name: [] for name in about["parts"]}
+            for _ in self.progress.track(range(rounds), description=what):
+                for name, value in zip(seconds, children["parts"].block(len(seconds)), strict=True):
                     seconds[name].append(value)
-        rate = {name: [flops[name] / s for s in values] for name, values in seconds.items()}
+        return about, seconds
+
+    def parts(self) -> Iterator[Measurement]:
+        """The parts of a step, and their share of the machine's peak."""
+        about, seconds = self.timed_parts(cells(1)["grpo"][0], 3 * self.rounds, "share of the peak")
+        rate = {name: [flops / s for s in seconds[name]] for name, flops in about["flops"].items()}
         yield Measurement("Matrix peak, float32, one thread", [r / 1e9 for r in rate["peak"]], "GFLOP/s")
         for part, name, count, target in (
-            ("generation", "Generation", about["response tokens"], None),
-            ("one pass", "Training, forward and backward in one pass", about["tokens"], 0.28),
+            ("generation", "Generation", about["response tokens"], 0.15),
+            ("one pass", "Training, forward and backward in one pass", about["tokens"], 0.35),
         ):
             yield Measurement(f"{name}: tokens", [count / s for s in seconds[part]], "tokens/s")
             yield Measurement(f"{name}: share of the peak", ratios(rate[part], rate["peak"]), "", target)
         name = "Forward and backward: two passes / one pass"
         yield Measurement(name, ratios(seconds["two passes"], seconds["one pass"]), "×", at_most=1.45)
+
+    def against_a_bare_loop(self, precision: str) -> Iterator[Measurement]:
+        """Both halves of a step on SmolLM2-135M, and a bare loop's seconds over ours."""
+        cell = pretrained_cell(precision)
+        about, seconds = self.timed_parts(cell, max(1, self.rounds // 2), f"SmolLM2-135M, {precision}")
+        for name, count, ours, compared in (
+            ("generation", about["response tokens"], "generation", "endless generation"),
+            ("training", about["tokens"], "one pass", "one pass"),
+        ):
+            where = f"SmolLM2-135M in {precision}, {name}"
+            yield Measurement(f"{where}: tokens", [count / s for s in seconds[ours]], "tokens/s")
+            against = ratios(seconds[f"bare {name}"], seconds[compared])
+            yield Measurement(f"{where}: bare loop / gvpo-bench", against, "×", 0.8)
 
     def algorithms(self, updates: int = 16) -> Iterator[Measurement]:
         """The step of each algorithm, and its seconds over GRPO's."""
@@ -279,6 +303,9 @@ responses stay as long as the base's and every process does the same work.
 - Share of the peak: 6 FLOPs per parameter and token of prompt and response in training, 2 per parameter and generated
   token in generation; padding and prefill count as no work done. Training is the 256 responses of a step at a token
   budget of {TOKEN_BUDGET}, without the optimiser.
+- Bare loop: transformers' forward passes with a DynamicCache and multinomial, each prompt prefilled once, against our
+  engine, both to the length limit in every response; and transformers' loss with its backward pass, on the same
+  micro-batches.
 - Algorithms run at their defaults on the same rollouts.
 - Workers: wall time of whole GRPO cells with their evaluation, start of the processes included.
 """
@@ -293,12 +320,15 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Counted steps of a turn.")] = 3,
     sweep_cells: Annotated[int, typer.Option(min=2, help="Cells of the sweep with one and two workers.")] = 8,
     cell_steps: Annotated[int, typer.Option(min=1, help="Training steps of each of them.")] = 20,
+    smollm2: Annotated[bool, typer.Option(help="SmolLM2-135M too, against a bare loop (make smollm2).")] = False,
 ) -> None:
     """Measures the step of training beside TRL's, its parts, and the algorithms beside each other."""
     console = Console()
     if not peer.is_file():
         console.print(f"[red]There is no {peer}: run make perf, which sets it up, or give --peer[/]")
         raise typer.Exit(2)
+    if smollm2:
+        resolve_path(pretrained_cell("float32").config.model)  # refuses now what would fail at the end
     env, load, theirs = environment(), os.getloadavg()[0], peer_versions(peer)
     if load > 0.5:
         console.print(f"[yellow]The machine is not quiet (load {load:.1f}): only ratios mean something[/]")
@@ -307,11 +337,12 @@ def main(
         bench = Bench(peer, rounds, steps, Path(scratch), progress)
         measurements = []
         for measurement in itertools.chain(
-            bench.against_trl(1, 1.0),
-            bench.against_trl(16, 1.5),
+            bench.against_trl(1, 1.5),
+            bench.against_trl(16, 2.0),
             bench.parts(),
             bench.algorithms(),
             bench.workers(sweep_cells, cell_steps),
+            *(bench.against_a_bare_loop(precision) for precision in ("float32", "bfloat16") if smollm2),
         ):
             measurements.append(measurement)
             colour = {"yes": "green", "no": "red"}.get(measurement.met, "default")

@@ -1,15 +1,16 @@
 """The parts of a step on one batch drawn from the base: `parts_child.py CELL.json`, the settings of one cell.
 
-A step of blocks.py is one part, the parts take turns, and each has its FLOPs, tokens in CELL.about.json.
+A step of blocks.py is one part, and the parts take turns; CELL.about.json names them, with FLOPs and tokens.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import bare_loop
 import torch
 from blocks import Blocks
 
@@ -19,6 +20,7 @@ from harness.model.language import frozen_base, load_model
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
 from harness.sampling.engine import ENGINES
+from harness.sampling.local import LocalEngine
 from harness.suite.cell_config import CellConfig
 from harness.suite.plan import build_algorithm
 from harness.training.batch import assemble, draw
@@ -42,7 +44,14 @@ def main() -> None:
     benchmark = load_benchmark(settings.benchmark)
     algorithm = build_algorithm(config.algorithm, config.parameters, where=config.label)
     learner = Learner(lm, frozen_base(lm, config.resources), algorithm, config)
-    engine = ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
+    precision, token_budget = config.model.precision, config.resources.token_budget
+
+    def engine_with(eos_ids: Sequence[int]) -> LocalEngine:
+        return ENGINES[config.rollout.engine](
+            lm.model, eos_ids=eos_ids, batch=config.resources.rollout_batch, precision=precision
+        )
+
+    engine, endless = engine_with(lm.eos_ids), engine_with(())
     chosen = prompts_of_step(benchmark.problems(), config.seed, 0, settings.prompts)
     prompts = dict(zip([problem.id for problem in chosen], lm.prompt_ids(chosen), strict=True))
     with judge_for([benchmark]) as judges:
@@ -53,7 +62,7 @@ def main() -> None:
     def peak() -> None:
         torch.mm(left, right, out=product)
 
-    def generation() -> None:
+    def generation(engine: LocalEngine) -> None:
         engine.generate(
             [prompts[problem.id] for problem in chosen],
             [settings.samples] * settings.prompts,
@@ -62,17 +71,26 @@ def main() -> None:
             seeds=[seed_of("rollout", config.seed, 0, place) for place in range(settings.prompts)],
         )
 
+    def bare_generation() -> None:
+        ids = [prompts[problem.id] for problem in chosen]
+        bare_loop.generate(lm.model, ids, settings.samples, settings.max_new_tokens, precision)
+
     def gradient(passes: Passes) -> None:
         learner.optimizer.zero_grad(set_to_none=True)
-        accumulate_gradient(
-            learner.scorer, algorithm, batch, rows, token_budget=config.resources.token_budget, passes=passes
-        )
+        accumulate_gradient(learner.scorer, algorithm, batch, rows, token_budget=token_budget, passes=passes)
+
+    def bare_training() -> None:
+        learner.optimizer.zero_grad(set_to_none=True)
+        bare_loop.train(lm.model, rows, token_budget, precision)
 
     parts: dict[str, Callable[[], None]] = {
         "peak": peak,
-        "generation": generation,
+        "generation": lambda: generation(engine),
         "one pass": lambda: gradient("one"),
         "two passes": lambda: gradient("two"),
+        "endless generation": lambda: generation(endless),
+        "bare generation": bare_generation,
+        "bare training": bare_training,
     }
     parameters = sum(p.numel() for p in lm.model.parameters())
     response_tokens, tokens = int(rows.response_length_N.sum()), int(rows.length_N.sum())
@@ -80,9 +98,8 @@ def main() -> None:
         "peak": 2 * PEAK_SIZE**3,
         "generation": 2 * parameters * response_tokens,
         "one pass": 6 * parameters * tokens,
-        "two passes": 6 * parameters * tokens,
     }
-    about = {"flops": flops, "response tokens": response_tokens, "tokens": tokens, "parameters": parameters}
+    about = {"parts": list(parts), "flops": flops, "response tokens": response_tokens, "tokens": tokens}
     path.with_suffix(".about.json").write_text(json.dumps(about), encoding="utf-8")
     for run in parts.values():
         run()

@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "GVPO_BENCH_DATA" not in os.environ and _DATA.is_dir():
     os.environ["GVPO_BENCH_DATA"] = str(_DATA)
 
-PROCESSES = ("test_ray_sweep", "test_rank_processes", "test_ranks", "test_sweep")
+PROCESSES = ("test_ray_sweep", "test_rank_processes", "test_ranks", "test_processes", "test_sweep")
 """Modules whose tests start clusters, process groups and sweeps, kill some of them and wait for the others. One of them
 at a time, and they come first, since they take the longest."""
 

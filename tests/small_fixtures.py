@@ -1,10 +1,8 @@
-"""Fixtures: checkpoints and worker processes for tests that run whole sweeps. A plugin, since few modules need it."""
+"""Fixtures: checkpoints for tests that run whole sweeps. A plugin, since few modules need it."""
 
 from __future__ import annotations
 
-import multiprocessing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 import harness.report.figures
-import harness.sweep.pool
 from harness.model.embedded import Phase, Recipe, embedded_base
 from harness.record.files import new_folder
 
@@ -79,17 +76,6 @@ def one_thread() -> Any:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def quick_workers() -> Any:
-    """Sweeps fork their workers from one process that has imported everything, instead of importing it in each."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.sweep.cell"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(harness.sweep.pool, "multiprocessing", SimpleNamespace(get_context=lambda method: context))
-        yield
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_ablation_is_not_tuned(ablation_file, tmp_path, capsys):
     assert "by-k is an ablation" in capsys.readouterr().err
 
 
-def test_sweep_makes_one_table_resumes_and_reuses(ablation_file, tmp_path, quick_workers, monkeypatch):
+def test_sweep_makes_one_table_resumes_and_reuses(ablation_file, tmp_path, monkeypatch):
     monkeypatch.setattr("harness.report.page.encode", lambda figure, kind: kind.encode())
     options = ("--set", "train.steps=2", "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path)
     assert command("sweep", ablation_file, *options, "--seeds", 1) == 0

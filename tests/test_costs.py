@@ -233,7 +233,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("settings", RUNS.values(), ids=list(RUNS))
-def test_tokens_are_those_that_a_run_spent(suite_file, tmp_path, quick_workers, no_figures, settings):
+def test_tokens_are_those_that_a_run_spent(suite_file, tmp_path, no_figures, settings):
     options = [part for setting in settings for part in ("--set", setting)]
     assert command("sweep", suite_file, *options, "--seeds", 1, "--workers", 1, "--out", tmp_path / "out") == 0
     _, *cells = plan(load_suite(str(suite_file), [*settings, "seeds=1"]))
@@ -272,7 +272,7 @@ def test_pass_rates_are_in_every_ledger_and_in_no_hours(suite_file, capsys):
     assert "pass rates are measured once for all cells: 65.5 k tokens" in capsys.readouterr().out  # 4096·8·2
 
 
-def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, quick_workers, no_figures):
+def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp_path, no_figures):
     settings = ["resources.token_budget=64", "seeds=1"]  # a group is 8 × 15 tokens
     options = ["--set", settings[0], "--seeds", 1, "--algorithm", "gvpo", "--workers", 1, "--out", tmp_path / "out"]
     assert command("sweep", suite_file, *options) == 0
@@ -286,7 +286,7 @@ def test_second_pass_is_counted_where_a_group_exceeds_the_budget(suite_file, tmp
 
 
 @needs_data
-def test_second_pass_is_counted_update_by_update(reader, tmp_path, quick_workers, no_figures):
+def test_second_pass_is_counted_update_by_update(reader, tmp_path, no_figures):
     # A random model hardly ever ends by itself: all responses have about 8 tokens, and prompts are as they are.
     settings = [
         f"model.path={reader}", "train.benchmark=gsm8k-train", "train.max_new_tokens=8", "resources.token_budget=2200",

@@ -406,7 +406,7 @@ def test_failed_check_ends_a_sweep_before_it_starts(suite_file, tmp_path, capsys
     assert not out.exists()
 
 
-def test_finished_sweep_is_not_examined_again(suite_file, tmp_path, quick_workers, no_figures, monkeypatch):
+def test_finished_sweep_is_not_examined_again(suite_file, tmp_path, no_figures, monkeypatch):
     options = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--seeds", 1, "--algorithm", "gvpo")
     assert command("sweep", suite_file, *options, "--workers", 1, "--out", tmp_path / "out") == 0
     monkeypatch.setattr("harness.sweep.run.examine", lambda *_, **__: pytest.fail("examined"))

@@ -118,6 +118,15 @@ def test_the_learning_rate_rises_and_falls_to_a_tenth():
     assert rates[10] == pytest.approx(0.1)
 
 
+def test_warm_up_runs_on_one_thread_and_leaves_the_others_as_they_were(monkeypatch):
+    threads = [3]
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr("torch.set_num_threads", threads.append)
+    monkeypatch.setattr(embedded, "_warm_up", lambda *_: threads.append("trained"))
+    warm_up(TINY)
+    assert threads == [3, 1, "trained", 3]
+
+
 def test_warm_up_lowers_the_loss_and_reports_it():
     seen = []
     model = warm_up(TINY, progress=lambda done, total, loss: seen.append((done, total, loss)))

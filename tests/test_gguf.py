@@ -224,7 +224,7 @@ def test_smollm2_is_the_file_in_its_package(cache, tmp_path, monkeypatch, capsys
     assert load_model(Model(path="smollm2")).about["converted_from"]["gguf"] == "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def test_manifests_of_evaluations_and_cells_say_what_the_weights_were(cache, tmp_path, no_figures, quick_workers):
+def test_manifests_of_evaluations_and_cells_say_what_the_weights_were(cache, tmp_path, no_figures):
     path = write_gguf(tmp_path / "tiny.gguf")
     asked = ["--benchmark", "arithmetic", "--limit", 2, "--max-new-tokens", 2, "--template", "none"]
     assert command("eval", path, *asked, "--out", tmp_path / "eval") == 0

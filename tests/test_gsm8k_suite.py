@@ -46,7 +46,7 @@ optimizer = {{ lr = 1e-3, max_norm = 1.0, critic_lr = 1e-3 }}
 """
 
 
-def test_suite_on_real_problems_trains_evaluates_and_reports(reader, tmp_path, quick_workers, no_figures):
+def test_suite_on_real_problems_trains_evaluates_and_reports(reader, tmp_path, no_figures):
     path = tmp_path / "gsm8k.toml"
     path.write_text(SUITE.format(model=reader), encoding="utf-8")
     assert command("sweep", path, "--workers", 1, "--out", tmp_path) == 0

@@ -192,7 +192,7 @@ def test_a_cell_without_a_filter_is_trained_on_all(config, tmp_path):
     assert [p.id for p in trained_on(config(), CellFolder(tmp_path))] == [p.id for p in PROBLEMS]
 
 
-def test_a_sweep_measures_once_trains_on_what_is_kept_and_charges_every_cell(base, tmp_path, no_figures, quick_workers):
+def test_a_sweep_measures_once_trains_on_what_is_kept_and_charges_every_cell(base, tmp_path, no_figures):
     suite = write_suite(tmp_path, base)
     settings = ["train.pass_rate=[0.1, 0.9]", "train.limit=24", "train.prompts=4", "train.steps=2"]
     asked = [part for setting in settings for part in ("--set", setting)]

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from process_tree import descendants, listening
 from small import assert_close_cell, command, ended, lean_environment, manifest, metrics, write_suite
 from transformers import AutoModelForCausalLM
 
@@ -39,7 +40,7 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def one_process(base, tmp_path_factory, quick_workers) -> Path:
+def one_process(base, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("one")
     assert command("sweep", write_suite(folder, base), *GVPO, "--workers", 1, "--out", folder) == 0
     return folder / "runs" / "small"
@@ -126,7 +127,7 @@ def assert_is_gvpo(cell: Path) -> None:
 
 
 def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one_of_them(
-    one_process, suite_file, tmp_path, quick_workers, capsys
+    one_process, suite_file, tmp_path, capsys
 ):
     ranks = ("--set", "resources.ranks=2", "--set", "resources.cpus=2", "--workers", 1)
     sweep = ("sweep", suite_file, *faulty(tmp_path), *ranks, "--out", tmp_path)
@@ -137,7 +138,7 @@ def test_sweep_starts_the_ranks_that_a_cell_asks_for_and_loses_one_cell_with_one
     shown = capsys.readouterr().out
     assert "1 worker, 2 ranks, 2 CPU, 0 GPU a cell" in shown
     assert "failed faulty-s0" in shown
-    assert "A rank of faulty-s0 died: process 1 terminated with signal SIGKILL" in (cell / "traceback.txt").read_text()
+    assert "Rank 1 of 2 of faulty-s0 died: killed by SIGKILL" in (cell / "traceback.txt").read_text()
     assert manifest(cell)["status"] == "failed"
     assert [row["step"] for row in metrics(cell)] == [1, 2]
     found = cell.with_name("gvpo-s0")
@@ -163,34 +164,50 @@ from harness.suite.load import load_suite
 from harness.sweep.launch import launch_cell
 
 if __name__ == "__main__":
-    suite = load_suite(sys.argv[1], ["resources.ranks=2", "resources.cpus=2"])
-    cell = next(cell for cell in plan(suite) if cell.name == "gvpo-s0")
+    suite = load_suite(sys.argv[1], ["resources.ranks=2", "resources.cpus=2"], sys.argv[3:])
+    cell = next(cell for cell in plan(suite) if cell.name == "hangs-s0")
     launch_cell(cell, Path(sys.argv[2]), [], lambda *_: None)
 """
 
 
-def test_ranks_end_with_the_process_that_started_them(suite_file, tmp_path):
-    script, cell = tmp_path / "launch.py", tmp_path / "gvpo-s0"
+HANGS = """
+import ctypes, os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from algorithms.gvpo import GVPO
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hangs(GVPO):
+    name: ClassVar[str] = "Hangs"
+
+    def loss(self, policy, batch):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        Path(__file__).with_name("hangs-" + os.environ["RANK"]).touch()
+        ctypes.PyDLL(None).sleep(600)  # in C, and no other thread has its turn
+"""
+
+
+def test_ranks_listen_on_loopback_and_end_with_the_process_that_started_them_whatever_they_do(suite_file, tmp_path):
+    script, cell = tmp_path / "launch.py", tmp_path / "hangs-s0"
     script.write_text(LAUNCH)
-    launcher = subprocess.Popen([sys.executable, script, suite_file, tmp_path], env=lean_environment())
+    (tmp_path / "hangs.py").write_text(HANGS)
+    arguments = [sys.executable, script, suite_file, tmp_path, f"{tmp_path}/hangs.py:Hangs"]
+    launcher = subprocess.Popen(arguments, env=lean_environment())
     deadline = time.monotonic() + SECONDS
-    while not (cell / "resume").exists():
+    while not all((cell / f"hangs-{rank}").exists() for rank in range(2)):
         assert launcher.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     started = descendants(launcher.pid)
-    assert len(started) >= 2
+    assert len(started) >= 3  # with the fork server
+    assert listening([launcher.pid, *started]) == {"loopback"}
     launcher.kill()
     launcher.wait()
     assert all(ended(pid) for pid in started)
     assert not (cell / "manifest.json").exists()  # nobody took the end of the others for a failure
-
-
-def descendants(pid: int) -> list[int]:
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
-    return children + [below for child in children for below in descendants(child)]
 
 
 def test_tuning_is_refused_under_torchrun(suite_file, tmp_path, monkeypatch, capsys):

@@ -5,6 +5,8 @@ import os
 import platform
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Generator, Sequence
 from pathlib import Path
 
@@ -14,9 +16,19 @@ import pytest
 pytest.importorskip("ray", reason="ray is not installed: pip install 'gvpo-bench[ray]'")
 
 
+from process_tree import descendants, listening
 from ray.cluster_utils import Cluster
 from rich.console import Console
-from small import FAULTY, assert_close_cell, assert_same_cell, command, manifest, write_suite
+from small import (
+    FAULTY,
+    assert_close_cell,
+    assert_same_cell,
+    command,
+    ended,
+    lean_environment,
+    manifest,
+    write_suite,
+)
 
 import harness.model.embedded
 import harness.sweep.ray_worker
@@ -30,14 +42,14 @@ from harness.suite.plan import Cell, coefficients_job, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import CellEvent, CellNote, CellProgress
 from harness.sweep.ray_sweep import RayCluster, _Driver, connect
-from harness.sweep.ray_worker import Job, Place, Worker, code_hash
+from harness.sweep.ray_worker import Job, Place, Worker
 
 pytest_plugins = ["small_fixtures"]
 pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 @pytest.fixture(scope="module")
-def local(base, quick_workers, tmp_path_factory):
+def local(base, tmp_path_factory):
     """The results of the small suite at one seed, from the local pool."""
     folder = tmp_path_factory.mktemp("local")
     assert command("sweep", write_suite(folder, base), "--seeds", 1, "--workers", 1, "--out", folder) == 0
@@ -143,7 +155,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
-        ({"code": "other"}, "other code of gvpo-bench"),
+        ({"environment": {**environment(), "code_sha256": "0"}}, "other code of gvpo-bench"),
         ({"environment": {**environment(), "versions": {"torch": "1.0"}}}, "torch 1.0 instead of"),
         ({"missing": "/models/mine"}, "model.path = /models/mine: .* has no such folder"),
     ],
@@ -151,7 +163,7 @@ def test_embedded_base_of_the_driver_is_used_whatever_the_node_has(base, suite_f
 )
 def test_node_that_would_give_other_numbers_stops_the_sweep(suite_file, tmp_path, difference, message):
     driver = _Driver([first_cell(suite_file, "gvpo")], tmp_path, [])
-    place = Place(node_id="1", environment=environment(), code=code_hash(), mark=None, missing=None)
+    place = Place(node_id="1", environment=environment(), mark=None, missing=None)
     assert driver._accept(place) is place
     with pytest.raises(ConfigError, match=message):
         driver._accept(dataclasses.replace(place, **difference))
@@ -163,7 +175,7 @@ def test_pass_rates_that_are_shared_need_a_folder_that_is(suite_file, tmp_path):
         return _Driver([cell], tmp_path, [])
 
     measures = driver("train.pass_rate=[0.1, 0.9]")
-    elsewhere = Place(node_id="1", environment=environment(), code=code_hash(), mark=None, missing=None)
+    elsewhere = Place(node_id="1", environment=environment(), mark=None, missing=None)
     with pytest.raises(ConfigError, match=r"pass_rate is measured once for all cells, and .* does not see .*: give an"):
         measures._accept(elsewhere)
     here = dataclasses.replace(elsewhere, mark=measures.text)
@@ -195,6 +207,42 @@ def test_cluster_that_is_not_to_be_had_is_wrong_input(suite_file, tmp_path, opti
     assert command("sweep", suite_file, *options, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+LOCAL = """
+import sys
+from harness.suite.load import load_suite
+from harness.sweep.executors import open_executor
+
+
+class Worker:
+    def answer(self):
+        pass
+
+
+with open_executor("local", None, load_suite(sys.argv[1])):
+    import ray
+
+    worker = ray.remote(Worker).remote()
+    ray.get(worker.answer.remote())
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_local_cluster_listens_on_loopback_and_ends_with_a_driver_that_is_killed(suite_file):
+    driver = subprocess.Popen(
+        [sys.executable, "-c", LOCAL, suite_file], env=lean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == b"ready\n"
+    started = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in descendants(driver.pid)}
+    assert {"gcs_server", "raylet", "ray::Worker"} <= {Path(text.split("\0")[0]).name for text in started.values()}
+    assert listening([driver.pid, *started]) == {"loopback"}
+    driver.kill()
+    driver.communicate()
+    # Ray's agents, which run nothing of ours, look for the lost cluster for a minute.
+    assert all(ended(pid, seconds=60) for pid, text in started.items() if "Agent" not in text)
 
 
 @pytest.fixture(scope="module")
@@ -311,6 +359,6 @@ def test_users_algorithm_that_kills_its_process_fails_alone_and_is_not_tried_aga
     assert shown.count("dies-s0: runs on") == 1
     assert "failed dies-s0" in shown
     runs = tmp_path / "runs" / "small"
-    assert "The process that ran dies-s0 on" in (runs / "dies-s0" / "traceback.txt").read_text()
+    assert "The process that ran dies-s0 died: killed by SIGKILL" in (runs / "dies-s0" / "traceback.txt").read_text()
     assert manifest(runs / "dies-s0")["status"] == "failed"
     assert_same_cell(local / "runs" / "small" / "gvpo-s0", runs / "gvpo-s0")

@@ -537,7 +537,7 @@ def test_a_hostile_name_stays_in_its_markdown_cell(suite: Path) -> None:
     write_small(suite)
     write_cell(suite, "odd", 0, scores(0, 0.5), display="a|b\n<b>", curve=[0.3, 0.4], settings=small_config())
     report, _ = report_of(suite)
-    assert r"| a\|b \<b\> |" in (report.path.parent / "table.md").read_text()
+    assert r"| a\|b\\n\<b\> |" in (report.path.parent / "table.md").read_text()
 
 
 def test_the_terminal_table_fits_80_columns(suite: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from tiny import PROMPTS, full_logits, tiny_gpt2, tiny_model, token_logp
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from harness.model.policy import PolicyModel
@@ -277,6 +278,26 @@ def test_a_model_with_a_sliding_window_is_refused_by_the_cached_engine_alone_wit
         for response in group:
             alone = token_logp(model, prompt, response.tokens).tolist()
             assert response.logp == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_under_bfloat16_weights_are_cast_once_for_all_passes_and_train_afterwards(name):
+    model = tiny_model()
+    casts = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and isinstance(args[0], torch.nn.Parameter):
+                casts.append(args[0].data_ptr())
+            return func(*args, **(kwargs or {}))
+
+    engine = ENGINES[name](model, eos_ids=(), batch=512, precision="bfloat16")
+    with Casts():
+        drawn(engine, max_new_tokens=4)  # four passes
+    assert len(casts) == len(set(casts)) > 0
+    rows = Rows.of([[1, 2]], [[3]], "cpu")
+    Scorer(model, precision="bfloat16")(rows, response_length=1).logp_NT.sum().backward()
+    assert all(weight.grad is not None for weight in model.parameters())
 
 
 def test_grouped_key_value_heads_are_cached_too():

@@ -115,7 +115,7 @@ def suite_of(base: Path, asks: Path, folder: Path, names=NAMES, settings=()) -> 
 
 
 @pytest.fixture(scope="module")
-def swept(base, asks, tmp_path_factory, quick_workers) -> Path:
+def swept(base, asks, tmp_path_factory) -> Path:
     """The results of one sweep over all of them."""
     out = tmp_path_factory.mktemp("swept")
     options = [part for setting in settings_of(base) for part in ("--set", setting)]

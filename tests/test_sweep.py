@@ -34,6 +34,7 @@ import harness.sweep.executors
 import harness.sweep.pool
 from benchmarks.judges import judge_for
 from harness.record.cell_folder import CellFolder
+from harness.record.environment import environment
 from harness.record.verify import verify_runs
 from harness.suite.config import ConfigError, Resources
 from harness.suite.load import load_suite
@@ -53,7 +54,7 @@ JOB = "coefficients"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
+def undisturbed(base, tmp_path_factory) -> Path:
     """The results of the small suite on two workers."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert command("sweep", write_suite(folder, base), "--workers", 2, "--out", folder) == 0
@@ -64,10 +65,10 @@ def undisturbed(base, quick_workers, tmp_path_factory) -> Path:
 def no_workers(monkeypatch):
     """Starting a worker is an error."""
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("a worker was started")
 
-    monkeypatch.setattr(harness.sweep.pool, "_Pool", refuse)
+    monkeypatch.setattr(harness.sweep.pool, "RunningCell", refuse)
 
 
 def test_every_cell_leaves_manifest_metrics_samples_and_a_checkpoint_that_has_moved(undisturbed, base):
@@ -109,6 +110,8 @@ def test_manifest_says_what_was_run(undisturbed):
     assert found["command"][:2] == ["gvpo-bench", "sweep"]
     assert found["config"]["algorithm"]["optimizer"]["critic_lr"] == 1e-2
     assert found["versions"]["torch"]
+    assert found["code_sha256"] == environment()["code_sha256"]
+    assert len(found["code_sha256"]) == 64
     assert found["tokens"]["critic"] > 0
     assert found["hardware"]["node"] == platform.node()
     assert found["config"]["resources"] == {**Resources().model_dump(), "checkpoint_every": 2}
@@ -129,7 +132,7 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_starts(un
 
 
 def test_sweep_that_grows_by_a_seed_and_an_algorithm_reuses_cells_and_one_worker_gives_the_numbers_of_two(
-    undisturbed, suite_file, tmp_path, quick_workers
+    undisturbed, suite_file, tmp_path
 ):
     assert command("sweep", suite_file, "--algorithm", "ppo", "--seeds", 1, "--workers", 1, "--out", tmp_path) == 0
     runs = tmp_path / "runs" / "small"
@@ -145,7 +148,7 @@ def trained_files(cell):
 
 
 def test_other_evaluation_settings_evaluate_the_checkpoints_and_train_nothing(
-    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch
+    undisturbed, suite_file, tmp_path, monkeypatch
 ):
     def no_training(*_, **__):
         raise AssertionError("a cell was trained")
@@ -219,7 +222,7 @@ def test_cores_of_a_cell_are_threads_and_graders(suite_file, tmp_path, monkeypat
 
 
 def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them_nothing_is_evaluated_again(
-    suite_file, tmp_path, quick_workers, capsys
+    suite_file, tmp_path, capsys
 ):
     sweep = ("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path)
     assert command(*sweep, "--no-keep-checkpoints") == 0
@@ -248,7 +251,7 @@ def test_only_the_baselines_checkpoint_of_seed_0_outlives_its_cell_where_none_is
 
 
 def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their_failure(
-    undisturbed, suite_file, tmp_path, quick_workers, monkeypatch, capsys
+    undisturbed, suite_file, tmp_path, monkeypatch, capsys
 ):
     shutil.copytree(undisturbed / "runs", tmp_path / "runs")
     shutil.rmtree(tmp_path / "runs" / "small" / JOB)
@@ -268,7 +271,7 @@ def test_report_is_there_before_the_coefficients_are_compared_and_outlives_their
     assert_same_cell(undisturbed / "runs" / "small" / "gvpo-s0", tmp_path / "runs" / "small" / "gvpo-s0")
 
 
-def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, quick_workers, capfd):
+def test_cells_that_raise_give_nan_or_are_killed_fail_alone(undisturbed, suite_file, tmp_path, capfd):
     (tmp_path / "faulty.py").write_text(FAULTY, encoding="utf-8")
     wanted = [("--algorithm", f"{tmp_path / 'faulty.py'}:{name}") for name in ("Raises", "NotANumber", "Dies", "Late")]
     code = command(
@@ -405,7 +408,7 @@ def wait_for(happened, process: subprocess.Popen, seconds: float = 300) -> None:
 
 
 def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_same_numbers(
-    undisturbed, suite_file, tmp_path, quick_workers
+    undisturbed, suite_file, tmp_path
 ):
     out, runs = tmp_path, tmp_path / "runs" / "small"
 
@@ -432,9 +435,7 @@ def test_sweep_killed_at_a_random_moment_and_after_a_checkpoint_ends_with_the_sa
     assert leftovers == []
 
 
-def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(
-    suite_file, tmp_path, quick_workers, no_figures, capsys
-):
+def test_sweep_whose_time_is_up_reports_whole_seeds_and_goes_on(suite_file, tmp_path, no_figures, capsys):
     quick = ("--set", "train.steps=1", "--set", "resources.checkpoint_every=0", "--workers", 1)
     sweep = ("sweep", suite_file, *quick, "--out", tmp_path)
     assert command(*sweep, "--minutes", 0) == 0
@@ -570,9 +571,13 @@ def test_model_that_is_not_to_be_had_is_refused_before_any_cell(suite_file, tmp_
 
 def test_what_another_process_holds_is_not_written_to(suite_file, tmp_path, monkeypatch):
     cell = plan(load_suite(str(suite_file)))[1]
-    monkeypatch.setattr("harness.record.cell_folder.LOCK_SECONDS", 0.1)
-    with CellFolder(tmp_path / cell.name).claim(cell.config.hashes()):
+    monkeypatch.setattr("harness.sweep.cell.BURIAL_SECONDS", 0.1)
+    folder = CellFolder(tmp_path / cell.name)
+    with folder.claim(cell.config.hashes()):
         assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
         assert {path.name for path in (tmp_path / cell.name).iterdir()} == {".lock", "hash"}
-    assert bury_cell(cell, tmp_path, [], "it died", 1.0) == "failed"
-    assert (tmp_path / cell.name / "traceback.txt").read_text() == "it died"
+    assert folder.traceback_path.read_text().startswith("it died\n")
+    assert "is in use by another process" in folder.error()
+    assert bury_cell(cell, tmp_path, [], "it died again", 1.0) == "failed"
+    assert folder.traceback_path == tmp_path / cell.name / "traceback.txt"
+    assert folder.traceback_path.read_text() == "it died again"

@@ -67,7 +67,7 @@ def test_trials_keep_the_entrys_other_parameters():
 
 
 @pytest.fixture(scope="module")
-def tuned(base, quick_workers, tmp_path_factory):
+def tuned(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
     settings = ["--set", "train.steps=2", "--set", "resources.checkpoint_every=0"]
     assert command("tune", write_suite(folder, base), *settings, "--workers", 1, "--out", folder) == 0

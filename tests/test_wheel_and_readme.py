@@ -17,9 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ["algorithms", "benchmarks", "harness"]
 
 
-def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
-    suite_file, tmp_path, monkeypatch, quick_workers, no_figures
-):
+def test_what_readme_says_of_adding_an_algorithm_is_what_happens(suite_file, tmp_path, monkeypatch, no_figures):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = re.search(r"^##+ [^\n]*Add an algorithm[^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S)
     assert section, "README.md has no section 'Add an algorithm'"
@@ -53,9 +51,7 @@ def test_what_readme_says_of_adding_an_algorithm_is_what_happens(
     assert found.loc["pairless", "status"] == "finished"
 
 
-def test_readmes_algorithm_joins_all_of_a_suites_with_the_optimizer_that_is_set(
-    suite_file, tmp_path, quick_workers, no_figures
-):
+def test_readmes_algorithm_joins_all_of_a_suites_with_the_optimizer_that_is_set(suite_file, tmp_path, no_figures):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"--set (algorithms\.pairless\.optimizer\.lr)=(\S+)`", text)
     assert shown, "README shows no `--set algorithms.pairless.optimizer.lr=…`"

@@ -141,7 +141,19 @@ def new_model(recipe: Recipe) -> Qwen3ForCausalLM:
 
 
 def warm_up(recipe: Recipe, *, progress: Callable[[int, int, float], None] | None = None) -> Qwen3ForCausalLM:
-    """Supervised training on written responses, in the recipe's phases; each a warm-up and a cosine to 10%."""
+    """Supervised training on written responses, in the recipe's phases; each a warm-up and a cosine to 10%.
+
+    On one thread: beside other work, those of a model this small would mostly wait for each other.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _warm_up(recipe, progress)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _warm_up(recipe: Recipe, progress: Callable[[int, int, float], None] | None) -> Qwen3ForCausalLM:
     model = new_model(recipe).train()
     rng = random.Random(seed_of("embedded-data", recipe.seed))
     total, done = sum(phase.steps for phase in recipe.phases), 0

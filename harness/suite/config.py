@@ -189,6 +189,9 @@ class Resources(Section):
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)
     """Seconds that a server of vLLM may take for its start or one call, before it is given up."""
+    stall_seconds: float = Field(0.0, ge=0.0)
+    """A cell that reports no progress for so long, no step and no part of an evaluation, is stopped and has failed; 0
+    waits for ever."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
     keep_checkpoints: bool = True

@@ -7,30 +7,37 @@ import dataclasses
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from benchmarks import load_benchmark
-from benchmarks.judges import judge_for
+from algorithms import ALGORITHMS
+from benchmarks import Benchmark, load_benchmark
+from benchmarks.judges import Judge, judge_for
 from harness.evaluation.eval_settings import EvalSettings
 from harness.evaluation.evaluate import evaluate
-from harness.model.language import frozen_base, load_model
+from harness.model.language import LanguageModel, frozen_base, load_model
 from harness.model.lora import adapt, merged
+from harness.model.policy import PolicyModel
 from harness.model.ranks import ALONE, Ranks, free_memory
 from harness.model.scorer import Scorer
+from harness.processes.apart import ProcessError, call_forked
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import State
 from harness.record.environment import environment
 from harness.record.files import RecordError
 from harness.record.ledger import Spent
 from harness.record.seeding import seed_of
-from harness.sampling.engine import open_engine
+from harness.sampling.engine import Engine, open_engine
+from harness.suite.cell_config import CellConfig
 from harness.suite.config import CUDA_CONTEXT, ConfigError, Resources
 from harness.suite.plan import Cell, algorithm_of, settings_hash, training_problems
-from harness.training.coefficients import compare_coefficients
+from harness.training.coefficients import COLUMNS, compare_coefficients
 from harness.training.pass_rates import problems_within
 from harness.training.train import train
 
@@ -104,20 +111,27 @@ def keep_to_share(resources: Resources) -> None:
     torch.cuda.set_per_process_memory_fraction(room / whole)
 
 
+BURIAL_SECONDS = 2.0
+"""How long a failure waits for its cell's folder, which the process that died has let go."""
+
+
 def bury_cell(
     cell: Cell, runs: Path, command: list[str], reason: str, seconds: float, place: Mapping[str, Any] | None = None
 ) -> str:
     """Records that the process which ran a cell died before it could say so: the cell failed, unless it was over.
 
-    Writes nothing into a folder that another process holds. `place` is the `environment` of the machine that the
-    process ran on, where it was not this one.
+    Writes nothing into a folder that another process holds: the reason then lies beside it. `place` is the
+    `environment` of the machine that the process ran on, where it was not this one.
     """
     folder = CellFolder(runs / cell.name)
-    with contextlib.suppress(RecordError), folder.claim(cell.config.hashes()) as state:
-        if state == "finished":
-            return "finished"
-        folder.write_traceback(reason)
-        folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
+    try:
+        with folder.claim(cell.config.hashes(), BURIAL_SECONDS) as state:
+            if state == "finished":
+                return "finished"
+            folder.write_traceback(reason)
+            folder.finish({**_about(cell, command), **(place or {}), "seconds": {"wall": seconds}, "status": "failed"})
+    except RecordError as error:
+        folder.write_traceback(f"{reason.rstrip()}\n{error}\n", beside=True)
     return "failed"
 
 
@@ -159,95 +173,18 @@ def _work(
     cell: Cell, runs: Path, folder: CellFolder, state: State, on_progress: OnProgress, ranks: Ranks
 ) -> dict[str, Any]:
     """Trains the cell, where that is still to do, and evaluates it. Returns what the manifest says of both."""
-    config, settings = cell.config, cell.config.evaluation
     cpu = time.process_time()
     on_progress("load", 0, 1, None)
-    free_memory()  # of this process's last cell
-    holders = ALONE if config.rollout.shares_weights else ranks
-    lm = load_model(config.model, holders)
-    precision, budget = config.model.precision, config.resources.token_budget
-    if cell.is_trained and state == "new":
-        adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))
-    base = frozen_base(lm, config.resources, ranks, precision)
-    if state == "trained":
-        checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
-        lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
-    train_benchmark = load_benchmark(config.train.benchmark)
-    scored = [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
-
-    trains = cell.is_trained and state == "new"
-    with (
-        judge_for([train_benchmark] if trains else [], workers=_cores(cell), training=True) as trainers,
-        judge_for(scored, workers=_cores(cell)) as judges,
-        open_engine(
-            config.rollout,
-            config.resources,
-            lm.model if holders.alone else base,
-            eos_ids=lm.eos_ids,
-            precision=precision,
-        ) as engine,
-    ):
-        record: dict[str, Any]
-        if trains:
-            algorithm = algorithm_of(cell, folder.write_algorithm)
-
-            def on_step(step: int, row: Mapping[str, float]) -> None:
-                on_progress("train", step, config.train.steps, row.get("reward"))
-
-            problems, judge = training_problems(config.train), trainers[train_benchmark.name]
-            kept: dict[str, Any] | None = None
-            if config.train.pass_rate is not None:
-
-                def on_measured(done: int, total: int) -> None:
-                    on_progress("measure pass rates", done, total, None)
-
-                problems, kept = problems_within(config, lm, engine, judge, runs, folder, on_measured, ranks)
-            spent = Spent(generated=kept["tokens"] if kept else 0)
-            spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, ranks, spent)
-
-            adapted, lm = lm.model, dataclasses.replace(lm, model=merged(lm.model))
-
-            def save(target: Path) -> None:
-                (lm.model if config.resources.merge_adapter else adapted).save_pretrained(target)
-                lm.tokenizer.save_pretrained(target)
-
-            record = {
-                "display": getattr(algorithm, "name", config.label),
-                "family": algorithm.family,
-                "tokens": spent.tokens(),
-                "pass_rate": kept,
-                "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
-                "made_with": environment(),
-            }
-            ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
-            free_memory()
+    with _opened(cell, folder, state, ranks) as parts:
+        lm = parts.lm
+        record: dict[str, Any] = {"display": cell.config.label, "tokens": Spent().tokens(), "seconds": NO_SECONDS}
+        if cell.is_trained and state == "new":
+            lm, record = _train(cell, runs, folder, parts, on_progress)
         elif cell.is_trained:
             record = ranks.first(lambda: folder.training() or {})
-        else:
-            record = {"display": config.label, "tokens": Spent().tokens(), "seconds": {"rollout": 0.0, "train": 0.0}}
-
-        evaluation_started = time.perf_counter()
-        policy = base.of(lm.model) if holders.alone else frozen_base(lm, config.resources, ranks, precision)
-        engine.sync(policy)
-        samples = evaluate(
-            lm,
-            engine,
-            scored,
-            judges,
-            EvalSettings(
-                samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
-                temperature=settings.temperature,
-                max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
-                seed=config.seed,
-                limit=settings.limit,
-                token_budget=budget,
-            ),
-            scorer=Scorer(policy, precision=precision, ranks=ranks),
-            base=Scorer(base, precision=precision, ranks=ranks),
-            on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
-            ranks=ranks,
-        )
-    evaluation_seconds = time.perf_counter() - evaluation_started
+        started = time.perf_counter()
+        samples = _evaluate(cell.config, lm, parts, on_progress)
+    evaluation_seconds = time.perf_counter() - started
     ranks.first(lambda: folder.write_samples(samples))
     seconds = {"cpu": time.process_time() - cpu, **record["seconds"]}
     return {
@@ -256,10 +193,129 @@ def _work(
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
         **lm.about,
-        **({"packed_attention": base.packing} if base.packing else {}),
+        **({"packed_attention": parts.base.packing} if parts.base.packing else {}),
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},
     }
+
+
+NO_SECONDS = {"rollout": 0.0, "train": 0.0}
+"""Of a cell that trains nothing."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a cell works with."""
+
+    lm: LanguageModel
+    """To be trained, or evaluated as it is."""
+    base: PolicyModel
+    engine: Engine
+    trainers: Mapping[str, Judge]
+    """Of what is drawn in training, by benchmark."""
+    judges: Mapping[str, Judge]
+    """Of the evaluation, by benchmark."""
+    ranks: Ranks
+    holders: Ranks
+    """The ranks that the weights are shared out to while nothing is trained."""
+
+
+@contextlib.contextmanager
+def _opened(cell: Cell, folder: CellFolder, state: State, ranks: Ranks) -> Iterator[_Parts]:
+    """Loads the models; judges and sampling engine are there for as long as the block lasts."""
+    config = cell.config
+    free_memory()  # of this process's last cell
+    holders = ALONE if config.rollout.shares_weights else ranks
+    lm = load_model(config.model, holders)
+    if cell.is_trained and state == "new":
+        adapt(lm.model, config.model.lora, seed_of("adapter", config.seed))
+    base = frozen_base(lm, config.resources, ranks, config.model.precision)
+    if state == "trained":
+        checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
+        lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
+    trained_on = [load_benchmark(config.train.benchmark)] if cell.is_trained and state == "new" else []
+    with (
+        judge_for(trained_on, workers=_cores(cell), training=True) as trainers,
+        judge_for(_scored(config), workers=_cores(cell)) as judges,
+        open_engine(
+            config.rollout,
+            config.resources,
+            lm.model if holders.alone else base,
+            eos_ids=lm.eos_ids,
+            precision=config.model.precision,
+        ) as engine,
+    ):
+        yield _Parts(lm, base, engine, trainers, judges, ranks, holders)
+
+
+def _scored(config: CellConfig) -> list[Benchmark]:
+    settings = config.evaluation
+    return [load_benchmark(name) for name in (*settings.benchmarks, *settings.hard_benchmarks)]
+
+
+def _train(
+    cell: Cell, runs: Path, folder: CellFolder, parts: _Parts, on_progress: OnProgress
+) -> tuple[LanguageModel, dict[str, Any]]:
+    """Trains the model, and keeps it. Returns it as it is evaluated, and what is recorded of its training."""
+    config, lm, ranks = cell.config, parts.lm, parts.ranks
+    algorithm = algorithm_of(cell, folder.write_algorithm)
+
+    def on_step(step: int, row: Mapping[str, float]) -> None:
+        on_progress("train", step, config.train.steps, row.get("reward"))
+
+    def on_measured(done: int, total: int) -> None:
+        on_progress("measure pass rates", done, total, None)
+
+    problems, judge = training_problems(config.train), parts.trainers[config.train.benchmark]
+    kept: dict[str, Any] | None = None
+    if config.train.pass_rate is not None:
+        problems, kept = problems_within(config, lm, parts.engine, judge, runs, folder, on_measured, ranks)
+    spent = Spent(generated=kept["tokens"] if kept else 0)
+    spent = train(config, algorithm, lm, parts.base, parts.engine, problems, judge, folder, on_step, ranks, spent)
+
+    adapted, lm = lm.model, dataclasses.replace(lm, model=merged(lm.model))
+
+    def save(target: Path) -> None:
+        (lm.model if config.resources.merge_adapter else adapted).save_pretrained(target)
+        lm.tokenizer.save_pretrained(target)
+
+    record = {
+        "display": getattr(algorithm, "name", config.label),
+        "family": algorithm.family,
+        "tokens": spent.tokens(),
+        "pass_rate": kept,
+        "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
+        "made_with": environment(),
+    }
+    ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
+    free_memory()
+    return lm, record
+
+
+def _evaluate(config: CellConfig, lm: LanguageModel, parts: _Parts, on_progress: OnProgress) -> pd.DataFrame:
+    """A row an evaluated sample."""
+    settings, precision, ranks = config.evaluation, config.model.precision, parts.ranks
+    policy = parts.base.of(lm.model) if parts.holders.alone else frozen_base(lm, config.resources, ranks, precision)
+    parts.engine.sync(policy)
+    scored = _scored(config)
+    return evaluate(
+        lm,
+        parts.engine,
+        scored,
+        parts.judges,
+        EvalSettings(
+            samples={benchmark.name: settings.samples_of(benchmark.name) for benchmark in scored},
+            temperature=settings.temperature,
+            max_new_tokens=settings.max_new_tokens or config.train.max_new_tokens,
+            seed=config.seed,
+            limit=settings.limit,
+            token_budget=config.resources.token_budget,
+        ),
+        scorer=Scorer(policy, precision=precision, ranks=ranks),
+        base=Scorer(parts.base, precision=precision, ranks=ranks),
+        on_progress=lambda name, done, total: on_progress(f"evaluate {name}", done, total, None),
+        ranks=ranks,
+    )
 
 
 def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress) -> dict[str, Any]:
@@ -267,7 +323,24 @@ def _compare(cell: Cell, runs: Path, folder: CellFolder, on_progress: OnProgress
     on_progress("compare", 0, 1, None)
     trained = CellFolder(runs / cell.reads[0].name)
     trained.require_checkpoint()
+    # A user's code shares its process with no other algorithm.
+    ours = [other for other in cell.reads if other.config.algorithm in ALGORITHMS]
+    parts = [part for part in (ours, *([other] for other in cell.reads if other not in ours)) if part]
+    compare = compare_coefficients if len(parts) == 1 else partial(call_forked, compare_coefficients)
+    frames, left_out = [pd.DataFrame(columns=COLUMNS)], dict[str, str]()
     with tempfile.TemporaryDirectory() as scratch:
-        coefficients, left_out = compare_coefficients(cell.reads, trained, Path(scratch))
+        for part in parts:
+            try:
+                frame, without = compare(part, cell.reads[0], trained, Path(scratch))
+            except ProcessError as error:
+                if part is ours:
+                    raise
+                frame, without = frames[0], {part[0].config.label: str(error)}
+            frames.append(frame)
+            left_out |= without
+    order = [other.config.label for other in cell.reads]
+    coefficients = pd.concat([frame for frame in frames if len(frame)] or frames, ignore_index=True).sort_values(
+        "algorithm", key=lambda column: column.map(order.index), kind="stable", ignore_index=True
+    )
     folder.write_coefficients(coefficients)
     return {"left_out": left_out, "seconds": {}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ def open_executor(ray: str | None, workers: int | None, suite: Suite) -> Iterato
         raise ConfigError("--workers is for this machine alone; with --ray, [resources] says what a cell takes")
     if not find_spec("ray"):
         raise ConfigError("--ray needs the package ray: pip install 'gvpo-bench[ray]', on every node")
+    if ray == "local":
+        # A cluster that no other machine can join, on loopback alone, for nothing in it asks who is there. Ray reads it
+        # when it is imported, and knows it by the systems on which it is the default.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from harness.sweep.ray_sweep import connect
 
     with connect(ray) as cluster:

@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from harness.model.embedded import EMBEDDED, embedded_base
+from harness.processes.fork_server import WORKER_ENVIRONMENT
 from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
 from harness.record.files import write
@@ -30,8 +31,8 @@ from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
 from harness.sweep.cell import bury_cell
 from harness.sweep.events import CellEnd, CellEvent, CellNote, CellProgress
-from harness.sweep.pool import WORKER_ENVIRONMENT, most
-from harness.sweep.ray_worker import PASSED_ON, Job, Place, Worker, code_hash
+from harness.sweep.pool import most
+from harness.sweep.ray_worker import PASSED_ON, Job, Place, Worker
 
 INTERRUPTIONS = 3
 """How often a cell goes on after the death of a node, in one sweep; after that it counts as failed."""
@@ -121,7 +122,8 @@ class _Driver:
         )
         self.shares = any(cell.is_trained and cell.config.train.pass_rate is not None for cell in cells)
         """Whether cells share what lies in the folder of the runs."""
-        self.code, self.versions = code_hash(), environment()["versions"]
+        here = environment()
+        self.code, self.versions = here["code_sha256"], here["versions"]
         self.interruptions = dict.fromkeys([cell.name for cell in cells], 0)
         self.false_starts = 0
         self.slots: set[_Slot] = set()
@@ -203,7 +205,7 @@ class _Driver:
             for name, wanted in self.versions.items()
             if versions.get(name) != wanted
         ]
-        if place.code != self.code:
+        if place.environment.get("code_sha256") != self.code:
             differences.append("other code of gvpo-bench")
         if differences:
             raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import queue
 import tempfile
@@ -14,7 +13,6 @@ from typing import Any
 
 import ray
 
-import harness
 from harness.record.cell_folder import CellFolder
 from harness.record.environment import environment
 from harness.record.travel import Files, unpack
@@ -32,7 +30,6 @@ class Place:
     node_id: str
     environment: Mapping[str, Any]
     """As a manifest has it."""
-    code: str
     mark: str | None
     """What the worker finds in the driver's mark: the driver's own text where they share the runs folder."""
     missing: str | None
@@ -61,15 +58,14 @@ class Job:
 
 
 class Worker:
-    """A process of the cluster that runs one cell at a time, in a thread of its own. Methods are Ray calls.
+    """A process of the cluster that watches over one cell at a time, from a thread of its own. Methods are Ray calls.
 
-    The ranks of a cell are children of it, and so on one node.
+    The processes of a cell, one for each rank, are forked from a child of it: they are on its node, and end with it.
     """
 
     def __init__(self, job: Job) -> None:
-        import torch
+        import torch  # noqa: F401 (for `environment`, which asks it where it is loaded)
 
-        torch.set_num_threads(1)
         self.job = job
         self.messages: queue.Queue[tuple[Any, ...]] = queue.Queue(maxsize=1)
         if job.folder.is_dir():
@@ -86,7 +82,6 @@ class Worker:
         return Place(
             node_id=ray.get_runtime_context().get_node_id(),
             environment=environment(),
-            code=code_hash(),
             mark=mark,
             missing=next((str(model) for model in self.job.models if not model.exists()), None),
         )
@@ -140,15 +135,3 @@ class Worker:
 
     def _tell(self, stage: str, done: int, total: int, reward: float | None) -> None:
         self.messages.put(("progress", stage, done, total, reward))
-
-
-def code_hash() -> str:
-    """Of the text of gvpo-bench: it must be the same wherever cells of one table run."""
-    root = Path(harness.__file__).resolve().parent.parent
-    digest = hashlib.sha256()
-    for package in ("algorithms", "benchmarks", "harness"):
-        paths = sorted((root / package).rglob("*.py"))
-        assert paths, f"{root / package} holds no code: a hash of nothing would agree everywhere"
-        for path in paths:
-            digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -30,13 +30,13 @@ COLUMNS = ["algorithm", "display", "prompt", "sample", "token", "reward", "log_r
 
 
 def compare_coefficients(
-    cells: Sequence[Cell], folder: CellFolder, scratch: Path
+    cells: Sequence[Cell], first: Cell, folder: CellFolder, scratch: Path
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """A row for each cell's algorithm, response and token, with COLUMNS (log-ratios in nats).
 
-    The batch is the first step's rollouts of the base at the cells' seed; π_θ is the policy that the first of them,
-    whose `folder` it is, has trained, so that log-ratios are far from zero, while π_old, π_behaviour and π_ref are the
-    base.
+    The batch is the first step's rollouts of the base at the seed of `first`, a cell beside which all of them stand;
+    π_θ is the policy that it has trained in its `folder`, so that log-ratios are far from zero, while π_old,
+    π_behaviour and π_ref are the base.
     `scratch` is a folder for users' files.
 
     Each algorithm has the extras that it declares; groups are not refilled. Returns with it the algorithms that the
@@ -46,8 +46,8 @@ def compare_coefficients(
     """
     checkpoint = folder.checkpoint_path
     if not checkpoint.is_dir():
-        raise FileNotFoundError(f"the checkpoint of {cells[0].name} was not kept (resources.keep_checkpoints)")
-    config = cells[0].config
+        raise FileNotFoundError(f"the checkpoint of {first.name} was not kept (resources.keep_checkpoints)")
+    config = first.config
     base = load_model(config.model)
     # Nothing is trained here, so the base may be its own reference.
     reference = policy_of(base.model, config.resources, config.model.precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Literal
 
 import torch
@@ -113,18 +114,20 @@ class Learner:
     def update(self) -> dict[str, float]:
         """Clips, steps, and clears the gradients. Raises RuntimeError where a gradient norm is not finite."""
         norms = {}
-        for name, model, optimizer, max_norm in (
-            ("grad_norm", self.stepped, self.optimizer, self.max_norms[0]),
-            ("critic_grad_norm", self.critic_stepped, self.critic_optimizer, self.max_norms[1]),
+        for name, optimizer, max_norm in (
+            ("grad_norm", self.optimizer, self.max_norms[0]),
+            ("critic_grad_norm", self.critic_optimizer, self.max_norms[1]),
         ):
-            if model is not None and optimizer is not None:
-                norm = whole(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-                if not torch.isfinite(norm):
-                    raise RuntimeError(f"{name} is {float(norm)}: the gradient cannot be clipped")
-                clip_grads_with_norm_(model.parameters(), max_norm, norm)
-                norms[name] = float(norm)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            if optimizer is None:
+                continue
+            trained = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = whole(get_total_norm([p.grad for p in trained]))
+            norms[name] = float(norm)
+            if not math.isfinite(norms[name]):
+                raise RuntimeError(f"{name} is {norms[name]}: the gradient cannot be clipped")
+            clip_grads_with_norm_(trained, max_norm, norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return norms
 
     def parts(self) -> dict[str, tuple[nn.Module, torch.optim.Optimizer | None]]:

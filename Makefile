@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full grader embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -62,6 +62,10 @@ theory: install
 # Every algorithm on a page, from its class: docs/algorithms.md with the portraits.
 atlas: install
 	$(BIN)/gvpo-bench atlas
+
+# What the grader takes for right that is not, and refuses that is: results/grader/attacks.md.
+grader: install
+	$(BIN)/python perf/grader_attacks.py
 
 # Speed against TRL, which has an environment of its own.
 perf: install .venv-trl/installed

@@ -30,6 +30,8 @@ class Problem:
     """The gold answer."""
     solution: str | None = None
     """A right response, for algorithms that are shown one; None where the benchmark has none."""
+    gold_as_text: bool = False
+    """The gold answer cannot be read as what it states, and only a response that repeats it is right."""
     mistake: str | None = None
     """A wrong response of the same kind, for algorithms that are given pairs."""
 

@@ -4,9 +4,14 @@
         grader.grade([("18", "… so she makes $18.\\n#### 18")])   # ["correct"]
 
 A response is hostile input: reading or simplifying it may take for ever, or all the memory. So `benchmarks.judge` runs
-in processes of its own (`benchmarks.grader_process`), which have a limit of memory, cannot write files or start
-processes, and are killed when a case exceeds its time; only that case is lost. What a worker sends back is one word of
-a fixed list.
+in processes of its own (`benchmarks.grader_process`), which have limits of memory and time; a process that exceeds one
+is killed, and only that case is lost. What a worker sends back is one word of a fixed list.
+
+No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel
+keep it from writing into files (not from making, renaming or removing them where its user may, nor from the network),
+from gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker
+that root starts becomes the user nobody, where that user can read the installed packages; elsewhere it stays root, and
+can start processes.
 
 The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This
 side enforces a limit of wall-clock time, a few times as long, by SIGKILL.
@@ -21,6 +26,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -31,7 +37,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import cast, get_args
 
-from benchmarks.answers import MAX_CHARACTERS
+from benchmarks.answers import MAX_CHARACTERS, find_answer
 from benchmarks.benchmark import Verdict
 from benchmarks.errors import BenchError, ExitCode
 
@@ -40,6 +46,12 @@ WALL_FACTOR = 4.0
 
 START_SECONDS = 120.0
 """How long a worker may take to start. Importing math-verify takes 1 s on an idle machine."""
+
+START_ATTEMPTS = 3
+"""How often a worker that dies or hangs before it can say a word is started."""
+
+TRAINING_SECONDS = 2.0
+"""The limit of one case in training. Ordinary ones take milliseconds, and none that is right above a second."""
 
 _VERDICTS = frozenset(get_args(Verdict))
 
@@ -55,14 +67,19 @@ class Grader:
 
     seconds: the limit of one case, of CPU time; of wall-clock time, WALL_FACTOR times as much. Time to start a process
     does not count.
+
+    give_up: once a case of `grade` has timed out, the further ones of the same gold answer that differ from it by
+    numbers alone get the same verdict at once. A policy that has learnt to write power towers then costs one timeout a
+    group.
     """
 
-    def __init__(self, *, workers: int = 1, seconds: float = 5.0) -> None:
+    def __init__(self, *, workers: int = 1, seconds: float = 5.0, give_up: bool = False) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds}")
         self._seconds = seconds
+        self._give_up = give_up
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="grader")
         self._workers: queue.LifoQueue[_Worker | None] = queue.LifoQueue()  # None: a process that is yet to start
         for _ in range(workers):
@@ -87,22 +104,35 @@ class Grader:
         progress is called, in the caller's thread, with the number of finished cases. Raises GraderError where the
         worker processes do not start.
         """
-        futures = [self._threads.submit(self._grade_one, gold, response) for gold, response in cases]
+        alike: dict[tuple[str, str] | int, list[int]] = {}
+        for i, (gold, response) in enumerate(cases):
+            alike.setdefault((gold, _without_numbers(response)) if self._give_up else i, []).append(i)
+        futures = [self._threads.submit(self._grade_alike, [cases[i] for i in group]) for group in alike.values()]
+        verdicts: dict[int, Verdict] = {}
+        groups = dict(zip(futures, alike.values(), strict=True))
         try:
-            for finished, future in enumerate(as_completed(futures), start=1):
-                future.result()  # raises at the first GraderError instead of after all the others
-                if progress is not None:
-                    progress(finished)
+            for future in as_completed(futures):
+                for i, verdict in zip(groups[future], future.result(), strict=True):  # raises at the first GraderError
+                    verdicts[i] = verdict
+                    if progress is not None:
+                        progress(len(verdicts))
         finally:
             for future in futures:
                 future.cancel()
-        return [future.result() for future in futures]
+        return [verdicts[i] for i in range(len(cases))]
+
+    def _grade_alike(self, cases: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """One after another; behind a timeout the rest are not tried."""
+        verdicts: list[Verdict] = []
+        for gold, response in cases:
+            verdicts.append("timeout" if "timeout" in verdicts else self._grade_one(gold, response))
+        return verdicts
 
     def _grade_one(self, gold: str, response: str) -> Verdict:
         worker = self._workers.get()
         try:
             if worker is None:
-                worker = _Worker(self._seconds)
+                worker = _start(self._seconds)
             verdict = worker.grade(gold, response[-MAX_CHARACTERS:])
         except BaseException:
             if worker is not None:
@@ -112,6 +142,26 @@ class Grader:
         finally:
             self._workers.put(worker if worker is not None and worker.alive else None)
         return verdict
+
+
+def _without_numbers(response: str) -> str:
+    """What responses have in common that differ by numbers alone: of the answer, not of the way to it."""
+    return re.sub(r"\d+", "0", " ".join(find_answer(response[-MAX_CHARACTERS:]).texts))
+
+
+def _start(seconds: float) -> _Worker:
+    """A worker, tried again where it ends or hangs without a word: a machine may be busy. Raises GraderError."""
+    for attempt in range(START_ATTEMPTS):
+        try:
+            return _Worker(seconds)
+        except _Silent:
+            if attempt == START_ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+class _Silent(GraderError):
+    """It did not start, and did not say why."""
 
 
 class _Worker:
@@ -136,7 +186,9 @@ class _Worker:
         greeting = self._receive(START_SECONDS)
         if greeting != "ready":
             self.kill()
-            raise GraderError(f"a grading process did not start: {greeting or 'it ended or hung without a word'}")
+            if not greeting:
+                raise _Silent(f"{START_ATTEMPTS} grading processes did not start: each ended or hung without a word")
+            raise GraderError(f"a grading process did not start: {greeting}")
 
     def grade(self, gold: str, response: str) -> Verdict:
         """The verdict on one case. Afterwards the process may be dead: see `alive`."""

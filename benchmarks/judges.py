@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from benchmarks import Benchmark, Problem, Verdict, arithmetic, word_arithmetic
-from benchmarks.grader import Grader
+from benchmarks.grader import TRAINING_SECONDS, Grader
 
 
 class Judge(Protocol):
@@ -25,25 +25,30 @@ class Judge(Protocol):
 class Grading:
     """One way of grading."""
 
-    judge: Callable[[int], contextlib.AbstractContextManager[Judge]]
-    """Opens a judge with so many worker processes, where it needs any."""
+    judge: Callable[[int, bool], contextlib.AbstractContextManager[Judge]]
+    """Opens a judge with so many worker processes, where it needs any, for training or for scores."""
     cases: tuple[tuple[str, str, Verdict], ...]
     """Gold answer, response that ended by itself, and the verdict on it: what the doctor asks the judge before a sweep
     trusts it."""
 
 
 @contextlib.contextmanager
-def judge_for(benchmarks: Sequence[Benchmark], *, workers: int = 1) -> Iterator[dict[str, Judge]]:
-    """A judge for each benchmark by name; those of one grading share it, and its worker processes."""
+def judge_for(
+    benchmarks: Sequence[Benchmark], *, workers: int = 1, training: bool = False
+) -> Iterator[dict[str, Judge]]:
+    """A judge for each benchmark by name; those of one grading share it, and its worker processes.
+
+    training: what takes long is given up sooner. A policy may learn to write what takes long.
+    """
     with contextlib.ExitStack() as stack:
         judges = {
-            grading: stack.enter_context(GRADINGS[grading].judge(workers))
+            grading: stack.enter_context(GRADINGS[grading].judge(workers, training))
             for grading in dict.fromkeys(benchmark.grading for benchmark in benchmarks)
         }
         yield {benchmark.name: judges[benchmark.grading] for benchmark in benchmarks}
 
 
-def _exact(grade: Callable[..., Verdict]) -> Callable[[int], contextlib.AbstractContextManager[Judge]]:
+def _exact(grade: Callable[..., Verdict]) -> Callable[[int, bool], contextlib.AbstractContextManager[Judge]]:
     """A judge by exact comparison, in this process."""
 
     def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
@@ -52,12 +57,13 @@ def _exact(grade: Callable[..., Verdict]) -> Callable[[int], contextlib.Abstract
             for problem, response, cut in zip(problems, responses, truncated, strict=True)
         ]
 
-    return lambda workers: contextlib.nullcontext(judge)
+    return lambda workers, training: contextlib.nullcontext(judge)
 
 
 @contextlib.contextmanager
-def _math(workers: int) -> Iterator[Judge]:
-    with Grader(workers=workers) as grader:
+def _math(workers: int, training: bool) -> Iterator[Judge]:
+    limits = {"seconds": TRAINING_SECONDS, "give_up": True} if training else {}
+    with Grader(workers=workers, **limits) as grader:  # type: ignore[arg-type]
 
         def judge(problems: Sequence[Problem], responses: Sequence[str], truncated: Sequence[bool]) -> list[Verdict]:
             # A truncated response is graded as it stands: where it already gave its answer, the answer counts.

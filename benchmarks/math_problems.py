@@ -41,6 +41,7 @@ from typing import Any, Literal
 
 from benchmarks.answers import boxed_expressions
 from benchmarks.benchmark import DataError, Problem
+from benchmarks.golds import unreadable
 from benchmarks.judge import normal_answer
 
 DATA_VARIABLE = "GVPO_BENCH_DATA"
@@ -179,6 +180,7 @@ class MathBenchmark:
                 id=next((row[field] for field in self.id_fields if field in row), f"{self.name}/{index}"),
                 prompt=row["problem"],
                 answer=row["answer"],
+                gold_as_text=unreadable(row["answer"]),
                 solution=row["solution"] if self.hub is not None and self.hub.solution_field else None,
             )
             for index, row in enumerate(rows)

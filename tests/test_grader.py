@@ -1,4 +1,4 @@
-"""The grader: right on answers as models write them, unharmed by hostile ones, and gone when its parent is."""
+"""The grader's processes: unharmed by hostile responses, and gone when their parent is; and `gvpo-bench grade`."""
 
 import csv
 import io
@@ -11,140 +11,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from small import needs_data
 
-from benchmarks.answers import MAX_CHARACTERS, boxed_expressions, explicit_answer, find_answer
+import benchmarks.grader
+from benchmarks.answers import MAX_CHARACTERS
 from benchmarks.grader import WALL_FACTOR, Grader, GraderError
-from benchmarks.judge import convert_notation, judge, normal_answer
 from harness.evaluation.grade import grade_file, render, run_grading
 from harness.record.files import RecordError
 from harness.suite.config import ConfigError
-
-
-@pytest.mark.parametrize(
-    ("response", "answer"),
-    [
-        (r"So \boxed{1}. Wait, no, it is \boxed{\frac{1}{2}} m.", r"\frac{1}{2}"),
-        (r"\boxed{1} and \boxed{2}", "1, 2"),
-        (r"It is \boxed 2.", "2"),
-        ("8 - 3 = 5\n#### 5", "5"),
-        ("Step 6: #### 5\nStep 7: The answer is: 5 apples.", "5 apples"),
-        (r"Final Answer: The final answer is $\frac{1}{2}$. I hope it is correct.", r"$\frac{1}{2}$"),
-        (r"**Answer:** 42", "42"),
-        ("The answer is\n\\[\n x^2 \n\\]\nas shown.", "\\[\n x^2 \n\\]"),
-        (r"It is \boxed{44}. We check our answer: 17 is prime, so our answer is correct.", "44"),
-        ("The answer to this question is 5.", "5"),
-        ("<think>The answer is 3.</think> The answer is 4.", "4"),
-        ("<think>3?</think><answer>\\boxed{4}</answer>", "4"),
-        ("#### 5<|im_end|>\n<|im_start|>user\nThe answer is 6", "5"),
-    ],
-)
-def test_the_answer_is_the_last_one_stated(response: str, answer: str) -> None:
-    assert find_answer(response) == (answer, True)
-
-
-def test_no_statement_is_no_explicit_answer() -> None:
-    assert explicit_answer("The answer is the sum of both of the numbers that we found above.") is None
-    assert find_answer("x = 5") == ("x = 5", False)
-
-
-@given(st.text(alphabet="{}\\bx ", max_size=60))
-def test_a_box_is_found_exactly_if_its_braces_close(text: str) -> None:
-    for box in boxed_expressions("\\boxed{" + text):
-        inner = box.content.replace("\\\\", "").replace("\\{", "").replace("\\}", "")
-        assert inner.count("{") == inner.count("}")
-    assert boxed_expressions(r"\boxed{a{b}\}c}")[0].content == r"a{b}\}c"
-
-
-CORRECT = [
-    ("18", "She makes 9 * 2 = <<9*2=18>>18 dollars.\n#### 18"),
-    ("1234", "1,234"),
-    ("12000023", r"The final answer is 12,\!000,\!023. I hope it is correct."),
-    (r"\$36", r"\boxed{36}"),
-    ("36", r"\boxed{\$36.00}"),
-    ("18", "The answer is 18 dollars per day."),
-    ("5", r"\boxed{5\text{ cm}^2}"),
-    (r"28\%", r"\boxed{28}"),
-    (r"90^\circ", r"\boxed{90}"),
-    (r"\frac{1}{2}", r"\boxed{0.5}"),
-    (r"\frac{14}{3}", r"\boxed{4\frac{2}{3}}"),
-    (r"\sqrt{50}", "The answer is 5√2."),
-    ("x^2-4", r"$(x-2)(x+2)$"),
-    (r"\left(3, \frac{\pi}{2}\right)", r"\boxed{(3,\pi/2)}"),
-    ("1,-2", r"\boxed{-2} and \boxed{1}"),
-    (r"x \in [-2,7]", r"\boxed{[-2,7]}"),
-    ("5", r"\boxed{x = 5}"),
-    (r"\text{Evelyn}", "The final answer is Evelyn. I hope it is correct."),
-    (r"\text{(C)}", r"\boxed{C}"),
-    (r"\text{4:30 p.m.}", r"\boxed{4:30\text{ PM}}"),
-    (r"1-\frac{1}{e}", r"\boxed{1-\frac{1}{\mathrm{e}}}"),
-    # Minerva's golds, in Python's notation.
-    ("3.83e35", r"\boxed{3.83 \times 10^{35}}"),
-    ("2.7778e-6", r"The answer is $2.7778 \cdot 10^{-6}$."),
-    ("1e-3", r"\boxed{0.001}"),
-    ("np.arcsin(10/13)", r"\boxed{\arcsin\left(\frac{10}{13}\right)}"),
-    ("-3./2", r"\boxed{-1.5}"),
-    ("1000.5", "1000,5"),  # a decimal comma
-]
-
-WRONG = [
-    ("18", "#### 19"),
-    ("1000000", r"\boxed{1000001}"),
-    ("12345678901234567890", r"\boxed{12345678901234567891}"),  # equal as floats
-    ("1e-9", r"\boxed{2 \times 10^{-9}}"),  # equal when rounded to 6 decimals
-    (r"10^{-9}", r"\boxed{\frac{1}{10^{12}}}"),
-    ("3.83e35", r"\boxed{3.83}"),
-    ("32349", r"\boxed{32, 349}"),  # two numbers
-    (r"1-\frac{1}{e}", r"\boxed{1+\frac{1}{\mathrm{e}}}"),
-    (r"\text{Evelyn}", "The final answer is Carla."),
-    ("x", r"\boxed{-x}"),
-    ("105", r"\boxed{10.5\text{ cm}}"),
-    ("5000000", r"\boxed{5}"),
-    (r"\{1,2\}", r"\boxed{1}"),
-    ("[0,1)", r"\boxed{(0,1)}"),
-    ("2", r"\hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}"),  # is not LaTeX that math-verify parses
-]
-
-
-@pytest.mark.parametrize(("gold", "response"), CORRECT)
-def test_right_answers_are_correct(gold: str, response: str) -> None:
-    assert judge(gold, response) == "correct"
-
-
-@pytest.mark.parametrize(("gold", "response"), WRONG)
-def test_wrong_answers_are_wrong(gold: str, response: str) -> None:
-    assert judge(gold, response) == "wrong"
-
-
-@pytest.mark.parametrize("response", ["", "   \n", r"so \boxed{}", "I do not know how to go on with this"])
-def test_a_response_without_answer_is_its_own_verdict(response: str) -> None:
-    assert judge("5", response) == "no_answer"
-
-
-@given(st.integers(-(10**15), 10**15), st.integers(-(10**15), 10**15))
-def test_integers_are_equal_only_to_themselves(gold: int, other: int) -> None:
-    assert judge(str(gold), f"Thus \\boxed{{{gold:,}}}.") == "correct"
-    assert judge(str(gold), f"#### {other}") == ("correct" if gold == other else "wrong")
-
-
-@given(st.decimals("0.1", "9.9", places=3), st.integers(-30, 30))
-def test_all_notations_of_a_number_are_equal(mantissa: Decimal, exponent: int) -> None:
-    notations = [
-        f"{mantissa}e{exponent}",
-        f"{mantissa} \\times 10^{{{exponent}}}",
-        f"{Decimal(f'{mantissa}e{exponent}'):f}",
-    ]
-    for gold in notations:
-        for answer in notations:
-            assert judge(gold, f"\\boxed{{{answer}}}") == "correct"
-        assert judge(gold, f"\\boxed{{{mantissa}1e{exponent - 1}}}") == "wrong"
 
 
 @pytest.fixture(scope="module")
@@ -196,29 +75,6 @@ def test_no_response_is_correct_by_being_hostile_or_exceeds_the_limit(grader: Gr
     assert verdict != "correct"
     assert time.monotonic() - start < WALL_FACTOR * SECONDS + 1
     assert grader.grade([("7", r"\boxed{7}")]) == ["correct"]
-
-
-HOSTILE = {
-    "white space": ["\n", " ", "\t \n"],
-    "statements": ["answer is ", "answer ", "answer'", "#### ", "A:\n", "final ", "**", "Answer: x\n"],
-    "boxes": [r"\boxed{", r"\boxed{1},", r"\boxed{1} and ", r"\boxed ", "{", "}", r"\{"],
-    "tags": ["<answer>", "</think>", "<|im_end|>", "<answer>a</answer>"],
-    "numbers": ["9", "1.", "1e5", "1,000", "0,", "-", "1/", "100%"],
-    "LaTeX": [r"\\frac", r"\mathrm{ ", r"\text{and}", r"\quad ", r"\!", r"\$", r"\frac{1}{", "$", "$$", r"\[", r"\("],
-    "text": ["a", "ab ", "√", "√(", "√ ", "x=", "("],
-}
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-@pytest.mark.parametrize(("before", "after"), [("", ""), (r"\boxed{5", "x}!")])
-def test_a_long_response_of_anything_is_read_in_linear_time(kind: str, before: str, after: str) -> None:
-    for piece in HOSTILE[kind]:
-        text = before + piece * (100_000 // len(piece)) + after
-        start = time.process_time()
-        find_answer(text)
-        convert_notation(text)
-        normal_answer(text)
-        assert time.process_time() - start < 5, piece  # quadratic time would be minutes
 
 
 def test_code_in_a_response_is_not_executed(grader: Grader, tmp_path: Path) -> None:
@@ -313,7 +169,7 @@ def test_a_closed_grader_grades_no_more() -> None:
 def test_a_process_that_does_not_start_is_an_error_that_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "math_verify.py").write_text("raise ImportError('broken installation')\n")
+    (tmp_path / "latex2sympy2_extended.py").write_text("raise ImportError('broken installation')\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with Grader() as grader, pytest.raises(GraderError, match="ImportError: broken installation"):
         grader.grade([("1/2", r"\boxed{0.5}")])
@@ -412,11 +268,60 @@ def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
     assert {disagreement.id for disagreement in report.disagreements} <= explained
 
 
-@needs_data
-@pytest.mark.parametrize(
-    ("file", "count"), [("math500.jsonl", 500), ("minerva_math.jsonl", 272), ("gsm8k_test.jsonl", 1319)]
-)
-def test_the_reference_solutions_are_correct(file: str, count: int) -> None:
-    lines = (Path(os.environ["GVPO_BENCH_DATA"]) / "benchmarks" / file).read_text().rstrip("\n").split("\n")
-    verdicts = [judge(row["answer"], row["solution"]) for row in map(json.loads, lines)]
-    assert verdicts == ["correct"] * count
+def test_after_a_timeout_what_differs_by_numbers_alone_is_given_up_in_training() -> None:
+    towers = [("7", rf"\boxed{{{n}^{{9^{{9^{{9}}}}}}}}") for n in range(2, 22)]
+    with Grader(seconds=0.5, give_up=True) as grader:
+        grader.grade([("1", "#### 1")])
+        start = time.monotonic()
+        assert grader.grade([*towers, ("7", "#### 7")]) == ["timeout"] * 20 + ["correct"]
+        assert time.monotonic() - start < 10  # one limit and one start, not twenty
+
+
+def test_a_process_that_hangs_at_its_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    begin = benchmarks.grader._Worker.__init__
+
+    def slow_at_first(worker: Any, seconds: float) -> None:
+        started.append(seconds)
+        monkeypatch.setattr(benchmarks.grader, "START_SECONDS", 0.001 if len(started) == 1 else 60.0)
+        begin(worker, seconds)
+
+    monkeypatch.setattr(benchmarks.grader._Worker, "__init__", slow_at_first)
+    with Grader() as grader:
+        assert grader.grade([("5", "#### 5")]) == ["correct"]
+    assert len(started) == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, which a limit of processes does not bind")
+def test_a_grading_process_of_root_becomes_nobody_and_starts_no_process() -> None:
+    code = (
+        "import os, sympy, latex2sympy2_extended, antlr4;"
+        "from benchmarks.grader_process import _restrict, _readable_by_all;"
+        "readable = all(map(_readable_by_all, (sympy, latex2sympy2_extended, antlr4))); _restrict();"
+        "print(readable, os.getuid(), open('/proc/self/status').read().split('NoNewPrivs:')[1].split()[0]);"
+        "sys = __import__('sys'); sys.stdout.flush(); os.fork()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    readable, user, no_new_privileges = done.stdout.split()
+    assert no_new_privileges == "1"
+    if readable == "True":
+        assert user == "65534"
+        assert "BlockingIOError" in done.stderr
+
+
+def test_halves_of_surrogate_pairs_and_escape_codes_in_a_file_harm_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(
+        r'{"id": "\u001b[31mred", "gold": "5", "response": "\ud83d #### 5", "expected": false, '
+        r'"label_kind": "\u001b[2Jkind", "flag": "\u0007bell"}'
+        "\n"
+        r'{"gold": "5", "response": "\ud83d\ude00 \\ud83d #### 5"}'
+        "\n"
+    )
+    report = grade_file(file)
+    assert report.counts["correct"] == 2
+    console = Console(file=(output := io.StringIO()), width=200)
+    console.print(render(report))
+    assert "\x1b" not in output.getvalue()
+    assert "\x07" not in output.getvalue()
+    assert "\\u001b" in output.getvalue()

@@ -18,6 +18,7 @@ def reward(label, verdict, *, tokens=10, truncated=False, limit=100):
         ("correct-v1", 1.0, 0.0, 0.0, 0.0),
         ("correct-untruncated-v1", 1.0, 0.0, 0.0, 0.0),
         ("correct-format-v1", 1.0, 0.1, 0.0, 0.1),
+        ("correct-format-v2", 1.0, 0.1, 0.0, 0.0),
         ("dapo-v1", 1.0, -1.0, -1.0, -1.0),
     ],
 )
@@ -45,7 +46,7 @@ def test_labels_are_names_with_versions():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("part", ["correct", "wrong", "no_answer", "truncated", "overlong"])
+@pytest.mark.parametrize("part", ["correct", "wrong", "no_answer", "failure", "truncated", "overlong"])
 def test_a_reward_that_is_not_finite_is_refused(part, value):
     with pytest.raises(ValueError, match=f"reward mine-v1: {part} is {value}; every part of a reward is finite"):
         RewardRecipe(name="mine", version=1, **{part: value})

@@ -211,14 +211,14 @@ def test_cores_of_a_cell_are_threads_and_graders(suite_file, tmp_path, monkeypat
     cell = next(cell for cell in plan(suite) if cell.name == "counts-s0")
     graders = []
 
-    def count(*arguments, workers):
-        graders.append(workers)
-        return judge_for(*arguments, workers=workers)
+    def count(*arguments, workers, training=False):
+        graders.append((training, workers))
+        return judge_for(*arguments, workers=workers, training=training)
 
     monkeypatch.setattr(harness.sweep.cell, "judge_for", count)
     assert run_cell(cell, tmp_path, [], lambda *_: None) == "finished"
     assert [row["algorithm/threads"] for row in metrics(tmp_path / cell.name)] == [cpus]
-    assert graders == [cpus]
+    assert graders == [(True, cpus), (False, cpus)]
 
 
 def test_checkpoints_are_kept_unless_the_command_says_otherwise_and_without_them_nothing_is_evaluated_again(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from rich.text import Text
 
 from benchmarks.benchmark import Verdict
 from benchmarks.grader import Grader
+from benchmarks.grading_policy import POLICY
 from harness.record.files import RecordError
 from harness.record.text import terminal
 from harness.suite.config import ConfigError
@@ -96,7 +98,8 @@ def read_responses(path: Path) -> list[RecordedResponse]:
         raise ConfigError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     for number, line in enumerate(text.rstrip("\n").split("\n"), start=1):
         try:
-            row = RecordedResponse.model_validate_json(line)
+            # Half of a pair of surrogates, as a response has that was cut in two, is no character: pydantic takes none.
+            row = RecordedResponse.model_validate_json(_SURROGATE.sub(_without_halves, line))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"]))
@@ -106,6 +109,16 @@ def read_responses(path: Path) -> list[RecordedResponse]:
             ) from None
         rows.append(row if row.id is not None else row.model_copy(update={"id": number}))
     return rows
+
+
+_SURROGATE = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
+
+def _without_halves(match: re.Match[str]) -> str:
+    r"""An escaped backslash and a whole pair as they are, and a half as U+FFFD, the character for what is none."""
+    return r"\ufffd" if len(match[0]) == 6 else match[0]
 
 
 def grade_file(
@@ -206,7 +219,7 @@ def _write_verdicts(out: Path, rows: Sequence[RecordedResponse], verdicts: Seque
 
 def render(report: GradeReport) -> Group:
     """The report as tables for a terminal. Responses are shown escaped, their line breaks too."""
-    title = terminal(f"{report.path.name}: {sum(report.counts.values())} responses", "table.title")
+    title = terminal(f"{report.path.name}: {sum(report.counts.values())} responses by {POLICY}", "table.title")
     verdicts = Table("verdict", "responses", title=title)
     for verdict, count in report.counts.items():
         verdicts.add_row(verdict, str(count))

@@ -189,10 +189,16 @@ def _as_kept(cell: Cell) -> CellConfig:
 
 def data(suite: Suite) -> Iterator[Check]:
     """Loading verifies number and checksum, and raises DataError."""
-    counts = {benchmark.name: len(benchmark.problems()[: suite.evaluation.limit]) for benchmark in evaluated(suite)}
-    train = len(training_problems(suite.train))
-    each = ", ".join(f"{name} {count}" for name, count in counts.items())
-    yield Check("data", "ok", f"{suite.train.benchmark} {train} to train on; {each} to score")
+    scored = {benchmark.name: benchmark.problems()[: suite.evaluation.limit] for benchmark in evaluated(suite)}
+    train = training_problems(suite.train)
+    each = ", ".join(f"{name} {_counted(problems)}" for name, problems in scored.items())
+    yield Check("data", "ok", f"{suite.train.benchmark} {_counted(train)} to train on; {each} to score")
+
+
+def _counted(problems: Sequence[Problem]) -> str:
+    """How many, and how many of them have a gold answer that is prose or no formula."""
+    as_text = sum(problem.gold_as_text for problem in problems)
+    return f"{len(problems)} ({as_text} gold answers can only be graded as text)" if as_text else str(len(problems))
 
 
 def self_test(suite: Suite) -> Iterator[Check]:

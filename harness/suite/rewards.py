@@ -31,10 +31,11 @@ class RewardRecipe:
     version: int
     correct: float = 1.0
     wrong: float = 0.0
-    """Of an answer that is not the gold one, and of a response that the grader failed on: the metric
-    `grader_failures` counts those."""
+    """Of an answer that is not the gold one."""
     no_answer: float = 0.0
     """Of a response with nothing to compare: the part of the format."""
+    failure: float = 0.0
+    """Of a response that the grader failed on, by time or by error: the metric `grader_failures` counts those."""
     truncated: float | None = None
     """Of a response that hit the length limit, whatever it says; None takes the verdict's value."""
     overlong: float = 0.0
@@ -60,7 +61,9 @@ class RewardRecipe:
         if truncated and self.truncated is not None:
             value = self.truncated
         else:
-            value = {"correct": self.correct, "no_answer": self.no_answer}.get(verdict, self.wrong)
+            value = {"correct": self.correct, "wrong": self.wrong, "no_answer": self.no_answer}.get(
+                verdict, self.failure
+            )
         return value + self.overlong * soft_overlong_punishment(tokens, max_new_tokens, self.overlong_cache)
 
 
@@ -81,10 +84,11 @@ REWARDS: dict[str, RewardRecipe] = {
         RewardRecipe(name="correct", version=1),
         # A truncated response earns nothing, even where it already gave the right answer.
         RewardRecipe(name="correct-untruncated", version=1, truncated=0.0),
-        # A tenth for an answer that can be read, whether right or wrong.
-        RewardRecipe(name="correct-format", version=1, wrong=0.1),
+        # A tenth for an answer that can be read, whether right or wrong. Version 1 pays a timeout too.
+        RewardRecipe(name="correct-format", version=1, wrong=0.1, failure=0.1),
+        RewardRecipe(name="correct-format", version=2, wrong=0.1),
         # DAPO: correctness counts ±1 (eq. 7), and the soft overlong punishment is added (eq. 13).
-        RewardRecipe(name="dapo", version=1, wrong=-1.0, no_answer=-1.0, overlong=1.0),
+        RewardRecipe(name="dapo", version=1, wrong=-1.0, no_answer=-1.0, failure=-1.0, overlong=1.0),
     )
 }
 """By label."""

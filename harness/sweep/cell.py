@@ -211,8 +211,10 @@ class _Parts:
     """To be trained, or evaluated as it is."""
     base: PolicyModel
     engine: Engine
+    trainers: Mapping[str, Judge]
+    """Of what is drawn in training, by benchmark."""
     judges: Mapping[str, Judge]
-    """By benchmark."""
+    """Of the evaluation, by benchmark."""
     ranks: Ranks
     holders: Ranks
     """The ranks that the weights are shared out to while nothing is trained."""
@@ -231,8 +233,10 @@ def _opened(cell: Cell, folder: CellFolder, state: State, ranks: Ranks) -> Itera
     if state == "trained":
         checkpoint = config.model.model_copy(update={"path": str(folder.checkpoint_path), "revision": None})
         lm = dataclasses.replace(lm, model=load_model(checkpoint, holders).model)
+    trained_on = [load_benchmark(config.train.benchmark)] if cell.is_trained and state == "new" else []
     with (
-        judge_for([load_benchmark(config.train.benchmark), *_scored(config)], workers=_cores(cell)) as judges,
+        judge_for(trained_on, workers=_cores(cell), training=True) as trainers,
+        judge_for(_scored(config), workers=_cores(cell)) as judges,
         open_engine(
             config.rollout,
             config.resources,
@@ -241,7 +245,7 @@ def _opened(cell: Cell, folder: CellFolder, state: State, ranks: Ranks) -> Itera
             precision=config.model.precision,
         ) as engine,
     ):
-        yield _Parts(lm, base, engine, judges, ranks, holders)
+        yield _Parts(lm, base, engine, trainers, judges, ranks, holders)
 
 
 def _scored(config: CellConfig) -> list[Benchmark]:
@@ -262,7 +266,7 @@ def _train(
     def on_measured(done: int, total: int) -> None:
         on_progress("measure pass rates", done, total, None)
 
-    problems, judge = training_problems(config.train), parts.judges[config.train.benchmark]
+    problems, judge = training_problems(config.train), parts.trainers[config.train.benchmark]
     kept: dict[str, Any] | None = None
     if config.train.pass_rate is not None:
         problems, kept = problems_within(config, lm, parts.engine, judge, runs, folder, on_measured, ranks)

@@ -57,7 +57,7 @@ def compare_coefficients(
     prompts = dict(zip([problem.id for problem in chosen], base.prompt_ids(chosen), strict=True))
     frames, left_out = [pd.DataFrame(columns=COLUMNS)], {}
     with (
-        judge_for([benchmark]) as judges,
+        judge_for([benchmark], training=True) as judges,
         open_engine(
             config.rollout, config.resources, base.model, eos_ids=base.eos_ids, precision=config.model.precision
         ) as engine,

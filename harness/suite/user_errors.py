@@ -1,4 +1,4 @@
-"""What users' code raises, as one sentence. Imports nothing but torch: the training step needs it where little else is."""
+"""What users' code raises, as one sentence. For the training step too, where little is installed."""
 
 from __future__ import annotations
 

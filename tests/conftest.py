@@ -1,6 +1,7 @@
 """One thread a process; the real benchmark files, where the environment names none; who shares a worker; models."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if "GVPO_BENCH_DATA" not in os.environ and _DATA.is_dir():
     os.environ["GVPO_BENCH_DATA"] = str(_DATA)
+
+# A shell ignores it for what it starts in the background, and a sweep's processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PROCESSES = ("test_ray_sweep", "test_rank_processes", "test_ranks", "test_processes", "test_sweep")
 """Modules whose tests start clusters, process groups and sweeps, kill some of them and wait for the others. One of them

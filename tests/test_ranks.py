@@ -463,7 +463,7 @@ def test_each_rank_writes_its_own_shards_and_nothing_is_pickled(two):
     files = sorted(path.name for path in folder.iterdir())
     shards = [name for name in files if name.endswith(".safetensors")]
     assert len(shards) == 2
-    assert set(files) == {*shards, "progress.json"}
+    assert set(files) == {*shards, "progress.json", "sums.json"}
     progress = json.loads((folder / "progress.json").read_text())
     assert progress["step"] == 4
     assert progress["optimizers"].keys() == {"policy", "critic"}

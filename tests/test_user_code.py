@@ -16,7 +16,7 @@ from algorithms.base import LogUniform
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
 from harness.suite.plan import declared_algorithm, plan
-from harness.suite.user_code import described
+from harness.suite.user_errors import described
 
 REFUSED = [hostile for hostile in HOSTILE if hostile.ends == "refused"]
 HARMFUL = [hostile for hostile in HOSTILE if hostile.name.endswith("OnImport")]

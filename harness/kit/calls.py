@@ -14,7 +14,7 @@ from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, LossOutput, PolicyOutput
 from harness.kit.random_batches import Case, tensors
-from harness.suite.user_code import reported
+from harness.suite.user_errors import reported
 from harness.training.judgement import LossError, fault_of_loss, fault_of_prepared, gradients
 
 VARIABLES = ("logp_GKT", "entropy_GKT", "value_GKT")

@@ -31,7 +31,8 @@ from harness.kit.properties import PROPERTIES, Fault, Property, Subject
 from harness.kit.random_batches import Case
 from harness.kit.shrinking import shrunk
 from harness.record.text import say, terminal
-from harness.suite.user_code import fault_of_needs, load_class, reported
+from harness.suite.user_code import fault_of_needs, load_class
+from harness.suite.user_errors import reported
 
 MODULES = [
     module.__name__

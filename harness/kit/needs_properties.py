@@ -12,7 +12,7 @@ from harness.kit.calls import CallError, Outcome, evaluate, undisturbed
 from harness.kit.coupling_properties import metrics_differ
 from harness.kit.properties import Subject, difference, number, overall
 from harness.kit.random_batches import Case, on_policy, ordinary_cases, random_case
-from harness.suite.user_code import reported
+from harness.suite.user_errors import reported
 
 ANCHORS = {"old": "old_logp_GKT", "behaviour": "behaviour_logp_GKT", "reference": "ref_logp_GKT"}
 

@@ -22,7 +22,8 @@ from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
-from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of, reported
+from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of
+from harness.suite.user_errors import reported
 
 BASE = "base"
 """The label of the base model, which is evaluated and not trained."""

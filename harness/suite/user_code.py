@@ -1,4 +1,4 @@
-"""Users' code: what it raises as one sentence, and a process of its own for what a sweep has to know before it starts.
+"""Users' code: a process of its own for what a sweep has to know before it starts.
 
 What a module does when it is imported, or a class when it is made, it may do to the whole process: change torch's
 defaults, replace functions, end it. So the process that plans a sweep and writes its report imports no user's file. A
@@ -7,7 +7,6 @@ fork of it does, which costs milliseconds since torch is loaded already, and tel
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -15,54 +14,16 @@ import os
 import select
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-import algorithms
 from algorithms import Algorithm, LoadError, Needs, load_algorithm
 from algorithms.base import Choice, LogUniform
 from harness.suite.config import ConfigError
-
-HELPERS = (Path(algorithms.__file__), Path(algorithms.base.__file__))
-HOUSE = Path(__file__).parent.parent
-LIBRARIES = {"torch", "pydantic"}
-"""Where an error may come from that a user's code makes: neither is the place to mend it."""
-
-
-def described(error: BaseException) -> str:
-    """The error's kind, its first line, and the last place that it came from outside of the code around a user's."""
-    try:
-        text = (str(error).splitlines() or [""])[0]
-    except BaseException as second:
-        text = f"(its text cannot be had: __str__ raises {type(second).__name__})"
-    place = ""
-    for frame in traceback.extract_tb(error.__traceback__):
-        path = Path(frame.filename)
-        inside = path in HELPERS or HOUSE in path.parents or LIBRARIES & set(path.parts)
-        if not (frame.filename.startswith("<") or inside):
-            place = f" ({path.name}, line {frame.lineno})"
-    return f"{type(error).__name__}: {text}{place}" if text else f"{type(error).__name__}{place}"
-
-
-def is_interruption(error: BaseException) -> bool:
-    """Whether it is Ctrl-C, and no error of a user's code: where the signal is ignored, nothing else can raise it."""
-    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-
-
-@contextlib.contextmanager
-def reported(report: Callable[[str], Exception]) -> Iterator[None]:
-    """Whatever a user's code raises within it, an attempt to end the process too, as an error with these words."""
-    try:
-        yield
-    except BaseException as error:
-        if is_interruption(error):
-            raise
-        raise report(described(error)) from error
+from harness.suite.user_errors import described, reported
 
 
 def load_class(spec: str) -> type[Algorithm]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from algorithms.base import Algorithm, Batch, LossOutput, PolicyOutput
 from benchmarks.errors import BenchError, ExitCode
-from harness.suite.user_code import described, is_interruption
+from harness.suite.user_errors import described, is_interruption
 
 HARNESS_METRICS = frozenset(
     {

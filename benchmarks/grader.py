@@ -7,11 +7,9 @@ A response is hostile input: reading or simplifying it may take for ever, or all
 in processes of its own (`benchmarks.grader_process`), which have limits of memory and time; a process that exceeds one
 is killed, and only that case is lost. What a worker sends back is one word of a fixed list.
 
-No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel
-keep it from writing into files (not from making, renaming or removing them where its user may, nor from the network),
-from gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker
-that root starts becomes the user nobody, where that user can read the installed packages; elsewhere it stays root, and
-can start processes.
+No part of a response is executed: it is parsed. Should code run in a worker nevertheless, it finds itself in
+`benchmarks.sandbox`: where the kernel has Landlock and seccomp it can neither change a file nor start a process nor
+reach a network.
 
 The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This
 side enforces a limit of wall-clock time, a few times as long, by SIGKILL.

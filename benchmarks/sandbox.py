@@ -33,8 +33,8 @@ COMPUTING = (
     " getcwd access faccessat faccessat2 mmap mprotect munmap mremap madvise brk futex sched_yield poll ppoll"
     " clock_gettime clock_getres gettimeofday time times getrusage setitimer getitimer getrandom getpid gettid getuid"
     " geteuid getgid getegid uname sysinfo rt_sigreturn restart_syscall exit exit_group"
-).split()
-"""The system calls of a process that computes, reads files and answers. `open` and `openat` are allowed for reading."""
+)
+"""The system calls of a process that computes, reads files and answers; `open` and `openat` are allowed for reading."""
 
 NOBODY = 65534
 """The user without any rights."""
@@ -116,7 +116,7 @@ def _seccomp() -> Callable[[], object] | None:
     except (ImportError, RuntimeError):  # RuntimeError: there is no libseccomp
         return None
     calls = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
-    for name in COMPUTING:
+    for name in COMPUTING.split():
         if _known(name):
             calls.add_rule(pyseccomp.ALLOW, name)
     changing = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC

@@ -75,17 +75,22 @@ _FORMULA = re.compile(
     re.DOTALL,
 )
 _SCALE = rf"(?:{'|'.join(MAGNITUDES)})s?\b"
+_WORD = (
+    r"(?:\s+(?:sq\.?|square|cu\.?|cubic)(?=\s))?"
+    r"(?:\s+(?!(?:is|are|was|were|isn|and|or|but|of|in|on|at|for|to|from|by|with|as|if|then|that|which)\b)[a-z]+)?"
+)
 _NUMBER = re.compile(
     r"(?<![\d:])\d{1,2}:\d\d(?:\s*[apAP]\.?\s?[mM]\b\.?)?|[-+]?(?:∞|\binfinity\b)|"
     r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s+\d+/\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*"
-    rf"(?:\s*%|\s+(?:percent|pct)\b)?(?:\s+{_SCALE})?(?:\s+(?!(?:is|are|was|were|isn|and|or|but)\b)[a-z]+)?",
+    rf"(?:\s*%|\s+(?:percent|pct)\b)?(?:\s+{_SCALE})?{_WORD}",
     re.ASCII,
 )
 _WEAK = (
-    r"not|no|never|neither|nobody|hardly|almost|isn't|wasn't|cannot|can't|couldn't|at (?:least|most|minimum|maximum)"
+    r"not|no|never|neither|nobody|nothing|impossible|hardly|almost|isn't|wasn't|cannot|can't|couldn't|at (?:least|most|minimum|maximum)"
     r"|(?:more|less|greater|fewer|larger|smaller|other|rather|different) (?:than|from)|anything but|unlike\w*"
     r"|probably|possibly|perhaps|maybe|might|may|could|either|up to|as (?:many|much|few|little) as|unless|except"
-    r"|instead of|under|over|above|below|beyond|exceed\w*|near|close to|somewhere\b.{0,10}|doubt\w*|den(?:y|ies)|false|untrue"
+    r"|instead of|under|over|above|below|beyond|exceed\w*|near|close to|somewhere\b.{0,10}|doubt\w*|den(?:y|ies)"
+    r"|false|untrue"
 )
 """Words in front of a number that make less of it, or deny it."""
 HEDGE = re.compile(
@@ -94,7 +99,7 @@ HEDGE = re.compile(
 )
 """Words by which an answer says less than its number, or denies it."""
 _HEDGED = re.compile(
-    rf"\b(?:{_WEAK})(?:\s+(?:equals?|to|be|is|say|exactly|the|number|value|that|it|this|answer|result))*"
+    rf"\b(?:{_WEAK})(?:\s+(?:equals?|to|be|is|would|say|like|true|exactly|the|final|number|value|that|it|this|answer|result))*"
     r"[\s(\[{$\\:]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
@@ -106,7 +111,8 @@ _TAKEN_BACK = re.compile(
 """Behind a number, in its sentence."""
 _ASKING = re.compile(
     r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|write|convert|factor|expand|rationali[sz]e"
-    r"|give|round|prove|show|let|suppose|consider|what|which|how many|how much)\b",
+    r"|give|round|prove|show|let|suppose|consider|what|how many|how much)\b"
+    r"|\W*which (?!equals|is|gives|means|makes|was|has|leads|simplifies|yields)",
     re.IGNORECASE,
 )
 _FACTORIAL = re.compile(r"(?:(?<![\w}])[A-Za-z]|\([^(),]*[a-z][^(),]*\))\s*!\s*$")
@@ -147,8 +153,10 @@ def explicit_answer(text: str) -> tuple[str, ...] | None:
     boxes = boxed_expressions(text)
     filled = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
     for statement in reversed(list(_STATEMENT.finditer(text))[-MOST_STATEMENTS:]):
-        if filled and statement.start() < filled[-1].start:
+        if filled and statement.start() < filled[-1].end:
             break
+        if _HEDGED.search(text, max(0, statement.start() - 60), statement.start()):  # "I doubt that the answer is 5"
+            return ()
         if answer := _statement(text[statement.end() : statement.end() + 5 * SHORT_ANSWER], bool(filled)):
             return (answer,)
     if not boxes:

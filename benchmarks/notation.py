@@ -44,6 +44,15 @@ def _written_out(name: str, pattern: str, text: str) -> Rule:
     return _rule(name, pattern, lambda _: text, pattern.strip("[]")[0], text)
 
 
+_NEW_LINE = re.compile(r"\s*,?\s*\\\\(?:\[[^\]]*\])?\s*")
+_CONTINUED = re.compile(r"\s*\\\\(?:\[[^\]]*\])?\s*&?\s*(?==)")
+
+
+def _in_line(text: str) -> str:
+    """Equations below each other as a list, and what begins with = as the link of a chain."""
+    return _NEW_LINE.sub(", ", re.sub(r"(?<!\\)&", "", _CONTINUED.sub(" ", text))).strip(" ,")
+
+
 RULES: tuple[Rule, ...] = (
     # Layout.
     _rule("thousands in braces", r"(?<=\d)(?:\{,\}|,\\!|,\\,|\\!)\s*(?=\d{3}(?!\d))", "", r"12{,}000", "12000"),
@@ -64,7 +73,13 @@ RULES: tuple[Rule, ...] = (
         r"\left(3\right]",
         "(3]",
     ),
-    _rule("interval open outwards", r"^(\$?)\](.*)\[(\$?)$", r"\1(\2)\3", "]1,2[", "(1,2)"),
+    _rule(
+        "interval open outwards",
+        r"^(\$?)(?:\]([^\[\]]*)([\[\]])|\[([^\[\]]*)\[)(\$?)$",
+        lambda m: f"{m[1]}[{m[4]}){m[5]}" if m[4] else f"{m[1]}({m[2]}{')' if m[3] == '[' else ']'}{m[5]}",
+        "]1,2[",
+        "(1,2)",
+    ),
     _rule(
         "names of brackets",
         r"\\(?:lbrace|rbrace)(?![A-Za-z])",
@@ -90,11 +105,13 @@ RULES: tuple[Rule, ...] = (
     _rule("braces around a sign", r"(?<![\\^_\w}])\{\s*([-+=:])\s*\}", r"\1", r"{+}5", "+5"),
     _rule(
         "equations below each other",
-        r"\s*\\\\\s*&?\s*(?==)|\\(?:begin|end)\s*\{(?:align|gather|equation|eqnarray|split)(?:ed|at)?\*?\}",
-        " ",
-        r"\begin{align*}x =1+2\\ &=3\end{align*}",
-        " x =1+2 =3 ",
+        r"\\begin\s*\{((?:align|gather|equation|eqnarray|split)(?:ed|at)?\*?)\}((?:(?!\\begin|\\end).)*)\\end\s*\{\1\}",
+        lambda m: _in_line(m[2]),
+        r"\begin{align*}x&=1+2\\ &=3\\y&=4\end{align*}",
+        "x=1+2 =3, y=4",
     ),
+    _rule("Python's power", r"\*\*", "^", "2**3", "2^3"),
+    _rule("negative power", r"\^\s*-\s*(\d+|[A-Za-z](?![A-Za-z]))", r"^{-\1}", "e^-1", "e^{-1}"),
     # Letters and words.
     _rule("upright letter", r"\\(?:mathrm|text|rm|operatorname)\s*\{\s*([eid])\s*\}", r"\1", r"\mathrm{e}", "e"),
     _rule(
@@ -114,11 +131,27 @@ RULES: tuple[Rule, ...] = (
         r"\text{ cm}",
     ),
     _rule("old kinds of text", r"\{\s*\\(?:rm|bf|it)(?![A-Za-z])\s*", lambda _: r"\text{", r"{\rm cm}", r"\text{cm}"),
+    _rule(
+        "label",
+        r"^(\$?)(?:\\text\s*\{\s*)?(?i:(?:(?:the|final|my|our|so|thus|hence|therefore)\s+)*"
+        r"(?:answer|ans|result|number|value|solution|total)\b(?:\s+(?:is|of))?)\s*[:=]?\s*\}?\s*[:=]?\s*(?=[^\s$])",
+        r"\1",
+        r"\text{Final answer: }5",
+        "5",
+    ),
+    _rule(
+        "remark",
+        r"\s*(?:\\text\s*\{\s*\((?:by|since|as|from|using|ans)[^{}()\d]*\)\s*\}"
+        r"|\(\s*\\text\s*\{(?:by|since|as|from|using|ans)[^{}()\d]*\}\s*\)|\\checkmark)\s*(?=\$?$)",
+        "",
+        r"5\text{ (by symmetry)}",
+        "5",
+    ),
     _rule("font that goes on", r"(?<!\{)\\(?:rm|bf|it)(?![A-Za-z])\s*", " ", r"5\rm cm", "5 cm"),
     _rule("stop in text", r"\\text\s*\{\s*([.,;!])\s*\}", r"\1", r"5\text{.}", "5."),
     _rule(
         "number in text",
-        r"\\text\s*\{\s*([-+]?\\?\$?\d[\d,.]*(?:/\d+)?)(?:\s+(?!and\b|or\b|to\b)([A-Za-z][^{}]*))?\s*\}",
+        r"\\text\s*\{\s*([-+]?\\?\$?\d[\d,.]*(?:/\d+)?(?:\s*\\?%)?)(?:\s+(?!and\b|or\b|to\b)([A-Za-z][^{}]*))?\s*\}",
         lambda m: f"{m[1]} \\text{{{m[2]}}}" if m[2] else m[1],
         r"\text{10 cm}^2",
         r"10 \text{cm}^2",
@@ -200,8 +233,6 @@ RULES: tuple[Rule, ...] = (
     ),
     _rule("value", r"(?<![A-Za-z\\])abs\(([^()]*)\)", r"|\1|", "abs(x)", "|x|"),
     _rule("logarithm of a base", r"(?<![A-Za-z\\])log(2|10)(?=\s*\()", r"\\log_{\1}", "log2(5)", r"\log_{2}(5)"),
-    _rule("negative power", r"\^\s*-\s*(\d+|[A-Za-z](?![A-Za-z]))", r"^{-\1}", "e^-1", "e^{-1}"),
-    _rule("Python's power", r"\*\*", "^", "2**3", "2^3"),
     _rule("superscript", "[⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+", lambda m: f"^{{{m[0].translate(_SUPERSCRIPTS)}}}", "x²", "x^{2}"),
     _rule(
         "root sign",
@@ -236,7 +267,8 @@ RULES: tuple[Rule, ...] = (
     _rule("nearly", r"≈|\\(?:simeq|sim)(?![A-Za-z])|~=", lambda _: r"\approx ", "x≈2", r"x\approx 2"),
     _rule(
         "follows",
-        r"⇒|⟹|→|\\(?:implies|Longrightarrow|rightarrow|to)(?![A-Za-z])|(?<![<>=])=>(?=[^<>]*=)",
+        r"⇒|⟹|→|⇔|∴|\\(?:implies|iff|(?:Long|long)?[lL]eftrightarrow|Longrightarrow|rightarrow|to|therefore)(?![A-Za-z])"
+        r"|(?<![<>=])=>(?=[^<>]*=)",
         lambda _: r"\Rightarrow ",
         r"5x=30\implies x=6",
         r"5x=30\Rightarrow  x=6",
@@ -280,8 +312,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 _WHITE_SPACE = re.compile(r"\s\s+|[\n\t]")
-_NEW_LINE = re.compile(r"\s*,?\s*\\\\(?:\[[^\]]*\])?(?![A-Za-z])\s*")
-_ALIGNED = re.compile(r"(?<!\\)&\s*(?=[=<>\\])")
 _ESCAPED_TWICE = re.compile(r"\\\\(?=(?:d?frac|sqrt|text|boxed|left|right|pi|infty|cdot|times)\b)")
 
 
@@ -292,8 +322,8 @@ def convert_notation(text: str) -> str:
         text = _ESCAPED_TWICE.sub(r"\\", text)
     for rule in RULES:
         text = rule.pattern.sub(rule.replacement, text)
-    if "\\begin" not in text:  # neither a matrix nor cases: equations below each other
-        text = _NEW_LINE.sub(", ", _ALIGNED.sub("", text))
+    if "\\\\" in text and "\\begin" not in text:  # neither a matrix nor cases
+        text = _in_line(text)
     return text.strip()
 
 

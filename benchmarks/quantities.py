@@ -197,6 +197,7 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
         not in_text
         and (attached or len(written.split()[0]) < 3)
         and canonical_unit(re.split(r"[\s/^.]", written)[0]) is None
+        and not is_unit(written)
     ):
         return Quantity(value), rest  # 2ab is a product
     return Quantity(value, re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1", written).lower(), letter=letter), rest[

@@ -191,7 +191,7 @@ def _closes_early(text: str) -> bool:
 
 
 _NAME = (
-    r"(?:m?\s*\\(?:angle|triangle|overline|overrightarrow|vec|hat|bar|dot|ddot|tilde|widehat)\s*)*"
+    r"(?:m?\s*\\(?:angle|triangle|overline|overrightarrow|vec|hat|bar|dot|ddot|tilde|widehat|Delta)\s*)*"
     r"(?:\{\s*(?:[a-z]|\\[a-z]+)\s*\}|\{?\s*[A-Z](?:\s*[A-Z](?:_\{?\w+\}?)?)+\s*\}?|[A-Za-z]|\\(?!sqrt|frac|pm|cdot|times|pi(?![a-z])|infty|sin|cos|tan|log|ln|exp|text)[A-Za-z]+"
     r"|\\text\s*\{[^{}]*\})"
     r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?\w+))?(?:\s*(?:\^\s*(?:\{\s*)?(?:\\prime|\*)(?:\s*\})?|'+))?"

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from benchmarks.notation import FUNCTIONS, without_layout
-from benchmarks.quantities import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, canonical_unit
+from benchmarks.quantities import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE, is_unit
 
 _EXACT = 1e-10
 """Relative difference of what is equal without any decimal in it."""
@@ -83,7 +83,7 @@ def prepared(text: str) -> str:
     for pattern, replacement in _PREPARATIONS:
         text = pattern.sub(replacement, text)
     unit = _TEXT_UNIT.search(text)
-    if unit and canonical_unit(unit[1] or unit[2]) is not None:
+    if unit and is_unit(unit[1] or unit[2]):
         text = text[: unit.start()]
     return _with_braces(text).strip()
 
@@ -129,8 +129,11 @@ def _flat(text: str) -> Any:
     return expression.xreplace(unknown) if unknown else expression
 
 
-def _points(names: Sequence[str], whole: bool) -> list[tuple[dict[str, Any], bool]]:
-    """Values for the variables, and whether they are all positive."""
+def _points(names: Sequence[str], whole: bool, decimal: bool = False) -> list[tuple[dict[str, Any], bool]]:
+    """Values for the variables, and whether they are all positive.
+
+    decimal: also small ones, beside which a constant that is a small decimal has all its digits.
+    """
     sympy = _libraries()[4]
     rng = random.Random("points")
     points = []
@@ -143,6 +146,8 @@ def _points(names: Sequence[str], whole: bool) -> list[tuple[dict[str, Any], boo
                 name: sympy.Rational(rng.randint(400_000, 2_400_000), 1_000_003) * rng.choice(sign) for name in names
             }
         points.append((values, positive or whole))
+    if decimal and not whole:
+        points.append(({name: value / 10**9 for name, value in points[0][0].items()}, True))
     return points
 
 
@@ -202,6 +207,10 @@ def _same(first: Any, second: Any) -> Same:
             first.free_symbols and second.free_symbols
         ):
             return False
+        if decimal:
+            terms, others = (sympy.expand(side).as_coefficients_dict() for side in (first, second))
+            if set(terms) == set(others):  # each coefficient has its digits
+                return all(_numbers_equal(terms[term], others[term], decimal) for term in terms)
         whole = first.has(sympy.floor, sympy.ceiling) or second.has(sympy.floor, sympy.ceiling)
         return _agree_at_points(first, second, names, decimal, whole)
     except Exception:  # of sympy's evaluation, which raises whatever its parts raise
@@ -218,16 +227,23 @@ def _numbers_equal(first: Any, second: Any, decimal: bool) -> Same:
         return None
     if a.has(*infinite) or b.has(*infinite):
         return bool(a == b)
-    difference, size = abs(a - b), max(abs(a), abs(b))
+    size = max(abs(a), abs(b))
     if decimal:
-        return bool(difference <= float(RELATIVE_TOLERANCE) * size and difference <= float(ABSOLUTE_TOLERANCE))
-    return bool(difference <= sympy.Float("1e-20") * size)
+        return all(_decimals_agree(x, y, size) for x, y in zip(a.as_real_imag(), b.as_real_imag(), strict=True))
+    return bool(abs(a - b) <= sympy.Float("1e-20") * size)
+
+
+def _decimals_agree(a: Any, b: Any, size: Any) -> bool:
+    """Within both tolerances, or what is left of zero by rounding."""
+    difference = abs(a - b)
+    digits = difference <= float(RELATIVE_TOLERANCE) * max(abs(a), abs(b)) or difference <= _EXACT * size
+    return bool(digits and difference <= float(ABSOLUTE_TOLERANCE))
 
 
 def _agree_at_points(first: Any, second: Any, names: Sequence[str], decimal: bool, whole: bool) -> Same:
     relative = float(RELATIVE_TOLERANCE) if decimal else _EXACT
     compared = 0
-    for values, positive in _points(names, whole):
+    for values, positive in _points(names, whole, decimal):
         a, b = _evaluated(first, values), _evaluated(second, values)
         if a is None or b is None:
             continue

@@ -10,7 +10,10 @@ r"""Where the answer stands in a response.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from benchmarks.quantities import MAGNITUDES
 
 MAX_CHARACTERS = 20_000
 """Only the end of a longer response is read: the last this many characters, which is where its answer stands."""
@@ -24,7 +27,8 @@ LAST_LINES = 1500
 MOST_STATEMENTS = 100
 """How many of the last words that may state an answer are looked behind."""
 
-_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext|eot_id|end_of_text|im_start)\|>|</s>|<end_of_turn>")
+_END_OF_TURN = re.compile(r"<[|｜][A-Za-z][\w▁ ]{2,40}[|｜]>|</s>|<eos>|<end_of_turn>")
+_THOUGHT_BEFORE = re.compile(r"</think>|<\|channel\|>final<\|message\|>")
 _ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL)
 _STATEMENT = re.compile(
     r"####|^A:"
@@ -33,7 +37,7 @@ _STATEMENT = re.compile(
     re.MULTILINE,
 )
 _DISPLAY = re.compile(r"\s*(?:\\\[.*?\\\]|\$\$.*?\$\$)", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?:[.?]|(?<!\\)!)['\")\]$]*\s|\bI hope it is correct")
+_SENTENCE_END = re.compile(r"(?:[.?]|(?<!\\)!(?!\s*[=+*/^<-]))['\")\]$]*\s|\bI hope it is correct")
 _BOX_SEPARATOR = re.compile(r"(?:(?![.!?]\s).){0,70}?(?:[,;&]|\b(?:and|or)\b)(?:(?![.!?]\s).){0,70}", re.DOTALL)
 _RESTATED = re.compile(
     r"[\s$\\()]*(?:=|\\approx|≈)[\s$\\()]*"
@@ -43,11 +47,16 @@ _RESTATED = re.compile(
 _VERB = re.compile(r".*\b(?:is|are|equals|was|were|be|has|have|gives|to get|makes)\b(?: exactly)?[:\s]+(.*)", re.DOTALL)
 _LINKS = re.compile(r"(?<=^\$)(?:[^A-Za-z$\\]|\\(?:d?frac|times|cdot|\$|div|,|;| ))*=(?=[^=]*$)")
 _PLACEHOLDER = re.compile(
-    r"[\s.…_?~$]*|\s*(?:\\(?:text\w*|mathrm)\s*\{)?\s*(?:\\(?:cdots|ldots|dots|ldotp|;|,|quad|square|phantom\{\w*\}))*\s*"
+    r"[\s.…_?~$]*|\s*(?:\\(?:text\w*|mathrm)\s*\{)?"
+    r"\s*(?:\\(?:cdots|ldots|dots|ldotp|;|,|quad|square|blacksquare|Box|phantom\{\w*\}))*\s*"
     r"(?:(?:the|your|my|our|final|answer|result|solution|here|is)[\s:.]*)*\}?\s*",
     re.IGNORECASE,
 )
-_WORDS_ALONE = re.compile(r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*")
+_WORDS_ALONE = re.compile(
+    r"\\text\w*\s*\{[\sA-Za-z',.:]*\}|\s*[A-Za-z]{2,}(?:[\s,]+[A-Za-z']+)+[\s.:]*"
+    r"|\s*\\text\w*\s*\{\s*(?:since|because|as|where|when|note|by)\b.*",
+    re.DOTALL,
+)
 _LEADING_MARKUP = re.compile(
     r"\A(?:(?:<[|｜][\w ▁]{1,40}[|｜]>|</?s>|<bos>|<(?:start|end)_of_turn>|\[/INST\])"
     r"\s*(?:(?:assistant|model|system)(?=\s|<))?\s*)+"
@@ -65,33 +74,50 @@ _FORMULA = re.compile(
     r"|(?<![A-Za-z\\])[(\[](?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100},(?:[^()\[\]A-Za-z\n]|\\[a-z]+|[a-z](?![a-z])){0,100}[)\]]",
     re.DOTALL,
 )
+_SCALE = rf"(?:{'|'.join(MAGNITUDES)})s?\b"
+_WORD = (
+    r"(?:\s+(?:sq\.?|square|cu\.?|cubic)(?=\s))?"
+    r"(?:\s+(?!(?:is|are|was|were|isn|and|or|but|of|in|on|at|for|to|from|by|with|as|if|then|that|which)\b)[a-z]+)?"
+)
 _NUMBER = re.compile(
-    r"(?<![\d:])\d{1,2}:\d\d(?:\s*[ap]\.?m\b\.?)?|"
-    r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*(?:\s*%|\s+(?:percent|pct)\b)?"
-    r"(?:\s+(?:hundred|thousand|[mbtr]+illion|dozen)\b)?(?:\s+[a-z]+)?",
+    r"(?<![\d:])\d{1,2}:\d\d(?:\s*[apAP]\.?\s?[mM]\b\.?)?|[-+]?(?:∞|\binfinity\b)|"
+    r"(?<![A-Za-z0-9_.^{])[-+]?\\?[$€£]?\d[\d,]*(?:\.\d+)?(?:\s+\d+/\d+)?(?:\s*[-+*/^]\s*\(?\d+(?:\.\d+)?\)?)*"
+    rf"(?:\s*%|\s+(?:percent|pct)\b)?(?:\s+{_SCALE})?{_WORD}",
     re.ASCII,
 )
+_WEAK = (
+    r"not|no|never|neither|nobody|nothing|impossible|hardly|almost|isn't|wasn't|cannot|can't|couldn't|at (?:least|most|minimum|maximum)"
+    r"|(?:more|less|greater|fewer|larger|smaller|other|rather|different) (?:than|from)|anything but|unlike\w*"
+    r"|probably|possibly|perhaps|maybe|might|may|could|either|up to|as (?:many|much|few|little) as|unless|except"
+    r"|instead of|under|over|above|below|beyond|exceed\w*|near|close to|somewhere\b.{0,10}|doubt\w*|den(?:y|ies)"
+    r"|false|untrue"
+)
+"""Words in front of a number that make less of it, or deny it."""
 HEDGE = re.compile(
-    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|between|probably"
-    r"|possibly|perhaps|maybe|might|may|could|either|unless|except|any(?:thing)?|unknown|if|up to|minimum|maximum|under"
-    r"|over|above|below|or (?:more|less|so))\b|≲|≳",
+    rf"\b(?:{_WEAK}|between|any(?:thing)?|unknown|if|minimum|maximum|or (?:more|less|so|fewer)|wrong|incorrect)\b|≲|≳",
     re.IGNORECASE,
 )
 """Words by which an answer says less than its number, or denies it."""
 _HEDGED = re.compile(
-    r"\b(?:not|no|never|isn't|at (?:least|most)|(?:more|less|greater|fewer|larger|smaller|other) than|probably"
-    r"|possibly|perhaps|maybe|doubt\w*|unlikely|den(?:y|ies)|unlike|rather than|instead of"
-    r"|might be|may be|could be|cannot be|can't be|either|up to|unless|except)"
-    r"(?:\s+(?:equals?(?: to)?|be|is|exactly|the|number|value|that|it|this|answer|result))*"
-    r"[\s(\[{$\\]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
+    rf"\b(?:{_WEAK})(?:\s+(?:equals?|to|be|is|would|say|like|true|exactly|the|final|number|value|that|it|this|answer|result))*"
+    r"[\s(\[{$\\:]*(?:[A-Za-z](?:\([A-Za-z]\))?\s*(?:=|\\in)\s*)?[\s(\[{$]*$"
     r"|(?:\d|\$)\s+(?:or|and)\s*$",
     re.IGNORECASE,
 )
-_ASKING = re.compile(
-    r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|write|convert|factor|expand|rationali[sz]e"
-    r"|give|round|prove|show|let|suppose|consider|what|which|how many|how much)\b",
+_TAKEN_BACK = re.compile(
+    r"[^.!?\n]{0,60}?\b(?:(?:is|was|are|were) (?:not|wrong|incorrect|false|untrue)\b|isn't\b|(?:but )?not quite\b)",
     re.IGNORECASE,
 )
+"""Behind a number, in its sentence."""
+_ASKING = re.compile(
+    r"\W*(?:evaluate|compute|find|simplify|calculate|determine|express|solve|write|convert|factor|expand|rationali[sz]e"
+    r"|give|round|prove|show|let|suppose|consider|what|how many|how much)\b"
+    r"|\W*which (?!equals|is|gives|means|makes|was|has|leads|simplifies|yields)",
+    re.IGNORECASE,
+)
+_FACTORIAL = re.compile(r"(?:(?<![\w}])[A-Za-z]|\([^(),]*[a-z][^(),]*\))\s*!\s*$")
+_BESIDE = re.compile(r"[ \t]*|\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b)\s*")
+_SCALED = re.compile(rf"\s*\$?\s*(?:\\(?:text|mathrm)\s*\{{\s*)?({_SCALE})", re.IGNORECASE)
 _AFTER = re.compile(r"\s*(?:%|percent\w*\b|pct\b)?")
 _JOINT = re.compile(r"\s*(?:,|;|,?\s*\band\b|,?\s*\bor\b)\s*")
 
@@ -110,6 +136,7 @@ class Found(NamedTuple):
 def find_answer(response: str) -> Found:
     """The answer of a response: what it states, or where it states nothing the last formula or number in it."""
     response = _LEADING_MARKUP.sub("", response.lstrip())
+    *_, response = _THOUGHT_BEFORE.split(response) if "<|channel|>" in response else (response,)
     response = _END_OF_TURN.split(response, maxsplit=1)[0].rpartition("</think>")[2]
     if tagged := _ANSWER_TAG.findall(response):
         response = next((text for text in reversed(tagged) if text.strip()), "")
@@ -126,8 +153,10 @@ def explicit_answer(text: str) -> tuple[str, ...] | None:
     boxes = boxed_expressions(text)
     filled = [box for box in boxes if not _PLACEHOLDER.fullmatch(box.content)]
     for statement in reversed(list(_STATEMENT.finditer(text))[-MOST_STATEMENTS:]):
-        if filled and statement.start() < filled[-1].start:
+        if filled and statement.start() < filled[-1].end:
             break
+        if _HEDGED.search(text, max(0, statement.start() - 60), statement.start()):  # "I doubt that the answer is 5"
+            return ()
         if answer := _statement(text[statement.end() : statement.end() + 5 * SHORT_ANSWER], bool(filled)):
             return (answer,)
     if not boxes:
@@ -140,16 +169,21 @@ def _statement(rest: str, boxed: bool) -> str:
     box."""
     display = _DISPLAY.match(rest)
     line = display.group() if display else rest.strip().partition("\n")[0]
-    end = _SENTENCE_END.search(line + " ")
-    said = _BECAUSE.split(line[: end.end()] if end and "hope" not in end[0] else line[: end.start()] if end else line)[
-        0
-    ]
-    answer = said.lstrip(" \n:;,*\"'!").rstrip(" \n.:;,*\"'!").removeprefix('\\"').removesuffix("\\")
+    end = _SENTENCE_END.search(_FORMULA.sub(lambda m: "\0" * (len(m[0]) - 2) + m[0][-2:], line) + " ")
+    if end:
+        line = line[: end.start() if "hope" in end[0] else end.end()]
+    said = _BECAUSE.split(line)[0].lstrip(" \n:;,*\"'!").rstrip(" \n.:;,*\"'")
+    answer = _without_exclamation(said).rstrip(" \n.:;,*\"'").removeprefix('\\"').removesuffix("\\")
     if len(answer) > SHORT_ANSWER or _PLACEHOLDER.fullmatch(answer):
         return ""
     if not re.search(r"[0-9\\$]", answer):
         return answer if not boxed and 0 < len(answer.split()) <= 4 else ""
     return _said(answer)
+
+
+def _without_exclamation(text: str) -> str:
+    """Without the mark that ends an exclamation; "n!" and "(n-1)!" are factorials, and "5!" in words is none."""
+    return text if _FACTORIAL.search(text) else text.rstrip("! ")
 
 
 def _said(line: str) -> str:
@@ -169,7 +203,8 @@ def _group(text: str, boxes: list[Boxed]) -> tuple[str, ...]:
     """The last box, and those in front of it that only a separator divides from it, or that say it another time."""
     if not boxes:
         return ()
-    contents = [boxes[-1].content.strip()]
+    scale = _SCALED.match(text, boxes[-1].end)
+    contents = [boxes[-1].content.strip() + (rf" \text{{ {scale[1]}}}" if scale else "")]
     for earlier, later in zip(boxes[-2::-1], boxes[:0:-1], strict=True):
         between = text[earlier.end : later.start]
         if _RESTATED.fullmatch(between):
@@ -190,7 +225,7 @@ def search(text: str) -> tuple[str, ...]:
     """
     text = re.sub(r"^\*\*(.*?)[.!]*\*\*$", r"\1", text.strip())
     if len(text) <= SHORT_ANSWER and "\n" not in text.strip() and not _PROSE.search(_TEXT.sub("", text)):
-        return (text.strip(),) if re.search(r"\w", text) else ()
+        return (_without_exclamation(text.strip()),) if re.search(r"\w|∞", text) else ()
     formulas, numbers = ([match for match in kind if not _asked(text, match)] for kind in _found(text))
     if not formulas and not numbers:
         return ()
@@ -205,7 +240,9 @@ def search(text: str) -> tuple[str, ...]:
         said = verb[1].strip(" \n.!*") if verb and begin + verb.start(1) <= last.start() else ""
         if said and not _PROSE.search(said) and "\n" not in said:
             return () if _HEDGED.search(text[: begin + verb.start(1)]) else (said,)  # type: ignore[union-attr]
-        return () if _HEDGED.search(text[: last.start()]) else (last[0].strip(" .,:;"),)
+        first = _first_beside(text, numbers)
+        weak = _HEDGED.search(text[: first.start()]) or _TAKEN_BACK.match(text, last.end())
+        return () if weak else (text[first.start() : last.end()].strip(" .,:;"),)
     start = last.start()
     joined = [_LINKS.sub("", last[0]) + _AFTER.match(text, last.end())[0]]  # type: ignore[index]
     for earlier, later in zip(formulas[-2::-1], formulas[:0:-1], strict=True):
@@ -213,7 +250,18 @@ def search(text: str) -> tuple[str, ...]:
             break
         joined.append(earlier[0])
         start = earlier.start()
-    return () if _HEDGED.search(text[:start]) else (", ".join(reversed(joined)),)
+    weak = _HEDGED.search(text[:start]) or _TAKEN_BACK.match(text, last.end())
+    return () if weak else (", ".join(reversed(joined)),)
+
+
+def _first_beside(text: str, numbers: Sequence[re.Match[str]]) -> re.Match[str]:
+    """The first of the numbers that stand side by side at the end: 2 hours 30 minutes; 1, 3 and 5."""
+    first = numbers[-1]
+    for earlier in numbers[-2::-1]:
+        if not _BESIDE.fullmatch(text[earlier.end() : first.start()]):
+            break
+        first = earlier
+    return first
 
 
 def _asked(text: str, match: re.Match[str]) -> bool:

@@ -34,7 +34,7 @@ def _number(name: str) -> Callable[[Callable[[Fraction, str], str | None]], None
     def register(write: Callable[[Fraction, str], str | None]) -> None:
         def strategy(gold: str, question: str) -> str | None:
             quantity = read_quantity(convert_notation(gold))
-            if quantity is None or quantity.base is not None or quantity.letter:
+            if quantity is None or quantity.letter:
                 return None
             written = write(quantity.value, gold)
             return None if written is None else rf"\boxed{{{written}}}"

@@ -14,8 +14,16 @@ from benchmarks.algebra import equations_equal, expressions_equal
 from benchmarks.answers import HEDGE
 from benchmarks.golds import unreadable
 from benchmarks.notation import strip_delimiters, without_layout
-from benchmarks.quantities import Quantity, read_clock, read_compound, read_quantity, units_conflict, values_agree
-from benchmarks.shapes import Shape, is_name, read_shape
+from benchmarks.quantities import (
+    Quantity,
+    read_clock,
+    read_compound,
+    read_numeral,
+    read_quantity,
+    units_conflict,
+    values_agree,
+)
+from benchmarks.shapes import EMPTY_SET, Shape, is_name, read_shape
 
 LONGEST = 4000
 """Characters up to which an answer's structure is read; a longer one equals only itself."""
@@ -25,11 +33,11 @@ def equal(gold: str, answer: str) -> bool:
     """Whether an answer in `convert_notation`'s notation is the gold one."""
     if without_layout(gold) == without_layout(answer):
         return True
-    first, second = read_quantity(gold), read_quantity(answer) or read_quantity(_with_decimal_point(answer))
-    if first is not None and second is not None:
-        return _quantities_equal(first, second, answer)
-    if _clocks_equal(gold, answer):
-        return True
+    same = _values_equal(gold, answer)
+    if same is None and (pointed := _with_decimal_point(answer)):
+        same = _values_equal(gold, pointed)
+    if same is not None:
+        return same
     if (words := words_of(gold)) and words == words_of(answer):
         return True
     if unreadable(gold) or max(len(gold), len(answer)) > LONGEST or (HEDGE.search(answer) and not HEDGE.search(gold)):
@@ -42,12 +50,26 @@ _ABOUT = re.compile(
 )
 
 
-def _quantities_equal(gold: Quantity, answer: Quantity, text: str) -> bool:
-    """By value, base and unit; the sign of a percentage may be left out, and of a gold value below 1 may not."""
+def _values_equal(gold: str, answer: str) -> bool | None:
+    """Of two times, numerals or quantities; None of anything else."""
+    times = read_clock(gold), read_clock(answer)
+    if times[0] is not None and times[1] is not None:
+        return _clocks_equal(times[0], times[1])
+    numerals = read_numeral(gold), read_numeral(answer)
+    if numerals[0] is not None:  # the base may be left out
+        return numerals[0] == numerals[1] or numerals[0][0] == without_layout(answer)
+    if numerals[1] is not None:
+        return numerals[1][1] == 10 and _values_equal(gold, numerals[1][0]) is True
+    quantities = read_quantity(gold), read_quantity(answer)
+    if quantities[0] is not None and quantities[1] is not None:
+        return _quantities_equal(quantities[0], quantities[1])
+    return None
+
+
+def _quantities_equal(gold: Quantity, answer: Quantity) -> bool:
+    """By value and unit; the sign of a percentage may be left out, and of a gold value below 1 may not."""
     if gold.letter:  # 2s for a variable s
         return answer.letter and gold.unit == answer.unit and values_agree(gold.value, answer.value)
-    if (gold.base is not None or answer.base is not None) and gold.base != answer.base:
-        return answer.base is None and gold.value == answer.value
     if gold.percent or answer.percent:
         return _percents_equal(gold, answer)
     if gold.unit and answer.unit and units_conflict(gold.unit, answer.unit):
@@ -64,9 +86,9 @@ def _percents_equal(gold: Quantity, answer: Quantity) -> bool:
     return as_written or (abs(gold.value) <= 1 and values_agree(gold.value, answer.value / 100))
 
 
-def _clocks_equal(gold: str, answer: str) -> bool:
-    time = read_clock(gold)
-    return time is not None and time == read_clock(answer)
+def _clocks_equal(gold: tuple[int, int, str], answer: tuple[int, int, str]) -> bool:
+    """To the minute; the half of the day may be left out or added."""
+    return gold[:2] == answer[:2] and (gold[2] == answer[2] or not gold[2] or not answer[2])
 
 
 _MARKUP = re.compile(r"\\(?:text|rm|bf)(?![A-Za-z])|\\[ ,;:]")
@@ -94,6 +116,13 @@ def shapes_equal(gold: Shape, answer: Shape) -> bool:
         gold, answer = interval[0], interval[1]
     if gold.kind == answer.kind == "union":
         return _matched(gold.parts, answer.parts)
+    if gold.kind == "matrix" and answer.kind == "tuple":  # [[1, 2], [3, 4]]
+        rows = [row.parts for row in answer.parts if row.kind == "tuple" and row.marks == answer.marks == ("[", "]")]
+        return (
+            len(rows) == len(answer.parts)
+            and gold.marks == (str(len(rows)),)
+            and _all_equal(gold.parts, [cell for row in rows for cell in row])
+        )
     if gold.kind == "matrix" or answer.kind == "matrix":
         if gold.kind == answer.kind and len(gold.parts) == len(answer.parts) and gold.marks == answer.marks:
             return _all_equal(gold.parts, answer.parts)
@@ -104,7 +133,7 @@ def shapes_equal(gold: Shape, answer: Shape) -> bool:
         return ordered and brackets and _all_equal(gold.parts, answer.parts)
     if gold.kind == answer.kind == "expression":
         return _leaves_equal(gold.text, answer.text)
-    if answer.kind in ("list", "set") and len(answer.parts) == 1:
+    if answer.kind in ("list", "set") and len(answer.parts) == 1 and gold.text != EMPTY_SET:
         return shapes_equal(gold, answer.parts[0])
     return False
 
@@ -115,9 +144,9 @@ def _all_equal(gold: Sequence[Shape], answer: Sequence[Shape]) -> bool:
 
 def _leaves_equal(gold: str, answer: str) -> bool:
     answer = _ABOUT.sub("", answer)
+    if (same := _values_equal(gold, answer)) is not None:
+        return same
     first, second = read_quantity(gold), read_quantity(answer)
-    if first is not None and second is not None:
-        return _quantities_equal(first, second, answer)
     parts = read_compound(gold), read_compound(answer)
     if parts[0] or parts[1]:
         return parts[0] is not None and parts[1] is not None and _compounds_equal(parts[0], parts[1])
@@ -140,11 +169,12 @@ def _compounds_equal(gold: Sequence[Quantity], answer: Sequence[Quantity]) -> bo
     )
 
 
+_LETTERS = re.compile(r"[A-Za-z]+(?:\s*_\s*\{?\w+\}?)?")
 _EQUALS = {"=", "\\approx", "\\in", "\\equiv"}
 
 
 _ARITHMETIC = re.compile(
-    r"\\(?:d?frac|sqrt|cdot|times|div|log|ln|sin|cos|tan|binom|pi|deg|text|lfloor|rfloor|lceil|rceil)(?![A-Za-z])"
+    r"\\(?:d?frac|sqrt|cdot|times|div|log|ln|sin|cos|tan|binom|pi|deg|overline|text|lfloor|rfloor|lceil|rceil)(?![A-Za-z])"
 )
 
 
@@ -173,7 +203,7 @@ def _assignment(shape: Shape, *, loosely: bool, anywhere: bool = False) -> _Assi
         several = len(re.sub(r"\W|_", "", first.text)) > 1
         return (
             None
-            if several and is_name(last) and not loosely and "(" not in first.text
+            if several and _LETTERS.fullmatch(last.text) and not loosely and "(" not in first.text
             else _Assignment(first.text, last)
         )
     if is_name(last) and len(links) == 1:

@@ -7,14 +7,12 @@ A response is hostile input: reading or simplifying it may take for ever, or all
 in processes of its own (`benchmarks.grader_process`), which have limits of memory and time; a process that exceeds one
 is killed, and only that case is lost. What a worker sends back is one word of a fixed list.
 
-No part of a response is executed: it is parsed. Should code run in a worker nevertheless, then limits of the kernel
-keep it from writing into files (not from making, renaming or removing them where its user may, nor from the network),
-from gaining rights by what it starts (on Linux), and from starting processes where the worker is not root. A worker
-that root starts becomes the user nobody, where that user can read the installed packages; elsewhere it stays root, and
-can start processes.
+No part of a response is executed: it is parsed. Should code run in a worker nevertheless, it finds itself in
+`benchmarks.sandbox`: where the kernel has Landlock and seccomp it can neither change a file nor start a process nor
+reach a network.
 
 The limit is of CPU time, and the kernel enforces it: so a verdict does not depend on what else the machine does. This
-side enforces a limit of wall-clock time, a few times as long, by SIGKILL.
+side enforces a limit of wall-clock time, many times as long, by SIGKILL.
 
 Workers are started from nothing: they import neither the caller's `__main__` nor anything else of it, so a Grader works
 in any thread and in any kind of process, and its processes end with the one that made it, however that ends.
@@ -41,8 +39,9 @@ from benchmarks.answers import MAX_CHARACTERS, find_answer
 from benchmarks.benchmark import Verdict
 from benchmarks.errors import BenchError, ExitCode
 
-WALL_FACTOR = 4.0
-"""The limit of wall-clock time as a multiple of the limit of CPU time: for a machine that is busy with other things."""
+WALL_FACTOR = 20.0
+"""The limit of wall-clock time as a multiple of the limit of CPU time: it is for a process that sleeps, and a machine may
+be so busy that one that computes gets a twentieth of a core."""
 
 START_SECONDS = 120.0
 """How long a worker may take to start. Importing math-verify takes 1 s on an idle machine."""

@@ -5,26 +5,19 @@ It answers each line of [gold, response] in JSON on stdin with a line of verdict
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import resource
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
-from types import ModuleType
 
 from benchmarks.farewell import end_with_parent
 from benchmarks.judge import judge
+from benchmarks.sandbox import confine
 
 MEMORY_BYTES = 2 * 1024**3
 """Limit of the process's address space."""
-
-NOBODY = 65534
-"""The user without any rights."""
-
-_PR_SET_NO_NEW_PRIVS = 38
 
 
 def _main(seconds: float) -> None:
@@ -51,31 +44,12 @@ def _main(seconds: float) -> None:
 
 
 def _restrict() -> None:
-    """Limit what this process can use and do; `benchmarks.grader` says what that keeps from it, and where.
-
-    A limit of processes binds root nowhere, so root becomes nobody, where nobody can read what sympy may yet import.
-    """
-    if os.getuid() == 0 and all(
-        _readable_by_all(sys.modules[name]) for name in ("sympy", "latex2sympy2_extended", "antlr4")
-    ):
-        with suppress(OSError):  # in a container that has no other user
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    """Limit what this process can use, and do: `benchmarks.sandbox` says what that keeps from it, and where."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     with suppress(ValueError, OSError):  # macOS has no limit of the address space
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-
-
-def _readable_by_all(package: ModuleType) -> bool:
-    """Whether any user may read the files of a package."""
-    path = Path(package.__file__ or "").resolve()
-    return bool(path.stat().st_mode & 0o004) and all(folder.stat().st_mode & 0o001 for folder in path.parents)
+    confine([sys.modules[name] for name in ("sympy", "latex2sympy2_extended", "antlr4")])  # they import more when used
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def _gold(gold: str) -> str:
     if not stated and (unclosed := re.search(r"\\boxed\{(.*)", gold, re.DOTALL)):
         stated = (unclosed[1],)
     text = convert_notation(_CUT.sub(r"\1 ", ", ".join(stated)) if stated else _CUT.sub(r"\1 ", gold))
-    return re.sub(r"^(-?0),(?=\d+$)", r"\1.", strip_delimiters(text))
+    return re.sub(r"^(-?0),(?=\d\d+$)", r"\1.", strip_delimiters(text))
 
 
 _CUT = re.compile(r"([-+=])\s*\$\s+\$\s*")
@@ -70,7 +70,7 @@ def normal_answer(response: str) -> str:
         text = numbers[-1] if numbers else ""
     answer = _ASSIGNMENT.sub("", strip_delimiters(convert_notation(text)))
     quantity = read_quantity(answer)
-    if quantity is not None and not quantity.percent and quantity.base is None and not quantity.letter:
+    if quantity is not None and not quantity.percent and not quantity.letter:
         return str(quantity.value)
     return words_of(answer) or without_layout(answer)
 

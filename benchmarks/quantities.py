@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from benchmarks.notation import FUNCTIONS, strip_delimiters
+from benchmarks.notation import FUNCTIONS, strip_delimiters, without_layout
 
 ABSOLUTE_TOLERANCE = Fraction(1, 10**6)
 RELATIVE_TOLERANCE = Fraction(1, 10**5)
@@ -27,8 +27,6 @@ class Quantity(NamedTuple):
     percent: bool = False
     letter: bool = False
     """The unit is a single letter outside of \\text: it may be a variable."""
-    base: int | None = None
-    """Of the digits that were written, where they say one: 52_8."""
 
 
 def values_agree(a: Fraction, b: Fraction) -> bool:
@@ -37,7 +35,18 @@ def values_agree(a: Fraction, b: Fraction) -> bool:
     return difference <= ABSOLUTE_TOLERANCE and difference <= RELATIVE_TOLERANCE * max(abs(a), abs(b))
 
 
-_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+MAGNITUDES = {
+    "dozen": 12,
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "lakh": 10**5,
+    "million": 10**6,
+    "crore": 10**7,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "quadrillion": 10**15,
+}
+"""Words behind a number that multiply it."""
 _DIGITS = r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|\d{1,300})"
 _INTEGER = r"(?:\{\s*\d{1,300}\s*\}|\d)"
 _NUMBER = re.compile(
@@ -48,21 +57,20 @@ _NUMBER = re.compile(
     rf"(?:\\frac\s*(?P<n1>{_INTEGER})\s*(?P<d1>{_INTEGER})|\(?(?P<n2>\d{{1,300}})\)?\s*/\s*\(?(?P<d2>\d{{1,300}})\)?)"
     rf"|(?P<decimal>{_DIGITS}(?:\.\d{{0,300}})?|\.\d{{1,300}})"
     r")"
-    r"(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d)))?"
-    r"(?:_\s*\{?\s*(?P<base>\d{1,2})\s*\}?)?",
+    r"(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d)))?",
     re.ASCII,
 )
 _TENS = re.compile(
     r"(?P<sign>[+-]?)\s*10\s*\^\s*(?:\{\s*(?P<exponent>[+-]?\d{1,3})\s*\}|(?P<digit>\d))(?!\d)", re.ASCII
 )
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
-_MAGNITUDE = re.compile(rf"\s*({'|'.join(_MAGNITUDES)})s?\b", re.IGNORECASE)
+_MAGNITUDE = re.compile(rf"\s*({'|'.join(MAGNITUDES)})s?\b", re.IGNORECASE)
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
 _UNIT = re.compile(
     rf"[^\W\d_]+\.?{_POWER}(?:(?:\s*(?:/|\\cdot|\\times|\*|\s-?)\s*)[^\W\d_]+\.?{_POWER})*|\\deg(?:\s+[CF]\b)?|[€£¥$¢]|\\\$"
 )
 _NOT_UNITS = re.compile(
-    rf"\b(?:and|or|to|choose|mod|hundred|thousand|[mbtr]+illion|dozens?|not|plus|minus|times|over|than|least|most|approximately"
+    rf"\b(?:and|or|to|choose|mod|{'|'.join(MAGNITUDES)}|not|plus|minus|times|over|than|least|most|approximately"
     rf"|about|if|for|{FUNCTIONS})\b",
     re.IGNORECASE,
 )
@@ -70,15 +78,14 @@ _SAME_UNITS = (
     "m meter metre", "cm centimeter centimetre", "mm millimeter millimetre", "km kilometer kilometre", "in inch inche",
     "ft foot feet", "yd yard", "mi mile", "g gram", "kg kilogram", "mg milligram", "lb pound", "oz ounce",
     "s sec second", "min minute", "h hr hour", "day", "week", "month", "yr year", "l liter litre", "gal gallon",
-    "ml milliliter millilitre", "dollar $ \\$ usd buck", "cent ¢", "€ euro", "£", "¥ yen yuan", "degree \\deg deg",
-    "rad radian", "mph",
+    "ml milliliter millilitre", "dollar $ \\$ usd buck", "cent ¢", "€ euro eur", "rs rupee inr", "£", "¥ yen yuan",
+    "degree \\deg deg", "rad radian", "mph",
     "n newton", "j joule", "w watt", "v volt", "a ampere amp", "k kelvin", "hz hertz", "pa pascal", "ohm", "c", "mol",
     "unit",
 )  # fmt: skip
 _CANONICAL = {name: names.split()[0] for names in _SAME_UNITS for name in names.split()}
 _LETTERS = "msghLNJWV"
 """Letters that may be a unit without being marked as text."""
-_DOZEN = re.compile(r"\s*dozens?\b", re.IGNORECASE)
 
 
 def canonical_unit(unit: str) -> str | None:
@@ -98,6 +105,12 @@ def canonical_unit(unit: str) -> str | None:
     return found if found is None or exponent == "1" else f"{found}^{exponent}"
 
 
+def is_unit(text: str) -> bool:
+    """Whether a text is made of units that are known: "m/s", "kg m^2", "miles per hour"."""
+    parts = re.split(r"/|\\cdot|\bper\b|\*", text)
+    return all(canonical_unit(part) or all(map(canonical_unit, part.split() or [""])) for part in parts)
+
+
 def units_conflict(a: str, b: str) -> bool:
     """Whether both are units that are known, and differ. Cents are no dollars; of apples and pieces nobody knows."""
     first, second = canonical_unit(a), canonical_unit(b)
@@ -109,8 +122,6 @@ def _integer(text: str) -> int:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    if match["base"] is not None:
-        return None
     if match["period"] is not None:
         head = match["repeating"]
         shown = Fraction(Decimal("0" + head if head != "." else "0"))
@@ -134,7 +145,7 @@ def read_quantity(text: str) -> Quantity | None:
     r"""The quantity that the whole text writes, or None.
 
     >>> read_quantity(r"15\text{ cm}^2")
-    Quantity(value=Fraction(15, 1), unit='cm^2', percent=False, letter=False, base=None)
+    Quantity(value=Fraction(15, 1), unit='cm^2', percent=False, letter=False)
     >>> read_quantity("1 1/2").value, read_quantity(r"5\text{ million}").value, read_quantity("1 2")
     (Fraction(3, 2), Fraction(5000000, 1), None)
     """
@@ -159,31 +170,24 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
     if match is None:
         return None
     tens = _TENS.match(text)
-    if tens is not None and (match.re is _TENS or (match["decimal"] == "10" and not match["base"])):
+    if tens is not None and (match.re is _TENS or match["decimal"] == "10"):
         match = tens
         value: Fraction | None = Fraction(10) ** int(match["exponent"] or match["digit"])
-        front, base = "", None
+        front = ""
     else:
-        value, front, base = _value(match), match["front"] or match["currency"] or "", match["base"]
-        if base is not None:
-            digits = match["decimal"] or ""
-            if not digits.isdigit() or not 2 <= int(base) <= 36:
-                return None
-            value = Fraction(int(digits))
+        value, front = _value(match), match["front"] or match["currency"] or ""
     if value is None:
         return None
     value = -value if match["sign"] == "-" else value
     rest = _TEXT.sub(r" \1 ", text[match.end() :])
     if scale := _MAGNITUDE.match(rest):
-        value, rest = value * 10 ** _MAGNITUDES[scale[1].lower()], rest[scale.end() :]
-    elif dozen := _DOZEN.match(rest):
-        value, rest = value * 12, rest[dozen.end() :]
+        value, rest = value * MAGNITUDES[scale[1].lower()], rest[scale.end() :]
     attached, rest = not rest.startswith((" ", "\t")), rest.strip()
     if rest.startswith("%"):
         return Quantity(value, "%", percent=True), rest[1:].strip()
     unit = _UNIT.match(rest)
     if unit is None or _NOT_UNITS.search(unit[0]):
-        return Quantity(value, "$" if front else "", base=int(base) if base else None), rest
+        return Quantity(value, "$" if front else ""), rest
     written = unit[0].strip()
     in_text = r"\text" in text
     letter = not in_text and re.match(r"[A-Za-z](?![A-Za-z])", written) is not None
@@ -193,11 +197,29 @@ def _leading(text: str) -> tuple[Quantity, str] | None:
         not in_text
         and (attached or len(written.split()[0]) < 3)
         and canonical_unit(re.split(r"[\s/^.]", written)[0]) is None
+        and not is_unit(written)
     ):
-        return Quantity(value, "", base=None), rest  # 2ab is a product
+        return Quantity(value), rest  # 2ab is a product
     return Quantity(value, re.sub(r"\s*\^\s*\{?\s*(-?\d)\s*\}?", r"^\1", written).lower(), letter=letter), rest[
         unit.end() :
     ].strip()
+
+
+_NUMERAL = re.compile(r"\(?([0-9A-Z]*[0-9][0-9A-Z]*(?:\.[0-9A-Z]+)?)\)?_\s*(?:\{\s*(\d{1,2})\s*\}|(\d{1,2}))", re.ASCII)
+
+
+def read_numeral(text: str) -> tuple[str, int] | None:
+    """The digits and the base of a number that says its base, 52_8 or 2E_{16}; None of anything else.
+
+    >>> read_numeral("52_8"), read_numeral("2E_{16}"), read_numeral("3A_5")
+    (('52', 8), ('2E', 16), None)
+    """
+    match = _NUMERAL.fullmatch(without_layout(text))
+    if match is None:
+        return None
+    digits, base = match[1], int(match[2] or match[3])
+    valid = 2 <= base <= 36 and all(int(digit, 36) < base for digit in digits.replace(".", ""))
+    return (digits, base) if valid else None
 
 
 def read_compound(text: str) -> tuple[Quantity, ...] | None:
@@ -223,17 +245,29 @@ def read_compound(text: str) -> tuple[Quantity, ...] | None:
     return tuple(parts) if len(parts) > 1 else None
 
 
-_CLOCK = re.compile(r"(\d{1,2})\s*(?:\{:\}|:)\s*([0-5]\d)\s*(?:([ap])\.?\s?m\.?)?", re.ASCII | re.IGNORECASE)
+_CLOCK = re.compile(
+    r"(?P<hour>\d{1,2})(?:\s*(?:\{:\}|:)\s*(?P<minute>[0-5]\d))?"
+    r"\s*(?:(?P<half>[ap])\.?\s?m\.?|(?P<morning>in the morning)|in the (?:afternoon|evening)|at night)?",
+    re.ASCII | re.IGNORECASE,
+)
+_NAMED_TIMES = {"noon": (12, 0, "p"), "midnight": (12, 0, "a")}
 
 
 def read_clock(text: str) -> tuple[int, int, str] | None:
     """Hour, minute and half of the day ("a", "p", or "" where it is not said) of a time like 4:30 p.m.; else None.
 
-    >>> read_clock("04:30 PM"), read_clock("16:30")
-    ((4, 30, 'p'), (4, 30, 'p'))
+    >>> read_clock("04:30 PM"), read_clock("16:30"), read_clock("noon"), read_clock("0:05"), read_clock("4:30")
+    ((4, 30, 'p'), (4, 30, 'p'), (12, 0, 'p'), (12, 5, 'a'), (4, 30, ''))
     """
-    match = _CLOCK.fullmatch(_TEXT.sub(r" \1 ", strip_delimiters(text)).strip())
-    if match is None or int(match[1]) > 23:
+    said = _TEXT.sub(r" \1 ", strip_delimiters(text)).strip()
+    match = _CLOCK.fullmatch(said)
+    if match is None or int(match["hour"]) > 23:
+        return _NAMED_TIMES.get(said.lower())
+    hour, minute = int(match["hour"]), match["minute"]
+    named = said[match.end("minute" if minute else "hour") :].strip()
+    half = (match["half"] or ("a" if match["morning"] else "p" if named else "")).lower()
+    if minute is None and not half:
         return None
-    hour, half = int(match[1]), (match[3] or "").lower()
-    return (hour - 12, int(match[2]), "p") if hour > 12 else (hour, int(match[2]), half)
+    if hour > 12 or hour == 0:
+        half = half or ("p" if hour else "a")
+    return (hour - 12 if hour > 12 else hour or 12), int(minute or 0), half

@@ -31,16 +31,19 @@ class Shape(NamedTuple):
     """The operators of a relation, between its parts; the two brackets of a tuple; the number of rows of a matrix."""
 
 
+EMPTY_SET = "\\emptyset"
+
 MAX_DEPTH = 8
 """Brackets within brackets that are taken apart."""
 
 _RELATIONS = re.compile(r"\\(?:leq|geq|neq|approx|in|equiv|subset)(?![A-Za-z])|(?<![<>!:])[=<>]")
 _MATRIX = re.compile(
-    r"(?:\\?\[|\()?\s*\\begin\s*\{(?P<name>[pbvBV]?matrix|smallmatrix|array)\}"
+    r"(?:\\?\[|\()?\s*\\begin\s*\{(?P<name>[pbvBV]?(?:small)?matrix\*?|array)\}"
     r"(?:\s*\{[lcr| ]*\})?(?P<cells>.*)\\end\s*\{(?P=name)\}\s*"
     r"(?:\\?\]|\))?",
     re.DOTALL,
 )
+_EMPTY = re.compile(r"\\(?:emptyset|varnothing)|∅|\\text\s*\{\s*(?:the )?empty set\s*\}")
 _OPEN, _CLOSE = {"(": ")", "[": "]", "{": "}"}, {")", "]", "}"}
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 
@@ -53,7 +56,7 @@ def read_shape(text: str) -> Shape:
 
 def _read(text: str, depth: int) -> Shape:
     text = strip_delimiters(text)
-    leaf = Shape("expression", text)
+    leaf = Shape("expression", EMPTY_SET if _EMPTY.fullmatch(text) else text)
     if depth > MAX_DEPTH or read_quantity(text) is not None or read_compound(text) is not None:
         return leaf
 
@@ -83,6 +86,10 @@ def _read(text: str, depth: int) -> Shape:
     if (brackets := _brackets(text)) is not None:
         opening, content, closing = brackets
         pieces = split_list(content, bracketed=True)
+        if opening == "\\{" and (condition := _condition(content)):
+            return inner(condition)
+        if opening in ("\\{", "{") and not content:
+            return Shape("expression", EMPTY_SET)
         if opening in ("\\{", "{"):
             return Shape("set", text, tuple(inner(piece) for piece in pieces))
         if len(pieces) > 1:
@@ -95,6 +102,13 @@ def _read(text: str, depth: int) -> Shape:
         ]
         return Shape("list", text, tuple(Shape("expression", sign.removeprefix("+").strip()) for sign in signs))
     return leaf
+
+
+def _condition(content: str) -> str | None:
+    r"""What the elements of a set fulfil, x > 5 of x \in R \mid x > 5; None where it lists them."""
+    element, *conditions = split(content, r"\\mid(?![A-Za-z])|\\colon(?![A-Za-z])|[|:]")
+    name = element.partition("\\in")[0]
+    return conditions[0].strip() if len(conditions) == 1 and _NAMES.fullmatch(name) else None
 
 
 def split_list(text: str, *, bracketed: bool) -> list[str]:
@@ -177,14 +191,14 @@ def _closes_early(text: str) -> bool:
 
 
 _NAME = (
-    r"(?:m?\s*\\(?:angle|triangle|overline|vec|hat|bar|dot|ddot|tilde|widehat)\s*)*"
-    r"(?:\{?\s*[A-Z](?:\s*[A-Z](?:_\{?\w+\}?)?)+\s*\}?|[A-Za-z]|\\(?!sqrt|frac|pm|cdot|times|pi(?![a-z])|infty|sin|cos|tan|log|ln|exp|text)[A-Za-z]+"
+    r"(?:m?\s*\\(?:angle|triangle|overline|overrightarrow|vec|hat|bar|dot|ddot|tilde|widehat|Delta)\s*)*"
+    r"(?:\{\s*(?:[a-z]|\\[a-z]+)\s*\}|\{?\s*[A-Z](?:\s*[A-Z](?:_\{?\w+\}?)?)+\s*\}?|[A-Za-z]|\\(?!sqrt|frac|pm|cdot|times|pi(?![a-z])|infty|sin|cos|tan|log|ln|exp|text)[A-Za-z]+"
     r"|\\text\s*\{[^{}]*\})"
-    r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?\w+))?(?:\s*(?:\^\s*(?:\{\s*)?\\prime(?:\s*\})?|'+))?"
-    r"(?:\s*\^\s*\{\s*-1\s*\})?(?:\s*(?:\([^()=]{1,20}\)|\[[^\[\]=]{1,20}\]))?"
+    r"(?:\s*_\s*(?:\{[^{}]*(?:\{[^{}]*\})?[^{}]*\}|\\?\w+))?(?:\s*(?:\^\s*(?:\{\s*)?(?:\\prime|\*)(?:\s*\})?|'+))?"
+    r"(?:\s*\^\s*\{\s*-1\s*\})?(?:\s*(?:\([^()=+*/^-]{1,20}\)|(?<=[fghA-Z}])\([^()]{1,20}\)|\[[^\[\]=]{1,20}\]))?"
 )
 _NAMES = re.compile(
-    rf"\s*(?:{_NAME}|[A-Za-z]{{2,}}|\|\s*{_NAME}\s*\||{_NAME}\s*:\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
+    rf"\s*(?:{_NAME}|[A-Z][A-Za-z]+|[a-z]{{4,}}|sum|max|min|age|gcd|lcm|\\(?:max|min|sup|inf)(?![A-Za-z])\s*{_NAME}|\|\s*{_NAME}\s*\||{_NAME}\s*:\s*{_NAME}|\\frac\s*\{{\s*{_NAME}\s*\}}\s*\{{\s*{_NAME}\s*\}}"
     rf"|\\frac\s*\{{\s*d\s*{_NAME}\s*\}}\s*\{{\s*d\s*{_NAME}\s*\}}"
     rf"|\(\s*{_NAME}(?:\s*,\s*{_NAME})*\s*\))\s*"
 )

@@ -170,7 +170,7 @@ def test_both_protocols_stand_side_by_side(runs):
     assert report.protocol == "tuned"
 
 
-def test_the_terminal_shows_both(runs):
+def test_the_terminal_shows_both(runs, no_figures):
     write_both(runs)
     report, _ = reported(runs)
     console = rich.console.Console(width=120, record=True)
@@ -178,7 +178,7 @@ def test_the_terminal_shows_both(runs):
     assert "by default" in console.export_text()
 
 
-def test_one_protocol_alone_is_a_table_like_any_other(runs):
+def test_one_protocol_alone_is_a_table_like_any_other(runs, no_figures):
     write_both(runs, only="default")
     report, out = reported(runs)
     assert report.protocol == "default"
@@ -191,7 +191,7 @@ def test_one_protocol_alone_is_a_table_like_any_other(runs):
     assert not (out / "protocols.csv").exists()
 
 
-def test_an_algorithm_of_one_protocol_alone_keeps_its_row(runs):
+def test_an_algorithm_of_one_protocol_alone_keeps_its_row(runs, no_figures):
     write_both(runs)
     (runs / "gvpo-s0").rename(runs / ".gvpo-s0")
     (runs / "gvpo-s1").rename(runs / ".gvpo-s1")
@@ -202,9 +202,9 @@ def test_an_algorithm_of_one_protocol_alone_keeps_its_row(runs):
     assert "gvpo" not in set(report.table["algorithm"])
 
 
-def test_a_cell_that_failed_by_default_is_named(runs):
+def test_a_cell_that_failed_by_default_is_named(runs, no_figures):
     write_both(runs)
-    write_cell(runs, "gvpo", 2, {}, status="failed", protocol="default")
+    write_cell(runs, "gvpo", 2, {}, status="failed", protocol="default", lr=1.7e-4)
     report, out = reported(runs)
     assert report.failed == ["gvpo@default-s2"]
     assert "failed: gvpo@default-s2: FloatingPointError" in (out / "table.md").read_text()

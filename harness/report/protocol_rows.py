@@ -72,15 +72,16 @@ def protocol_rows(
         row |= _compared("gain", difference(scores, label, f"{label}@default"))
         if baseline is not None and label != baseline:
             row |= _compared("default_diff", difference(scores, f"{label}@default", f"{baseline}@default"))
-        if own:
-            row |= {f"default_{name}": settings(own)[name] for name in ("lr", "max_norm", "parameters")}
+        if by_default := [cell for cell in cells if cell.algorithm == f"{label}@default"]:
+            found = settings(by_default)
+            row |= {f"default_{name}": found[name] for name in ("lr", "max_norm", "parameters")}
         rows.append(row)
-    found = pd.DataFrame(rows).reindex(columns=[*_COLUMNS[:2], *(["family"] if families else []), *_COLUMNS[2:]])
+    both = pd.DataFrame(rows).reindex(columns=[*_COLUMNS[:2], *(["family"] if families else []), *_COLUMNS[2:]])
     p_columns = ["gain_p_value", "default_diff_p_value"]
-    p = found[p_columns].to_numpy(dtype=float)
+    p = both[p_columns].to_numpy(dtype=float, copy=True)
     p[~np.isnan(p)] = holm(list(p[~np.isnan(p)]))
-    found[["gain_p_holm", "default_diff_p_holm"]] = p
-    return found
+    both[["gain_p_holm", "default_diff_p_holm"]] = p
+    return both
 
 
 _COMPARED = ("", "_ci_low", "_ci_high", "_matched_seeds", "_p_value", "_p_holm")
@@ -155,7 +156,7 @@ def tuned_and_default(rows: pd.DataFrame, k: str) -> Drawing:
     with look():
         figure: Figure = new_figure(6.4, 1.1 + 0.3 * len(known))
         axes = figure.subplots()
-        for y, row in known.iterrows():
+        for y, (_, row) in enumerate(known.iterrows()):
             ends = (row["default_avg_at_k"], row["tuned_avg_at_k"])
             axes.plot(ends, (y, y), color=GREY, linewidth=0.9, zorder=1.5)
             for value, protocol, face in zip(ends, ("default", "tuned"), ("white", "black"), strict=True):

@@ -232,7 +232,8 @@ def write_report(
     names = dict(zip(table["algorithm"], table["name"], strict=True))
     csv = {"table": table, "benchmarks": by_benchmark, "seeds": by_seed}
     if len(both):
-        names |= {f"{row['algorithm']}@default": f"{row['name']} by default" for _, row in both.iterrows()}
+        ran = both[both["default_status"] != "not run"]
+        names |= {f"{row['algorithm']}@default": f"{row['name']} by default" for _, row in ran.iterrows()}
         csv |= {"protocols": both, "seeds": seed_rows(of_all)[0]}
     publication = Publication(
         suite=suite,

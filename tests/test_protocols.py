@@ -167,6 +167,7 @@ def test_both_protocols_stand_side_by_side(runs):
     assert "| algorithm | seeds | avg@2 | avg@2 by default | Δ to " in markdown
     assert "default: nothing is tuned; the hyper-parameters are those of each algorithm's class, lr 0.00017" in markdown
     assert (out / "figures" / "tuned_and_default.svg").is_file()
+    assert "git commit: `0123abc`" in (out / "README.md").read_text()  # of the cells of both
     assert report.protocol == "tuned"
 
 

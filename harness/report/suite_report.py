@@ -210,8 +210,8 @@ def write_report(
         highlight=highlight,
     )
     if published is None:
-        recorded = newest(cells).config("report", "published") or []
-        published = [Published.model_validate(row) for row in recorded]
+        rows = newest(recorded).config("report", "published") or []
+        published = [Published.model_validate(row) for row in rows]
     notes = suite_notes(cells, scores, report, recorded)
     if len(both):
         notes.append(protocol_note(both, k))

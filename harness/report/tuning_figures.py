@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness.record.text import figure_text
 from harness.report.drawing import BAND, GREY, MUTED, Drawing, look, new_figure
@@ -76,12 +76,12 @@ def score_against_lr(trials: pd.DataFrame, names: Mapping[str, str], baseline: s
     """Every trial's score at its learning rate."""
     figure, grid = _panels(list(names.values()), "learning rate", SCORE, shared=True)
     for axes, label in zip(grid, names, strict=True):
-        axes.set_xscale("log")
+        _log_axis(axes)
         if baseline is not None and label != baseline:
             other = trials[trials["algorithm"] == baseline]
             axes.plot(other["lr"], other["score"], linestyle="none", marker="o", markersize=4, color=MUTED)
         own = trials[trials["algorithm"] == label]
-        _points(axes, own["lr"], own)
+        _points(axes, own["lr"], own, {})
     _legend(figure, *_kinds(trials), *_of_baseline(names, baseline, color=MUTED, linestyle="none", marker="o"))
     caption = "Score of every trial on the tuning problems against its learning rate; the best trial is filled."
     order = {label: place for place, label in enumerate(names)}
@@ -103,23 +103,29 @@ def score_against_parameters(trials: pd.DataFrame, names: Mapping[str, str]) -> 
             part = own[["algorithm", "trial", "score", "failed"]].assign(value=own[column].astype(float))
             part.insert(1, "parameter", column.removeprefix(PARAMETER))
             parts.append(part)
-    titles = [f"{names[part['algorithm'].iloc[0]]}: {figure_text(part['parameter'].iloc[0])}" for part in parts]
-    figure, grid = _panels(titles, "value of the hyper-parameter", SCORE, shared=False)
+    figure, grid = _panels([names[part["algorithm"].iloc[0]] for part in parts], "", SCORE, shared=False)
+    grey = _greys(trials["lr"])
     for axes, part in zip(grid, parts, strict=True):
+        axes.set_xlabel(figure_text(part["parameter"].iloc[0]), fontsize="x-small", labelpad=1)
         values = sorted(part["value"].unique())
         if values[0] > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-            _points(axes, part["value"], part)
+            _log_axis(axes)
+            _points(axes, part["value"], part, grey)
         else:  # a choice among a few, zero with them
-            _points(axes, part["value"].map(values.index), part)
+            _points(axes, part["value"].map(values.index), part, grey)
             axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
             axes.set_xlim(-0.5, len(values) - 0.5)
             axes.xaxis.set_minor_locator(NullLocator())
-    _legend(figure, *_kinds(trials))
+    _legend(
+        figure,
+        _mark(label="low learning rate", markerfacecolor="white"),
+        _mark(label="high", markerfacecolor="black"),
+        _mark(label="the best", marker="D", markerfacecolor="white"),
+        *_kinds(trials)[2:],
+    )
     caption = (
         "Score of every trial on the tuning problems against each hyper-parameter of the algorithm's own that was "
-        "searched; learning rate and clipping norm vary with it. The best trial is filled."
+        "searched. The darker a trial, the higher its learning rate, which varies too; the best one is a diamond."
     )
     return Drawing("score_against_parameters", caption, figure, pd.concat(parts, ignore_index=True))
 
@@ -144,37 +150,51 @@ def _panels(titles: Sequence[str], xlabel: str, ylabel: str, *, shared: bool) ->
         axes.set_axis_off()
     for axes in grid[max(0, len(titles) - columns) : len(titles)]:
         axes.tick_params(labelbottom=True)
-    figure.supxlabel(xlabel, fontsize="medium")
+    if xlabel:
+        figure.supxlabel(xlabel, fontsize="medium")
     figure.supylabel(ylabel, fontsize="medium")
     return figure, grid[: len(titles)]
 
 
-def _points(axes: Axes, x: pd.Series[Any], own: pd.DataFrame) -> None:
+def _log_axis(axes: Axes) -> None:
+    """A logarithmic x with labels at 1 and 3 of each decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x >= 0.01 else f"{x:.0e}".replace("-0", "-")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _greys(value: pd.Series[float]) -> dict[Any, str]:
+    """By row, a grey from white for the lowest value to black for the highest, in the logarithm."""
+    log = np.log(value)
+    share = (log - log.min()) / ((log.max() - log.min()) or 1.0)
+    return {index: f"{1 - x:.3f}" for index, x in share.items()}
+
+
+def _points(axes: Axes, x: pd.Series[Any], own: pd.DataFrame, grey: Mapping[Any, str]) -> None:
+    """The trials of an algorithm: filled with their grey, and the best a diamond; or hollow, and the best filled."""
     best = own["score"].idxmax()
     for index in own.index:
-        failed = own.loc[index, "failed"] > 0
         axes.plot(
             x.loc[index],
             own.loc[index, "score"],
             linestyle="none",
-            marker="x" if failed else "o",
-            markersize=4.5,
+            marker="x" if own.loc[index, "failed"] > 0 else "D" if grey and index == best else "o",
+            markersize=5.5 if grey and index == best else 4.5,
             color="black",
-            markerfacecolor="black" if index == best else "white",
+            markerfacecolor=grey.get(index, "black" if index == best else "white"),
             zorder=3 if index == best else 2.5,
         )
 
 
 def _kinds(trials: pd.DataFrame) -> list[Line2D]:
     """What the marks of `_points` mean."""
-    look: dict[str, Any] = {"color": "black", "linestyle": "none", "markersize": 4.5}
-    shown = [
-        Line2D([], [], marker="o", markerfacecolor="white", label="a trial", **look),
-        Line2D([], [], marker="o", label="the best", **look),
-    ]
-    if (trials["failed"] > 0).any():
-        shown.append(Line2D([], [], marker="x", label="a run of it failed", **look))
-    return shown
+    shown = [_mark(label="a trial", markerfacecolor="white"), _mark(label="the best", markerfacecolor="black")]
+    return [*shown, _mark(label="a run of it failed", marker="x")] if (trials["failed"] > 0).any() else shown
+
+
+def _mark(**look: Any) -> Line2D:
+    return Line2D([], [], **{"color": "black", "linestyle": "none", "marker": "o", "markersize": 4.5, **look})
 
 
 def _of_baseline(names: Mapping[str, str], baseline: str | None, **look: Any) -> list[Line2D]:

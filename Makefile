@@ -49,7 +49,7 @@ ablations: install
 	$(BIN)/gvpo-bench sweep embedded-terms
 	$(BIN)/gvpo-bench sweep embedded-lora
 
-# The trials behind the suites' hyper-parameters.
+# The trials behind the suites' hyper-parameters: as many for each algorithm.
 tune: install
 	$(BIN)/gvpo-bench tune embedded
 	$(BIN)/gvpo-bench tune embedded-reuse

@@ -10,6 +10,7 @@ from algorithms.base import (
     Batch,
     Choice,
     Family,
+    LogUniform,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -38,7 +39,7 @@ class GRPO(Algorithm):
     name: ClassVar[str] = "GRPO"
     family: ClassVar[Family] = "clipped ratio"
 
-    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
+    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio", search=LogUniform(0.05, 0.8))
     beta: float = hyperparameter(
         0.0, "coefficient of the k3 estimate of KL(π_θ‖π_ref); 0 leaves it out", search=Choice((0.0, 0.001, 0.01, 0.04))
     )

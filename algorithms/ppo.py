@@ -13,6 +13,7 @@ from algorithms.base import (
     Batch,
     Choice,
     Family,
+    LogUniform,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -45,7 +46,7 @@ class PPO(Algorithm):
     name: ClassVar[str] = "PPO"
     family: ClassVar[Family] = "clipped ratio"
 
-    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
+    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio", search=LogUniform(0.05, 0.8))
     value_clip: float = hyperparameter(0.5, "ε_v, how far the value may move from its old one; the reward's unit")
     gamma: float = hyperparameter(1.0, "γ, the discount per token")
     gae_lambda: float = hyperparameter(1.0, "λ of generalised advantage estimation")

@@ -10,6 +10,7 @@ from algorithms.base import (
     Batch,
     Choice,
     Family,
+    LogUniform,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -38,7 +39,7 @@ class ReinforcePP(Algorithm):
     name: ClassVar[str] = "REINFORCE++"
     family: ClassVar[Family] = "policy gradient"
 
-    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
+    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio", search=LogUniform(0.05, 0.8))
     beta: float = hyperparameter(
         0.01, "β, the penalty on each token's log-ratio to the reference", search=Choice((0.0, 0.001, 0.01, 0.03))
     )

@@ -10,6 +10,7 @@ from algorithms.base import (
     Batch,
     Choice,
     Family,
+    LogUniform,
     LossOutput,
     Needs,
     PolicyOutput,
@@ -41,7 +42,7 @@ class ReinforcePPBaseline(Algorithm):
     name: ClassVar[str] = "REINFORCE++ baseline"
     family: ClassVar[Family] = "policy gradient"
 
-    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio")
+    clip: float = hyperparameter(0.2, "ε of the clipped importance ratio", search=LogUniform(0.05, 0.8))
     beta: float = hyperparameter(
         0.01, "β, coefficient of the k2 estimate of KL(π_θ‖π_ref)", search=Choice((0.0, 0.001, 0.01, 0.04))
     )

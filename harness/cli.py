@@ -47,6 +47,10 @@ def sweep(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 to N−1; by default the suite's.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(metavar="tuned|default|both", help="The suite's settings, those that nobody tuned, or both."),
+    ] = None,
     keep_checkpoints: Annotated[
         bool | None, typer.Option(help="Keep trained models, for other evaluations; by default the suite's.")
     ] = None,
@@ -66,6 +70,8 @@ def sweep(
 
     started, console = time.monotonic(), Console()
     overrides = [*(settings or []), *([f"seeds={seeds}"] if seeds else [])]
+    if protocol is not None:
+        overrides.append(f"protocols={['tuned', 'default'] if protocol == 'both' else [protocol]}")
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
     loaded = _load(suite, overrides, algorithm, out)

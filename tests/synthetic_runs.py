@@ -88,9 +88,10 @@ def write_cell(
     suite_hash: str = "5a17e0000000cafe",
     settings: dict[str, Any] | None = None,
     family: str | None = None,
+    protocol: str | None = None,
 ) -> Path:
     """One cell. `scores` has an array of 0 and 1 of shape (problems, samples) a benchmark; `curve` a reward a step."""
-    name = "base" if label == "base" else f"{label}-s{seed}"
+    name = "base" if label == "base" else f"{label}{f'@{protocol}' if protocol else ''}-s{seed}"
     folder = suite / name
     folder.mkdir(parents=True)
     steps = np.arange(1, len(curve) + 1)
@@ -111,7 +112,8 @@ def write_cell(
             "algorithm": None
             if label == "base"
             else {"optimizer": {"lr": lr, "max_norm": 1.0}, "parameters": {"beta": 0.1, "anchor": "old"}}
-        },
+        }
+        | ({"protocol": protocol} if protocol else {}),
         "tokens": {
             "generated": int(generated[-1]) if len(curve) else 0,
             "trained": int(generated[-1]) if len(curve) else 0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tomllib
 
 import pandas as pd
@@ -41,13 +42,20 @@ def test_trials_are_as_many_for_each_algorithm_and_lie_in_the_ranges(suite, labe
         assert ("critic_lr" in trial["optimizer"]) == (label == "ppo")
 
 
-def test_trial_by_trial_all_algorithms_get_the_same_learning_rate_and_clipping(suite):
+@pytest.mark.parametrize("alike", [("gvpo", "dpo", "kimi", "pg", "dapo"), ("grpo", "ppo", "gspo", "reinforce_pp")])
+def test_algorithms_with_as_many_hyperparameters_get_the_same_learning_rates_and_clipping(suite, alike):
     shared = [
         [(trial["optimizer"]["lr"], trial["optimizer"]["max_norm"]) for trial in trials(suite, label)]
-        for label in EVERY
+        for label in alike
     ]
     assert all(points == shared[0] for points in shared)
     assert len(set(shared[0])) == suite.tuning.trials
+
+
+def test_every_clipped_ratio_is_tuned_where_it_clips(suite):
+    for label in ("grpo", "ppo", "reinforce_pp", "reinforce_pp_baseline", "dr_grpo"):
+        assert len({trial["parameters"]["clip"] for trial in trials(suite, label)}) == suite.tuning.trials
+        assert all(0.05 <= trial["parameters"]["clip"] <= 0.8 for trial in trials(suite, label))
 
 
 def test_trials_cover_both_halves_of_each_range(suite):
@@ -91,6 +99,59 @@ def test_every_trial_is_recorded_with_its_score(tuned):
             tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000" / "samples.parquet"
         )
         assert row.score == pytest.approx(samples["score"].mean(), rel=1e-5)
+
+
+def test_every_trial_is_recorded_with_its_budget_and_what_it_took(tuned):
+    table = pd.read_csv(tuned / "tuning" / "small" / "trials.csv")
+    assert set(table["seeds"]) == {1}
+    assert set(table["token_budget"]) == {2 * 8 * 8 * 4}  # steps, prompts, samples, tokens of a response
+    for row in table.itertuples():
+        spent = manifest(tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000")["tokens"]
+        assert (row.generated_tokens, row.trained_tokens) == (spent["generated"], spent["trained"])
+        assert 0 < row.generated_tokens <= row.token_budget
+        assert (row.extra_tokens > 0) == (row.algorithm == "ppo")  # its critic's passes, and no other
+
+
+def test_another_algorithm_joins_the_trials_that_are_there(tuned, tmp_path):
+    """One of the two again, into a copy: what was found of the other stays, and nothing is run twice."""
+    shutil.copytree(tuned, tmp_path / "copy")
+    folder = tmp_path / "copy" / "tuning" / "small"
+    before = {name: (folder / name).read_text() for name in ("trials.csv", "best.toml")}
+    settings = ["--set", "train.steps=2", "--set", "resources.checkpoint_every=0"]
+    arguments = ["--algorithm", "ppo", "--workers", 1, "--out", tmp_path / "copy"]
+    assert command("tune", tuned / "small.toml", *settings, *arguments) == 0
+    assert (folder / "trials.csv").read_text() == before["trials.csv"]
+    old, new = (tomllib.loads(text) for text in (before["best.toml"], (folder / "best.toml").read_text()))
+    assert old == new
+    comments = [line for line in (folder / "best.toml").read_text().splitlines() if line.startswith("#")]
+    assert len(comments) == 2  # the commands that found the one and the other
+    assert "--algorithm ppo" in comments[1]
+
+
+def test_trials_of_another_budget_are_not_joined(tuned, tmp_path, capsys):
+    shutil.copytree(tuned, tmp_path / "copy")
+    arguments = ["--algorithm", "ppo", "--workers", 1, "--out", tmp_path / "copy"]
+    assert command("tune", tuned / "small.toml", "--set", "train.steps=3", *arguments) == 3
+    assert "ppo has token_budget 768 and gvpo 512, which is no fair search" in capsys.readouterr().err
+    assert command("tune", tuned / "small.toml", "--set", "tuning.trials=4", *arguments) == 3
+    assert "ppo has trials 4 and gvpo 2" in capsys.readouterr().err
+
+
+def test_best_settings_that_are_gone_are_not_guessed(tuned, tmp_path, capsys):
+    shutil.copytree(tuned, tmp_path / "copy")
+    (tmp_path / "copy" / "tuning" / "small" / "best.toml").unlink()
+    arguments = ["--algorithm", "ppo", "--workers", 1, "--out", tmp_path / "copy"]
+    assert command("tune", tuned / "small.toml", "--set", "train.steps=2", *arguments) == 3
+    assert "best.toml does not hold what trials.csv beside it found" in capsys.readouterr().err
+
+
+def test_the_search_has_a_page_with_its_figures(tuned):
+    folder = tuned / "tuning" / "small"
+    page = (folder / "README.md").read_text()
+    assert page.startswith("# small: tuning")
+    for name in ("best_after_trials", "score_against_lr", "score_against_parameters"):
+        assert f"](figures/{name}.svg)" in page
+        assert all((folder / "figures" / f"{name}.{kind}").stat().st_size for kind in ("svg", "png", "csv"))
 
 
 def test_best_has_the_highest_score_and_can_be_copied_into_the_suite(tuned):

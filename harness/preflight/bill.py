@@ -50,7 +50,7 @@ def render(suite: Suite, cells: Sequence[Cell], costs: Mapping[str, CellCost], a
     groups: dict[str, list[CellCost]] = {}
     for cell in cells:
         point = cell.config.suite.partition("/")[2]
-        groups.setdefault(f"{point} {cell.config.label}".strip(), []).append(costs[cell.name])
+        groups.setdefault(f"{point} {cell.config.run_label}".strip(), []).append(costs[cell.name])
 
     def row(name: str, group: Sequence[CellCost]) -> list[Text]:
         mean, most = total(group, "tokens"), total(group, "most")

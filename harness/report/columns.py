@@ -142,6 +142,9 @@ def score_columns(
         "algorithm": list(table["name"]),
         "seeds": [plain(n, "d") for n in table["n_seeds"]],
         f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
+        f"avg@{k} by default": interval_texts(table, "default_avg_at_k", "default_ci", 3)
+        if "default_avg_at_k" in table
+        else [],
         **{
             f"{name} avg@{k_of[name]}": interval_texts(table, f"avg_at_k_{name}", f"{name}_ci", 3)
             for name in benchmarks

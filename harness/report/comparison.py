@@ -5,6 +5,7 @@ The cells are read, never changed. Does not import torch.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,6 +70,12 @@ class Scores:
                     f"cells {reference[0]} and {name} were not evaluated on the same problems and samples; "
                     "delete the folder of the wrong one and run the sweep again"
                 )
+
+    def only(self, cells: Sequence[RecordedCell]) -> Scores:
+        """The scores of some of these cells."""
+        picked = copy.copy(self)
+        picked.cells = [cell for cell in cells if cell.finished]
+        return picked
 
     def _problems(self, cell: RecordedCell) -> pd.DataFrame:
         samples = cell.samples()

@@ -46,30 +46,40 @@ class Publication:
 
 def publish(out: Path, publication: Publication, drawings: Sequence[Drawing]) -> None:
     """Writes the publication's files, figures/ and the page, README.md, into `out`."""
-    for folder in (out, out / "figures"):
-        remove_scratch(folder)
+    remove_scratch(out)
     files = publication.files()
     for name, text in files.items():
         write(out / name, text)
-    for drawing in drawings:
-        for kind in ("svg", "png"):
-            write(out / "figures" / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
-        write(out / "figures" / f"{drawing.name}.csv", to_csv(drawing.data))
+    write_figures(out, drawings)
     packages = "packages booktabs and longtable" if "{longtable}" in files["table.tex"] else "package booktabs"
     page = make_page(publication.suite, files["table.md"], drawings, publication.cells, packages)
     write(out / "README.md", page)
+
+
+def write_figures(out: Path, drawings: Sequence[Drawing]) -> None:
+    """Writes each figure as SVG, PNG and the CSV of what it draws, into `out`/figures/."""
+    folder = out / "figures"
+    remove_scratch(folder)
+    for drawing in drawings:
+        for kind in ("svg", "png"):
+            write(folder / f"{drawing.name}.{kind}", encode(drawing.figure, kind))
+        write(folder / f"{drawing.name}.csv", to_csv(drawing.data))
+
+
+def pictures(drawings: Sequence[Drawing]) -> list[str]:
+    """The figures in Markdown, each with its caption."""
+    return [
+        f"![{caption}](figures/{drawing.name}.svg)\n\n*{caption}*"
+        for drawing in drawings
+        for caption in [escape_markdown(drawing.caption)]
+    ]
 
 
 def make_page(
     suite: str, markdown: str, drawings: Sequence[Drawing], cells: Sequence[RecordedCell], packages: str
 ) -> str:
     """The suite's README.md: tables, figures, how they were made, and the `packages` that its LaTeX needs."""
-    pictures = [
-        f"![{caption}](figures/{drawing.name}.svg)\n\n*{caption}*"
-        for drawing in drawings
-        for caption in [escape_markdown(drawing.caption)]
-    ]
-    parts = [f"# {escape_markdown(suite)}", markdown.strip(), *pictures, "## How this was made"]
+    parts = [f"# {escape_markdown(suite)}", markdown.strip(), *pictures(drawings), "## How this was made"]
     parts.append("\n".join(f"- {name}: {distinct(cells, get)}" for name, get in PROVENANCE.items()))
     parts.append(
         "`table.csv` has these numbers in full precision with both ends of every interval, `seeds.csv` those of each "

@@ -47,6 +47,11 @@ class RecordedCell:
         return str(self.manifest["algorithm"])
 
     @property
+    def protocol(self) -> str:
+        """Under which of a suite's protocols it ran: of the base, and where none is recorded, "tuned"."""
+        return str(self.config("protocol") or "tuned")
+
+    @property
     def finished(self) -> bool:
         """Whether the cell came to its end without failing."""
         return bool(self.manifest["status"] == "finished")

@@ -43,6 +43,14 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import Publication, publish
+from harness.report.protocol_rows import (
+    ProtocolCell,
+    protocol_columns,
+    protocol_note,
+    protocol_rows,
+    tuned_and_default,
+    untuned_text,
+)
 from harness.report.recorded_cells import (
     RecordedCell,
     ReportError,
@@ -52,7 +60,10 @@ from harness.report.recorded_cells import (
     newest,
     require_labels,
 )
+from harness.report.trials import read_trials, trials_of_suite
+from harness.report.tuning_figures import tuning_drawings
 from harness.suite.config import Published
+from harness.suite.protocols import first_protocol
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Report:
     """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
 
     suite: str
+    protocol: str
+    """Of the first tables."""
     table: pd.DataFrame
     by_benchmark: pd.DataFrame
     """A row per benchmark and algorithm: benchmarks.csv."""
@@ -96,7 +109,11 @@ class Report:
             if len(self.by_benchmark) and (share := self.by_benchmark[column]).max() > 0:
                 caption.append(f"{name}: {share.min():.1%} to {share.max():.1%} of the samples")
         shown = score_columns(self.table, self.k, self.baseline, self.k_of, self.highlight).without(left_out)
-        for name, value, spec in (("KL (nats)", "kl", ".2f"), (f"hard avg@{self.k}", "hard_avg_at_k", ".3f")):
+        for name, value, spec in (
+            ("KL (nats)", "kl", ".2f"),
+            (f"hard avg@{self.k}", "hard_avg_at_k", ".3f"),
+            (f"avg@{self.k} by default", "default_avg_at_k", ".3f"),
+        ):
             if name in shown.columns:
                 shown.columns[name] = [plain(number, spec) for number in self.table[value]]
         return terminal_table(self.suite, shown, caption, unbroken=("a", "Δ"))
@@ -125,11 +142,17 @@ def write_report(
     Raises:
         ReportError: no cell, cells of different suites, a baseline or a highlighted label not among them, or samples
             that do not match.
+        RecordError: a cell that does not fit its checksums, or trials of the suite's [tuning] that are no fair search.
     """
-    cells, unfinished = load_cells(runs)
+    recorded, unfinished = load_cells(runs)
     if seeds is not None:
-        cells = [cell for cell in cells if cell.algorithm == "base" or cell.manifest["seed"] in seeds]
+        recorded = [cell for cell in recorded if cell.algorithm == "base" or cell.manifest["seed"] in seeds]
         unfinished = []
+    protocols = {cell.protocol for cell in recorded if cell.algorithm != "base"}
+    protocol = first_protocol(protocols)
+    by_protocol = [ProtocolCell(cell.folder, cell.manifest) for cell in recorded] if len(protocols) > 1 else []
+    recorded = by_protocol or recorded
+    cells = [cell for cell in recorded if cell.algorithm == "base" or cell.protocol == protocol]
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
     if baseline is None:
@@ -139,11 +162,16 @@ def write_report(
         raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
     require_labels(highlight, labels, runs)
 
-    scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
+    of_all = Scores(recorded, evaluation["benchmarks"], evaluation["hard_benchmarks"])
+    scores = of_all.only(cells)
     by_seed, curves = seed_rows(scores)
     families = families_of(cells) if len(labels) > MANY else None
     table = algorithm_rows(cells, scores, by_seed, baseline, families)
     by_benchmark = benchmark_rows(scores, table)
+    both = protocol_rows(by_protocol, of_all, table, baseline) if by_protocol else pd.DataFrame()
+    if len(both):
+        default = ["default_avg_at_k", "default_ci_low", "default_ci_high"]
+        table = table.merge(both[["algorithm", *default]], on="algorithm", how="left")
     coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
     drawings = figures.draw(
@@ -160,13 +188,21 @@ def write_report(
         highlight=highlight,
     )
 
+    if len(both):
+        drawings.append(tuned_and_default(both, k))
+    if protocol == "tuned" and (tried := trials_of_suite(runs)).is_file():
+        trained = table[table["algorithm"] != "base"]
+        known = dict(zip(trained["algorithm"], trained["name"], strict=True))
+        drawings += tuning_drawings(read_trials(tried), known, baseline)
+
     suite = str(cells[0].manifest["suite"])
     report = Report(
         suite=suite,
+        protocol=protocol,
         table=table,
         by_benchmark=by_benchmark,
         path=out / "README.md",
-        failed=[cell.name for cell in cells if not cell.finished],
+        failed=[cell.name for cell in recorded if not cell.finished],
         unfinished=unfinished,
         k=k,
         baseline=baseline,
@@ -174,13 +210,16 @@ def write_report(
         highlight=highlight,
     )
     if published is None:
-        recorded = newest(cells).config("report", "published") or []
-        published = [Published.model_validate(row) for row in recorded]
-    notes = suite_notes(cells, scores, report)
+        rows = newest(recorded).config("report", "published") or []
+        published = [Published.model_validate(row) for row in rows]
+    notes = suite_notes(cells, scores, report, recorded)
+    if len(both):
+        notes.append(protocol_note(both, k))
     told_apart = text_table(table, evidence_columns(table, baseline), highlight)
     shown = {
         "scores": score_columns(table, k, baseline, report.k_of, highlight),
         **({"what could be told apart": told_apart} if table["detectable"].notna().any() else {}),
+        **({"both protocols": protocol_columns(both, k, baseline, highlight)} if len(both) else {}),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
         **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
         "cost and settings": text_table(table, cost_columns(table), highlight),
@@ -190,12 +229,18 @@ def write_report(
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
+    names = dict(zip(table["algorithm"], table["name"], strict=True))
+    csv = {"table": table, "benchmarks": by_benchmark, "seeds": by_seed}
+    if len(both):
+        ran = both[both["default_status"] != "not run"]
+        names |= {f"{row['algorithm']}@default": f"{row['name']} by default" for _, row in ran.iterrows()}
+        csv |= {"protocols": both, "seeds": seed_rows(of_all)[0]}
     publication = Publication(
         suite=suite,
-        cells=cells,
-        scores=scores,
-        names=dict(zip(table["algorithm"], table["name"], strict=True)),
-        csv={"table": table, "benchmarks": by_benchmark, "seeds": by_seed},
+        cells=recorded,
+        scores=of_all,
+        names=names,
+        csv=csv,
         shown=shown,
         notes=notes,
     )
@@ -211,8 +256,11 @@ def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
     return cells[0].config("report", "baseline")
 
 
-def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -> list[str]:
-    """What a reader needs to judge the numbers, each note from the manifests."""
+def suite_notes(
+    cells: Sequence[RecordedCell], scores: Scores, report: Report, recorded: Sequence[RecordedCell]
+) -> list[str]:
+    """What a reader needs to judge the numbers, each note from the manifests: `cells` are those of the report's
+    protocol, among all that are `recorded`."""
     table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
     notes = score_notes(cells, scores)
@@ -241,9 +289,12 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
     notes += [
         "Reward AUC: the mean height of the curve of mean training reward over steps (trapezoid rule over the range of "
         "steps).",
-        *row_notes(cells, table),
+        *row_notes(recorded, table),
     ]
     notes += [*unfinished_notes(report.unfinished), *seed_notes(cells)]
-    notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
+    if report.protocol == "default":
+        notes.append(f"Protocol: default. Nothing is tuned; {untuned_text(table['lr'], table['max_norm'])}.")
+    else:
+        notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
     notes.append(COST_NOTE)
     return notes

@@ -133,7 +133,7 @@ def algorithms(publication: Publication) -> list[dict[str, Any]]:
     family = dict(zip(table["algorithm"], table["family"], strict=True)) if "family" in table else {}
     look = styles(label for label in publication.names if label != "base")
     return [
-        {"label": label, "name": name, "family": family.get(label) or "", **_style(look.get(label))}
+        {"label": label, "name": name, "family": family.get(label.partition("@")[0]) or "", **_style(look.get(label))}
         for label, name in publication.names.items()
     ]
 

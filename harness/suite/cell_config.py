@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.record.cell_state import Hashes
 from harness.record.files import hash_of
-from harness.suite.config import Evaluation, Model, Optimizer, Resources, Train
+from harness.suite.config import Evaluation, Model, Optimizer, Protocol, Resources, Train
 from harness.suite.points import Section
 from harness.suite.rollout_settings import Rollout
 
@@ -41,6 +41,13 @@ class CellConfig(Section):
     rollout: Rollout
     evaluation: Evaluation
     resources: Resources = Resources()
+    protocol: Protocol = "tuned"
+    """Which is in no hash or manifest where it is "tuned", as it was in every cell before there was another."""
+
+    @property
+    def run_label(self) -> str:
+        """The label, with the protocol where that is not the suite's own settings; no label has an @."""
+        return self.label if self.protocol == "tuned" else f"{self.label}@{self.protocol}"
 
     def hashes(self) -> Hashes:
         """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.
@@ -60,4 +67,6 @@ class CellConfig(Section):
             for key in keys:
                 if values[section][key] == kind.model_fields[key].default:
                     del values[section][key]
+        if values.get("protocol") == "tuned":
+            del values["protocol"]
         return values

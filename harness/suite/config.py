@@ -265,6 +265,10 @@ class AlgorithmEntry(Section):
     """Whether these values are the best of the suite's [tuning] trials; false for what was never tuned."""
 
 
+Protocol = Literal["tuned", "default"]
+"""Which settings an algorithm runs with: those of its entry, or those that its class and the harness declare
+(harness/suite/protocols.py)."""
+
 MOST_SEEDS = 10_000
 """Of a suite: more cells than anyone runs, and few enough to be listed."""
 
@@ -282,6 +286,8 @@ class Suite(Section):
     evaluation: Evaluation
     report: Report
     resources: Resources = Resources()
+    protocols: list[Protocol] = Field(["tuned"], min_length=1)
+    """Under which of them each algorithm runs: "tuned", "default", or both. The report shows them side by side."""
     tuning: Tuning | None = None
     ablation: Ablation | None = None
     algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)
@@ -304,6 +310,12 @@ class Suite(Section):
         if self.report.baseline not in self.algorithms:
             raise ValueError(
                 f"report.baseline = {self.report.baseline!r} is not one of the algorithms: {', '.join(self.algorithms)}"
+            )
+        if len(set(self.protocols)) < len(self.protocols):
+            raise ValueError(f"protocols = {self.protocols} name one twice")
+        if self.ablation is not None and self.protocols != ["tuned"]:
+            raise ValueError(
+                f"protocols = {self.protocols} with [ablation], whose points are settings of their own: leave it out"
             )
         if self.model.revision and self.model.lora and not self.resources.merge_adapter:
             raise ValueError(

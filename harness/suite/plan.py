@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from harness.suite.cell_config import COEFFICIENTS, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
+from harness.suite.protocols import default_optimizer
 from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of
 from harness.suite.user_errors import reported
 
@@ -58,7 +60,7 @@ class Cell:
     def name(self) -> str:
         """Of its folder, inside that of its point where the suite is an ablation."""
         point = self.config.suite.partition("/")[2]
-        name = f"{self.config.label}-s{self.config.seed}" if self.is_trained else self.config.label
+        name = f"{self.config.run_label}-s{self.config.seed}" if self.is_trained else self.config.label
         return f"{point}/{name}" if point else name
 
 
@@ -180,27 +182,27 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     }
     base = CellConfig(label=BASE, seed=0, algorithm=BASE, source_sha256=None, parameters={}, optimizer=None, **settings)
     cells = [Cell(base, about)]
-    made = {}
-    for label, entry in suite.algorithms.items():
-        where, spec = f"algorithms.{label}", entry.algorithm or label
-        algorithm = declared_algorithm(spec, entry.parameters, where=where)
+    made = []
+    for protocol, (label, entry) in itertools.product(suite.protocols, suite.algorithms.items()):
+        where, spec, tuned = f"algorithms.{label}", entry.algorithm or label, protocol == "tuned"
+        algorithm = declared_algorithm(spec, entry.parameters if tuned else {}, where=where)
         _check_needs(suite, algorithm, where)
         _check_supply(suite, algorithm, problems, where)
-        made[label] = (algorithm, _source(spec))
+        source = _source(spec)
+        taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
+        config = CellConfig(
+            label=label,
+            seed=0,
+            algorithm=spec,
+            source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
+            parameters=parameters_of(algorithm),
+            optimizer=entry.optimizer if tuned else default_optimizer(suite.model, critic=algorithm.needs.critic),
+            protocol=protocol,
+            **(settings | taught),
+        )
+        made.append(Cell(config, about if tuned and entry.tuned else {**about, "tuning": None}, source))
     for seed in range(suite.seeds) if seeds is None else seeds:
-        for label, entry in suite.algorithms.items():
-            algorithm, source = made[label]
-            taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
-            config = CellConfig(
-                label=label,
-                seed=seed,
-                algorithm=entry.algorithm or label,
-                source_sha256=None if source is None else hashlib.sha256(source).hexdigest()[:16],
-                parameters=parameters_of(algorithm),
-                optimizer=entry.optimizer,
-                **(settings | taught),
-            )
-            cells.append(Cell(config, about if entry.tuned else {**about, "tuning": None}, source))
+        cells += [dataclasses.replace(cell, config=cell.config.model_copy(update={"seed": seed})) for cell in made]
     return cells
 
 

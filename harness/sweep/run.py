@@ -41,7 +41,8 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     """
     cells, runs = plan(suite), out / "runs" / suite.name
     points = f" × {len(suite.ablation.points)} points" if suite.ablation is not None else ""
-    about = f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}"
+    protocols = f" × {len(suite.protocols)} protocols" if len(suite.protocols) > 1 else ""
+    about = f"suite {suite.name}: {len(suite.algorithms)} algorithms × {suite.seeds} seeds{points}{protocols}"
     with join_ranks(suite.model.device) as ranks:
         if ranks.alone:
             say(console, f"{about}; {executor}, {suite.resources} a cell")
@@ -82,7 +83,14 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             ran = (
                 ranks.alone
                 and not left
-                and run_comparison(suite, cells, runs, executor=executor, command=command, console=console)
+                and run_comparison(
+                    suite.report.baseline,
+                    [cell for cell in cells if cell.config.protocol == report.protocol],
+                    runs,
+                    executor=executor,
+                    command=command,
+                    console=console,
+                )
             )
         except BenchError as error:  # the cells and their report are there, whatever becomes of one figure
             ran = False
@@ -108,12 +116,12 @@ def still_to_run(cells: Sequence[Cell], outcome: Outcome) -> tuple[list[Cell], l
 
 
 def run_comparison(
-    suite: Suite, cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
+    baseline: str, cells: Sequence[Cell], runs: Path, *, executor: Executor, command: list[str], console: Console
 ) -> bool:
     """Runs the job behind the figure of gradient coefficients, where it has something to do, after the report.
 
     It may fail where the cells did not, since it holds two models: why is in its folder, and the report says it.
-    Returns whether it ran.
+    `cells` are of one protocol, that of the report's first table. Returns whether it ran.
     """
     finished = [
         cell
@@ -122,8 +130,8 @@ def run_comparison(
         and cell.config.seed == 0
         and CellFolder(runs / cell.name).state(cell.config.hashes()) == "finished"
     ]
-    finished.sort(key=lambda cell: cell.config.label != suite.report.baseline)
-    if not finished or finished[0].config.label != suite.report.baseline:
+    finished.sort(key=lambda cell: cell.config.label != baseline)
+    if not finished or finished[0].config.label != baseline:
         return False
     job = coefficients_job(finished)
     folder = CellFolder(runs / job.name)

@@ -1,0 +1,72 @@
+"""The trials behind a suite's hyper-parameters, as `gvpo-bench tune` records them: read, and held to equal budgets.
+
+trials.csv has a row a trial:
+
+    algorithm, trial       the label of the suite's entry, and its number from 0
+    lr, max_norm, critic_lr, parameters.<name>     what was tried
+    score, failed          avg@k on the tuning problems, the mean over seeds; runs that failed, which count as 0
+    seeds, token_budget    runs of the trial, and response tokens that they may draw: the same for every algorithm
+    generated_tokens, trained_tokens, extra_tokens     what they took, as their ledgers say; none where a run failed
+
+Files written before budgets were recorded lack the last two lines. Does not import torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from harness.record.files import RecordError
+
+TRIALS = "trials.csv"
+PARAMETER = "parameters."
+"""What the columns of an algorithm's own hyper-parameters begin with."""
+BUDGET = ("seeds", "token_budget")
+SPENT = ("generated_tokens", "trained_tokens", "extra_tokens")
+
+
+def trials_of_suite(runs: Path) -> Path:
+    """Where the trials of the suite with these runs lie: OUT/tuning/<suite> beside OUT/runs/<suite>."""
+    return runs.parent.parent / "tuning" / runs.name / TRIALS
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """The trials of a suite.
+
+    Raises RecordError where the file is no such table, or gives one algorithm more trials, seeds or tokens than
+    another.
+    """
+    try:
+        trials = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is no table of trials ({error}); gvpo-bench tune writes it anew") from None
+    wrong = [name for name in ("algorithm", "trial", "lr", "max_norm", "score", "failed") if name not in trials]
+    wrong += [name for name in ("lr", "score") if name in trials and not pd.api.types.is_numeric_dtype(trials[name])]
+    if wrong or trials.empty:
+        raise RecordError(
+            f"{path} is no table of trials (wrong or missing: {', '.join(wrong) or 'every row'}); gvpo-bench tune "
+            "writes it anew"
+        )
+    require_equal_budgets(trials, str(path))
+    return trials.reindex(columns=[*trials, *(name for name in (*BUDGET, *SPENT) if name not in trials)])
+
+
+def require_equal_budgets(trials: pd.DataFrame, where: str) -> None:
+    """Raises RecordError, which names `where`, unless every algorithm has as many trials, on as many seeds, with the
+    same budget of tokens. What is not recorded is not compared."""
+    counts = trials.groupby("algorithm")["trial"].nunique()
+    found = {"trials": {str(label): float(n) for label, n in counts.items()}}
+    for name in BUDGET:
+        if name in trials:
+            known = trials.dropna(subset=[name])
+            found[name] = {str(label): float(n) for label, n in zip(known["algorithm"], known[name], strict=True)}
+            if (known.groupby("algorithm")[name].nunique() > 1).any():
+                raise RecordError(f"{where}: {name} differs between the trials of one algorithm; tune it again")
+    for name, by_label in found.items():
+        if len(set(by_label.values())) > 1:
+            least, most = min(by_label, key=by_label.__getitem__), max(by_label, key=by_label.__getitem__)
+            raise RecordError(
+                f"{where}: {most} has {name} {by_label[most]:,.0f} and {least} {by_label[least]:,.0f}, which is no "
+                "fair search: tune all algorithms of the suite in one run, or these elsewhere (--out)"
+            )

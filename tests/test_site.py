@@ -112,7 +112,7 @@ def test_equal_responses_of_a_cell_are_held_once_with_their_samples(two_seeds):
     assert row["counts"][a0] == [2, 0, 0, 0, 0]  # COUNTED: both correct
     assert row["counts"][names.index("a-s1")] == [1, 1, 0, 0, 0]
     # tokens are 7 and 8 for the two samples (see write_cell), so the two texts differ in these alone
-    assert [[row["texts"][text], samples] for place, text, _, samples in row["rows"] if place == a0] == [
+    assert [[row["texts"][text], samples] for place, text, _, _, samples in row["rows"] if place == a0] == [
         [(":1,2=3", "3", "correct", "eos", 7), [0]],
         [(":1,2=3", "3", "correct", "eos", 8), [1]],
     ]

@@ -15,6 +15,7 @@ import pandas as pd
 import rich.table
 
 from harness.report import figures
+from harness.report.coefficient_curves import unrecorded_notes
 from harness.report.columns import (
     TOO_FEW,
     cost_columns,
@@ -43,6 +44,7 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import Publication, publish
+from harness.report.pairing import pairing_notes, pairing_rows, pairing_table, replay_notes
 from harness.report.recorded_cells import (
     RecordedCell,
     ReportError,
@@ -190,15 +192,16 @@ def write_report(
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
-    publication = Publication(
-        suite=suite,
-        cells=cells,
-        scores=scores,
-        names=dict(zip(table["algorithm"], table["name"], strict=True)),
-        csv={"table": table, "benchmarks": by_benchmark, "seeds": by_seed},
-        shown=shown,
-        notes=notes,
-    )
+    notes += unrecorded_notes(curves, dict(zip(table["algorithm"], table["name"], strict=True)))
+    names = dict(zip(table["algorithm"], table["name"], strict=True))
+    csv = {"table": table, "benchmarks": by_benchmark, "seeds": by_seed}
+    if replayed := replay_notes(cells, names):
+        notes += replayed
+        pairs = pairing_rows(scores, [label for label in names if label != "base"])
+        if len(pairs):
+            csv["pairing"], shown["pairing"] = pairs, pairing_table(pairs, names)
+            notes += pairing_notes(pairs)
+    publication = Publication(suite=suite, cells=cells, scores=scores, names=names, csv=csv, shown=shown, notes=notes)
     publish(out, publication, drawings)
     return replace(report, publication=publication)
 

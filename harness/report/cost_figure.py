@@ -8,12 +8,22 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from harness.report.cast import Cast, places
 from harness.report.drawing import light_points, new_figure
 from harness.report.sample_figures import COSTS
 from harness.statistics.intervals import Array, Interval
 from harness.statistics.power import of_runs
+
+WIDE = 5.0
+"""The largest cost over the smallest, above which an axis is logarithmic."""
+
+
+def in_thousands(x: float) -> str:
+    """A round number in few signs: 0.3, 30, 3 k, 3 M."""
+    size, unit = next(((size, unit) for size, unit in ((1e6, " M"), (1e3, " k")) if x >= size), (1.0, ""))
+    return f"{x / size:g}{unit}"
 
 
 def cost_of_point(cost_S: Array, gain_S: Array) -> Interval:
@@ -86,7 +96,6 @@ def cost_per_point(seeds: pd.DataFrame, scored: pd.DataFrame, cast: Cast) -> tup
 def _draw(
     axes: Axes, of_cost: pd.DataFrame, own: dict[str, pd.DataFrame], cost: str, y_of: dict[str, int], cast: Cast
 ) -> None:
-    axes.set_xscale("log")
     for label, row in zip(map(str, of_cost.index), of_cost.to_dict("records"), strict=True):
         style, y = cast.style[label], y_of[label]
         gained = own[label][own[label]["gain"] > 0]
@@ -95,3 +104,11 @@ def _draw(
         arms = [[row["per_point"] - low], [high - row["per_point"]]]
         axes.errorbar(row["per_point"], y, xerr=arms, fmt=style.marker, color=style.color, markersize=4.5, capsize=2.0)
     axes.grid(axis="y", visible=False)
+    low, high = axes.dataLim.intervalx
+    if high > WIDE * low:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_thousands(x)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))

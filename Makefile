@@ -41,13 +41,15 @@ bench-full: install
 embedded-base: install
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m harness.model.embedded
 
-# GVPO's β, the samples of a prompt, the share of historical samples, the terms of the loss, and LoRA: 12 seeds each.
+# GVPO's β, the samples of a prompt, the share of historical samples, the terms of the loss, LoRA, and whose rollouts are
+# trained on: 12 seeds each.
 ablations: install
 	$(BIN)/gvpo-bench sweep embedded-beta
 	$(BIN)/gvpo-bench sweep embedded-k
 	$(BIN)/gvpo-bench sweep embedded-history
 	$(BIN)/gvpo-bench sweep embedded-terms
 	$(BIN)/gvpo-bench sweep embedded-lora
+	$(BIN)/gvpo-bench sweep embedded-replay
 
 # The trials behind the suites' hyper-parameters: as many for each algorithm.
 tune: install

@@ -59,17 +59,18 @@ def test_kl_is_the_sum_over_vocabulary_and_response(model64):
     base = tiny_model(torch.float64)
     for weight in base.parameters():
         weight *= 0.9
-    kl_N = Scorer(model64).kl_from(Scorer(base), rows_of())
+    kl_N, logp_N = Scorer(model64).kl_from(Scorer(base), rows_of())
     for n, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
         p_TV = full_logits(model64, prompt, response).softmax(-1)
         q_TV = full_logits(base, prompt, response).softmax(-1)
         by_hand = float((p_TV * (p_TV / q_TV).log()).sum())
         assert by_hand > 0.01
         assert float(kl_N[n]) == pytest.approx(by_hand, abs=1e-10)
+        assert float(logp_N[n]) == pytest.approx(float(token_logp(model64, prompt, response).sum()), abs=1e-10)
 
 
 def test_kl_from_itself_is_zero(model64):
-    close(Scorer(model64).kl_from(Scorer(model64), rows_of()), torch.zeros(4, dtype=torch.float64), atol=0)
+    close(Scorer(model64).kl_from(Scorer(model64), rows_of())[0], torch.zeros(4, dtype=torch.float64), atol=0)
 
 
 @torch.no_grad()

@@ -23,7 +23,6 @@ from harness.statistics.power import (
     performance_profile,
     power_of,
     probability_of_improvement,
-    removed_by_pairing,
 )
 from harness.statistics.synthetic import Components, before_clip, components_of, draw_suite, moments, shifted
 
@@ -106,16 +105,6 @@ def test_a_performance_profile_is_the_share_above_each_threshold() -> None:
     assert list(share_X) == [1.0, 0.5, 0.25, 0.0]
     assert (low_X <= share_X).all()
     assert (share_X <= high_X).all()
-
-
-def test_pairing_removes_what_seeds_share() -> None:
-    own_S = np.array([0.0, 1.0, 2.0, 3.0])
-    assert removed_by_pairing(own_S, own_S + 0.5) == pytest.approx(1.0)
-    # y = −x: Var(x − y) = 4 Var x against 2 Var x: −1
-    assert removed_by_pairing(own_S, -own_S) == pytest.approx(-1.0)
-    # uncorrelated by construction
-    assert removed_by_pairing(np.array([1.0, -1.0, 1.0, -1.0]), np.array([1.0, 1.0, -1.0, -1.0])) == pytest.approx(0.0)
-    assert np.isnan(removed_by_pairing(own_S[:1], own_S[:1]))
 
 
 def test_components_are_those_of_the_analysis_of_variance_by_hand() -> None:

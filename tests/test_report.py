@@ -574,6 +574,7 @@ def test_figures_are_complete_deterministic_and_leave_pyplot_alone(
         "score_against_seconds",
         "score_against_generated_tokens",
         "score_against_trained_tokens",
+        "cost_per_point",
         *(f"pass_at_k_{benchmark}" for benchmark in ("arithmetic", "arithmetic-hard")),
         "length",
         "gradient_coefficients",

@@ -112,11 +112,21 @@ def test_equal_responses_of_a_cell_are_held_once_with_their_samples(two_seeds):
     assert row["counts"][a0] == [2, 0, 0, 0, 0]  # COUNTED: both correct
     assert row["counts"][names.index("a-s1")] == [1, 1, 0, 0, 0]
     # tokens are 7 and 8 for the two samples (see write_cell), so the two texts differ in these alone
-    assert [[row["texts"][text], samples] for place, text, _, samples in row["rows"] if place == a0] == [
+    assert [[row["texts"][text], samples] for place, text, _, _, samples in row["rows"] if place == a0] == [
         [(":1,2=3", "3", "correct", "eos", 7), [0]],
         [(":1,2=3", "3", "correct", "eos", 8), [1]],
     ]
     assert found.listed["seeds"] == [0, 1]
+
+
+def test_log_probs_stand_beside_the_kl_where_they_were_recorded(two_seeds):
+    path = two_seeds[0].folder.parent / "a-s0" / "samples.parquet"
+    pd.read_parquet(path).assign(logp=[-1.23456, np.nan, -2.0, -2.0]).to_parquet(path)
+    ((row, _),) = gather(two_seeds, ["base", "a"]).shards
+    of_cell = {place: [logp for at, _, _, logp, _ in row["rows"] if at == place] for place, *_ in row["rows"]}
+    place = [cell.name for cell in two_seeds].index("a-s0")
+    assert of_cell[place] == [-1.235, None]
+    assert all(found == [None] * len(found) for other, found in of_cell.items() if other != place)
 
 
 def test_the_command_writes_the_site_beside_the_tables(two_seeds, monkeypatch):

@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 SIX = ["gvpo", "grpo", "ppo", "dpo", "kimi", "pg"]
 
 COMPARISONS = ["embedded", "embedded-reuse", "embedded-stale"]
-ABLATIONS = ["embedded-beta", "embedded-k", "embedded-history", "embedded-terms", "embedded-lora"]
+ABLATIONS = ["embedded-beta", "embedded-k", "embedded-history", "embedded-terms", "embedded-lora", "embedded-replay"]
 
 each_comparison = pytest.mark.parametrize("name", COMPARISONS)
 each_ablation = pytest.mark.parametrize("name", ABLATIONS)

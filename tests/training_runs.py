@@ -74,7 +74,7 @@ class Run:
     judge: Judge
 
 
-def config_of(*, seed=0, engine="cached", lr=3e-3, **settings) -> CellConfig:
+def config_of(*, seed=0, engine="cached", lr=3e-3, replays=None, **settings) -> CellConfig:
     resources = {name: settings.pop(name) for name in [*settings] if name in Resources.model_fields}
     model = {name: settings.pop(name) for name in [*settings] if name in Model.model_fields}
     defaults: dict[str, Any] = {"benchmark": "few", "steps": 4, "prompts": 2, "samples": 4, "max_new_tokens": 6}
@@ -91,6 +91,7 @@ def config_of(*, seed=0, engine="cached", lr=3e-3, **settings) -> CellConfig:
         rollout=Rollout(engine=engine),
         evaluation=Evaluation(benchmarks=["few"]),
         resources=Resources(**resources),
+        replays=replays,
     )
 
 
@@ -98,7 +99,9 @@ def engine_of(config, lm):
     return ENGINES[config.rollout.engine](lm.model, eos_ids=lm.eos_ids, batch=config.resources.rollout_batch)
 
 
-def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, watch=None, eos_ids=(1,), **settings) -> Run:
+def run(
+    path, algorithm, *, problems=PROBLEMS, interrupt_at=None, watch=None, eos_ids=(1,), recording=None, **settings
+) -> Run:
     path.mkdir(exist_ok=True)
     lm, judge, folder = tiny_lm(eos_ids), Judge(), CellFolder(path)
 
@@ -111,7 +114,8 @@ def run(path, algorithm, *, problems=PROBLEMS, interrupt_at=None, watch=None, eo
     config = config_of(**settings)
     adapt(lm.model, config.model.lora, config.seed)
     base = frozen_base(lm, config.resources)
-    spent = train(config, algorithm, lm, base, engine_of(config, lm), problems, judge, folder, on_step)
+    engine = engine_of(config, lm)
+    spent = train(config, algorithm, lm, base, engine, problems, judge, folder, on_step, recording=recording)
     weights = {name: x.clone() for name, x in lm.model.state_dict().items()}
     return Run(folder.metrics(), weights, spent, judge)
 

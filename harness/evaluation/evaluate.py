@@ -14,14 +14,11 @@ from harness.model.language import LanguageModel
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response, Rows
 from harness.model.scorer import Scorer
+from harness.record.cell_folder import SAMPLE_COLUMNS
 from harness.record.seeding import seed_of
 from harness.sampling.engine import Engine
 from harness.suite.config import ConfigError
 from harness.suite.rewards import score_of
-
-SAMPLE_COLUMNS = [
-    *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),
-]
 
 
 def evaluate(
@@ -40,10 +37,10 @@ def evaluate(
     """Responses to each problem, as `settings` say, graded: one row each, with SAMPLE_COLUMNS.
 
     `answer` is what the response votes for in maj@k, "" where it gives none. `finish` is "eos", "stop" (of the
-    template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) at temperature 1 in nats per response, NaN
-    without `base`. `tokens` counts the response, EOS included. `on_progress` gets the benchmark's name, problems done
-    and problems in all; `on_benchmark` the name and the rows of a benchmark that is done. The table is the same on all
-    ranks.
+    template) or "length", the response's limit. `kl` is Σ_t KL(π_θ‖π_base) and `logp` Σ_t log π_θ of the response's
+    tokens, both at temperature 1 in nats, NaN without `base`. `tokens` counts the response, EOS included. `on_progress`
+    gets the benchmark's name, problems done and problems in all; `on_benchmark` the name and the rows of a benchmark
+    that is done. The table is the same on all ranks.
 
     Raises ConfigError where prompt and response exceed the model's positions.
     """
@@ -87,11 +84,11 @@ def evaluate(
             verdicts = [verdict for group in answers for _, verdict in group]
             owners = [problem for problem in part for _ in range(k)]
             texts = [lm.text(response.tokens) for response in flat]
-            kl = [float("nan")] * len(flat)
+            kl = logp = [float("nan")] * len(flat)
             if scorer is not None and base is not None:
                 ids = [prompt for prompt in part_prompts for _ in range(k)]
                 rows = Rows.of(ids, [response.tokens for response in flat], lm.device)
-                kl = scorer.kl_from(base, rows, settings.token_budget).tolist()
+                kl, logp = (x_N.tolist() for x_N in scorer.kl_from(base, rows, settings.token_budget))
             frames.append(
                 pd.DataFrame(
                     {
@@ -105,6 +102,7 @@ def evaluate(
                         "tokens": [len(response.tokens) for response in flat],
                         "finish": [finish_of(response, lm) for response in flat],
                         "kl": kl,
+                        "logp": logp,
                     },
                     columns=SAMPLE_COLUMNS,
                 )

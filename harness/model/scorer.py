@@ -74,27 +74,44 @@ class Scorer:
         """Whether rows are packed, policy's and critic's."""
         return self.model.packs
 
-    def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> Tensor:
-        """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, in nats per response, [N]."""
-        return self._in_micro_batches(lambda part: self._kl_from(base, part), rows, token_budget)
+    def kl_from(self, base: Scorer, rows: Rows, token_budget: int = 16384) -> tuple[Tensor, Tensor]:
+        """Σ_t KL(π_θ‖π_base) over the full vocabulary along each response, and Σ_t log π_θ of its tokens: both in nats
+        per response, [N]."""
+        found_N2 = self._in_micro_batches(lambda part: self._kl_from(base, part), rows, token_budget)
+        return found_N2[:, 0], found_N2[:, 1]
 
     def _kl_from(self, base: Scorer, rows: Rows) -> Tensor:
-        def kl(logits_V: Tensor, base_logits_V: Tensor) -> Tensor:
+        """KL and log-prob, [N, 2]."""
+
+        def scored(logits_V: Tensor, base_logits_V: Tensor, ids: Tensor) -> Tensor:
             logp_V, base_logp_V = logits_V.log_softmax(-1), base_logits_V.log_softmax(-1)
-            return (logp_V.exp() * (logp_V - base_logp_V)).sum(-1)
+            kl = (logp_V.exp() * (logp_V - base_logp_V)).sum(-1)
+            return torch.stack([kl, logp_V.gather(-1, ids[:, None])[:, 0]])
 
         mask_NT = rows.response_mask_NT
+        ids_M = rows.response_ids_NT[mask_NT]
         if self.model.chunk is None:
-            kl_M = kl(*(scorer._run(rows, scorer.temperature, output="logits")[0] for scorer in (self, base)))
+            own, its = (scorer._run(rows, scorer.temperature, output="logits")[0] for scorer in (self, base))
+            found_2M = scored(own, its, ids_M)
         else:
             hidden_MH, base_hidden_MH = (scorer._run(rows, output="hidden")[0] for scorer in (self, base))
             device = hidden_MH.device
             with gathered(self.model, base.model), self._autocast(device):
-                pieces = zip(self.model.split(hidden_MH), self.model.split(base_hidden_MH), strict=True)
-                kl_M = torch.cat(
-                    [kl(self.model.head(h, self.temperature), base.model.head(b, base.temperature)) for h, b in pieces]
+                pieces = zip(
+                    *(model.split(x) for model, x in ((self.model, hidden_MH), (base.model, base_hidden_MH))),
+                    self.model.split(ids_M),
+                    strict=True,
                 )
-        return kl_M.new_zeros(mask_NT.shape).masked_scatter(mask_NT, kl_M).sum(-1)
+                found_2M = torch.cat(
+                    [
+                        scored(self.model.head(h, self.temperature), base.model.head(b, base.temperature), ids_C)
+                        for h, b, ids_C in pieces
+                    ],
+                    dim=1,
+                )
+        found_2NT = found_2M.new_zeros(2, *mask_NT.shape)
+        found_2NT[:, mask_NT] = found_2M
+        return found_2NT.sum(-1).T
 
     @torch.no_grad()
     def loglikelihood(self, rows: Rows) -> tuple[Tensor, Tensor]:

@@ -39,6 +39,10 @@ LAYER_SECONDS = 0.8e-3
 there is to compute. Only cells that share a GPU have it compute something in the meantime."""
 
 
+RECORDED = 12.0
+"""Bytes of a recorded token: its id and two log-probs."""
+
+
 @dataclass(frozen=True)
 class Assumptions:
     """What no config says."""
@@ -77,12 +81,14 @@ def count_tokens(
     train, size = config.train, group_size(needs, config.train)
     from_history = round(train.history_share * train.samples)
     known = [0] * len(lengths)
-    beside = ("greedy_reward_G" in needs.extras) + needs.reference_samples + refilled * train.samples
-    fresh = rows = stale = extra = 0.0
+    replays = config.replays is not None
+    beside = ("greedy_reward_G" in needs.extras) + needs.reference_samples + (not replays) * refilled * train.samples
+    fresh = replayed = rows = stale = extra = 0.0
     for step in range(train.steps):
         chosen = prompts_of_step(range(len(lengths)), config.seed, step, train.prompts)
         counts = [0 if given else train.samples - min(from_history, known[problem]) for problem in chosen]
-        fresh += sum(counts) + beside * len(chosen)
+        fresh += (not replays) * sum(counts) + beside * len(chosen)
+        replayed += replays * sum(counts)
         answers_G = [sum(given[problem]) if given else size * response for problem in chosen]
         tokens_G = [size * lengths[problem] + answer for problem, answer in zip(chosen, answers_G, strict=True)]
         tokens = sum(tokens_G)
@@ -93,12 +99,13 @@ def count_tokens(
                 mini = groups.tolist()
                 if takes_two_passes(config, needs, [tokens_G[group] / size for group in mini]):
                     extra += sum(tokens_G[group] for group in mini)
-        stale += tokens if step % train.refresh_every and needs.data == "policy" else 0.0
+        stale += tokens if step % train.refresh_every and needs.data == "policy" and not replays else 0.0
         for problem, count in zip(chosen, counts, strict=True):
             known[problem] = min(train.samples, known[problem] + count)
     trained = train.epochs * rows
     return Tokens(
         generated=fresh * response + measured_tokens(train, len(lengths), response),
+        replayed=replayed * response,
         trained=trained,
         scored=rows + stale + extra,
         reference=rows if needs.reference or needs.data == "base" else 0.0,
@@ -189,7 +196,7 @@ class CellCost:
     share: float
     """Of a GPU, or 1."""
     checkpoint: float
-    """Bytes that stay."""
+    """Bytes that stay, recorded rollouts among them."""
     resume: float
     """Bytes more while it runs."""
     samples: float
@@ -256,7 +263,7 @@ def cell_cost(cell: Cell, size: ModelSize, assumptions: Assumptions) -> CellCost
         hours={name: seconds / 3600 for name, seconds in work.items() if seconds},
         alone=calls(cell, needs, mean_tokens, asked, responses) * size.layers * LAYER_SECONDS / 3600,
         share=min(config.resources.gpus or 1, 1),
-        checkpoint=kept,
+        checkpoint=kept + RECORDED * mean_tokens.generated * config.records,
         resume=running,
         samples=4.0 * mean_tokens.evaluation,
     )

@@ -34,6 +34,7 @@ from harness.preflight.model_checks import on_the_model
 from harness.preflight.model_size import model_size
 from harness.preflight.overlap import overlaps
 from harness.record.environment import cores
+from harness.record.rollouts_file import rollout_faults
 from harness.record.text import terminal
 from harness.suite.cell_config import CellConfig
 from harness.suite.config import Resources, Suite
@@ -52,6 +53,7 @@ def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int, say
         "device": lambda: hardware(suite, cells),
         "disk": lambda: [storage(cells, out, workers)],
         "data": lambda: data(suite),
+        "recorded rollouts": lambda: recordings(cells),
         "overlap of training and test problems": lambda: overlaps(suite),
         "model": lambda: _model_checks(suite, say),
         "grader": lambda: self_test(suite),
@@ -199,6 +201,18 @@ def _counted(problems: Sequence[Problem]) -> str:
     """How many, and how many of them have a gold answer that is prose or no formula."""
     as_text = sum(problem.gold_as_text for problem in problems)
     return f"{len(problems)} ({as_text} gold answers can only be graded as text)" if as_text else str(len(problems))
+
+
+def recordings(cells: Sequence[Cell]) -> Iterator[Check]:
+    """Whether what other runs have recorded for these cells is what they recorded."""
+    found = {cell.config.recording(Path()) for cell in cells if cell.config.train.replays_other_runs}
+    folders = sorted(folder for folder in found if folder is not None)
+    faults = [f"{folder.name}: {fault}" for folder in folders for fault in rollout_faults(folder)]
+    if faults:
+        remedy = f"run the sweep of {folders[0].parent} again, once the folders of these cells are removed"
+        yield Check("recorded rollouts", "fail", "; ".join(faults), remedy)
+    elif folders:
+        yield Check("recorded rollouts", "ok", f"those of {len(folders)} cells in {folders[0].parent}")
 
 
 def self_test(suite: Suite) -> Iterator[Check]:

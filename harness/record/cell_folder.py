@@ -4,6 +4,7 @@
 
     metrics.jsonl       a row a step
     problems.json       which problems it is trained on, where not on all, and the base's pass rate on each
+    rollouts/           what each step drew, where it is recorded, and rollouts.jsonl with sums: rollouts_file.py
     algorithm.py        a user's own algorithm, as it was run
     resume/             what an interrupted training goes on from, while there is need of it, and sums.json of it
     checkpoint/         the trained model, a folder that transformers opens
@@ -42,6 +43,7 @@ from harness.record.cell_state import (
     LOCK,
     MANIFEST,
     METRICS,
+    OF_TRAINING,
     PROBLEMS,
     RESUME,
     SAMPLES,
@@ -71,6 +73,7 @@ from harness.record.files import (
     write_json,
 )
 from harness.record.metrics_file import add_row, keep_rows, read_rows
+from harness.record.rollouts_file import ROLLOUTS
 from harness.record.sums import OWN_SUMS, SEAL, SUMS, seal, sums_of
 from harness.record.travel import Files, pack, unpack
 
@@ -81,9 +84,10 @@ LOCK_SECONDS = 60.0
 """How long a cell waits for another process that still holds its folder, such as the orphan of a killed sweep."""
 
 SAMPLE_COLUMNS = [
-    *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl"),
+    *("benchmark", "problem_id", "sample", "response", "answer", "verdict", "score", "tokens", "finish", "kl", "logp"),
 ]
 """Of samples.parquet: see `harness.evaluation.evaluate.evaluate`."""
+LATER = ("answer", "logp")  # which cells of earlier versions lack
 
 
 @dataclass(frozen=True)
@@ -192,7 +196,7 @@ class CellFolder:
         return found, self.set_aside(found.faults, whole=found.whole) if found.faults else None
 
     def hold(self, seconds: float = 0.0) -> Any:
-        """The lock of the folder, which is made where there is none. Raises filelock's Timeout, or RecordError."""
+        """The lock of the folder, made where there is none. Raises filelock's Timeout, or RecordError."""
         refuse_links(self.path)
         if self.path.is_file():
             raise RecordError(f"{self.path} is a file, where there should be a folder: move it away")
@@ -258,7 +262,7 @@ class CellFolder:
         else:
             known, _ = resume_record(self.path)
         if (known["hash"] if known else found) != training_hash:
-            for name in (METRICS, PROBLEMS, RESUME, CHECKPOINT):
+            for name in OF_TRAINING:
                 remove(self.path / name)
         if found != training_hash:
             write(hash_file, training_hash)
@@ -293,7 +297,7 @@ class CellFolder:
         return lines[-1].strip() if lines else "no traceback recorded"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows so far, in order. Raises RecordError as `metrics_file.read_rows`."""
+        """The rows so far: see `metrics_file.read_rows`."""
         return read_rows(self.path / METRICS)
 
     def keep_metrics(self, steps: int) -> None:
@@ -305,14 +309,14 @@ class CellFolder:
         add_row(self.path / METRICS, row)
 
     def samples(self, columns: Sequence[str] = SAMPLE_COLUMNS) -> pd.DataFrame:
-        """A row an evaluated sample. Cells of gvpo-bench 0.1 lack the column `answer`."""
+        """A row an evaluated sample, without columns of LATER that it was recorded before."""
         import pandas as pd
         import pyarrow.parquet
 
         path = self.path / SAMPLES
         with self._readable(path):
             recorded = pyarrow.parquet.read_schema(path).names
-            return pd.read_parquet(path, columns=[name for name in columns if name in recorded or name != "answer"])
+            return pd.read_parquet(path, columns=[name for name in columns if name in recorded or name not in LATER])
 
     def write_samples(self, samples: pd.DataFrame) -> None:
         """Keeps the evaluated samples."""
@@ -383,11 +387,8 @@ class CellFolder:
         return None
 
     def pack(self, what: Literal["to go on", "results"]) -> Files:
-        """The files that travel: to another machine that goes on, or back with each of its checkpoints; and in the end.
-
-        A record comes after what it vouches for.
-        """
-        trained = (HASH, *TRAINED, RESUME, CHECKPOINT, TRAINING)
+        """The files that travel, to another machine that goes on and back: a record after what it vouches for."""
+        trained = (HASH, ROLLOUTS, *TRAINED, RESUME, CHECKPOINT, TRAINING)
         return pack(self.path, trained if what == "to go on" else (*trained, *EVALUATED, TRACEBACK, MANIFEST))
 
     def unpack(self, files: Files) -> None:

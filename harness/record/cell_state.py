@@ -1,8 +1,9 @@
 """Whether a cell's folder holds what was recorded there, and so what is left to do for it. Reads, and changes nothing.
 
 Checksums make a tree. manifest.json has those of the evaluation and of training.json, which has those of what training
-left; `resume/` has its own and those of the rows and problems up to its step. Each of these records carries a checksum
-of itself. Cells that were recorded before there were any have none, and are taken as they are.
+left, rollouts.jsonl among it, which has those of the rollouts; `resume/` has its own and those of the rows and problems
+up to its step. Each of these records but the rollouts' carries a checksum of itself. Cells that were recorded before
+there were any have none, and are taken as they are.
 
 See cell_folder.py for the files.
 """
@@ -15,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from harness.record.files import RecordError, refuse_links
+from harness.record.rollouts_file import ROLLOUT_SUMS, ROLLOUTS, rollout_faults
 from harness.record.sums import OWN_SUMS, SUMS, is_sealed, read_record, sum_of, sums_of, unfit
 
 HASH, METRICS, ALGORITHM, TRAINING, LOCK = "hash", "metrics.jsonl", "algorithm.py", "training.json", ".lock"
@@ -22,8 +24,10 @@ PROBLEMS = "problems.json"
 SAMPLES, COEFFICIENTS, MANIFEST, TRACEBACK = "samples.parquet", "coefficients.parquet", "manifest.json", "traceback.txt"
 RESUME, CHECKPOINT, EARLIER = "resume", "checkpoint", "earlier"
 
-TRAINED = (METRICS, PROBLEMS, ALGORITHM)
+TRAINED = (METRICS, PROBLEMS, ALGORITHM, ROLLOUT_SUMS)
 """What training.json vouches for, beside the checkpoint."""
+OF_TRAINING = (METRICS, PROBLEMS, ROLLOUT_SUMS, ROLLOUTS, RESUME, CHECKPOINT)
+"""What a training with other settings leaves no use for."""
 EVALUATED = (SAMPLES, COEFFICIENTS)
 """What the manifest vouches for, beside training.json."""
 
@@ -142,7 +146,7 @@ def look(path: Path) -> Found:
 def all_faults(path: Path) -> list[str]:
     """All that does not fit, of everything in the folder of a cell. Raises RecordError as `judge`."""
     found = look(path)
-    faults = found.faults
+    faults = [*found.faults, *rollout_faults(path)]
     if found.training is not None and (path / CHECKPOINT).is_dir():
         faults += checkpoint_faults(path, found.training)
     elif found.training is not None and not faults and (found.manifest or {}).get("status") != "finished":
@@ -235,8 +239,20 @@ def _within(sums: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
 def _check_kinds(path: Path) -> None:
     """Raises RecordError where a link, a file or a folder is where it should not be."""
     refuse_links(path)
-    folders = [path, *(path / name for name in (RESUME, CHECKPOINT, EARLIER))]
-    names = (HASH, METRICS, ALGORITHM, TRAINING, LOCK, PROBLEMS, SAMPLES, COEFFICIENTS, MANIFEST, TRACEBACK)
+    folders = [path, *(path / name for name in (RESUME, CHECKPOINT, EARLIER, ROLLOUTS))]
+    names = (
+        HASH,
+        METRICS,
+        ALGORITHM,
+        ROLLOUT_SUMS,
+        TRAINING,
+        LOCK,
+        PROBLEMS,
+        SAMPLES,
+        COEFFICIENTS,
+        MANIFEST,
+        TRACEBACK,
+    )
     for below in folders:
         if below.exists() and not below.is_dir():
             raise RecordError(f"{below} is a file, where there should be a folder: move it away")

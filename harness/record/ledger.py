@@ -11,6 +11,8 @@ class Tokens:
 
     generated: float = 0
     """Drawn for training."""
+    replayed: float = 0
+    """Trained on and drawn by another run, which they are charged to."""
     trained: float = 0
     """Forward and backward through the policy."""
     scored: float = 0

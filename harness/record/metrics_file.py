@@ -39,7 +39,7 @@ def keep_rows(path: Path, steps: int) -> None:
     write(path, b"".join(rows[:steps]))
 
 
-def add_row(path: Path, row: Mapping[str, float]) -> None:
+def add_row(path: Path, row: Mapping[str, float | str]) -> None:
     """Appends a row. Raises ValueError on NaN or infinity, OSError where the file is a link."""
     line = json.dumps(row, allow_nan=False) + "\n"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)

@@ -44,6 +44,7 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import Publication, publish
+from harness.report.pairing import pairing_notes, pairing_rows, pairing_table, replay_notes
 from harness.report.recorded_cells import RecordedCell, ReportError, agreed, load_cells, newest, require_labels
 from harness.statistics.intervals import holm
 from harness.suite.points import Ablation
@@ -191,15 +192,23 @@ def write_ablation(
         unfinished=unfinished,
         shown=scored,
     )
+    csv = {"table": table, "seeds": seeds}
+    notes = ablation_notes(cells, scores, report, ablation, headings, names, highlight)
+    if replayed := point_replays(cells, points, names):
+        notes += replayed
+        pairs = pairing_rows(scores, labels, points, ablation.reference, "{}/{}".format)
+        if len(pairs):
+            csv["pairing"], shown["pairing"] = pairs, pairing_table(pairs, names, ablation.reference)
+            notes += pairing_notes(pairs, ablation.reference)
     publication = Publication(
         suite=suite,
         cells=cells,
         scores=scores,
         names={cell.algorithm: f"{cell.point} {names[cell.label]}" for cell in cells if cell.label != "base"}
         | {"base": "base"},
-        csv={"table": table, "seeds": seeds},
+        csv=csv,
         shown=shown,
-        notes=ablation_notes(cells, scores, report, ablation, headings, names, highlight),
+        notes=notes,
     )
     publish(out, publication, [drawing])
     return replace(report, publication=publication)
@@ -301,6 +310,14 @@ def ablation_notes(
         COST_NOTE,
     ]
     return notes
+
+
+def point_replays(cells: Sequence[PointCell], points: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """Whose rollouts were replayed at which point; nothing where each algorithm draws its own at all of them."""
+    own = {
+        point: [RecordedCell(cell.folder, cell.manifest) for cell in cells if cell.point == point] for point in points
+    }
+    return [note for point in points for note in replay_notes(own[point], names, f"{point}: ")]
 
 
 def same(cells: Sequence[RecordedCell], *keys: str) -> bool:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.record.text import figure_text
-from harness.report.drawing import MUTED, Style, among_greys, handles_of, new_figure, styles
+from harness.report.drawing import GREY, MUTED, Style, among_greys, handles_of, new_figure, styles
 
 BASELINE = Style("black", "o", "-")
 
@@ -149,3 +149,17 @@ def _by_family(labels: Sequence[str], families: Mapping[str, str]) -> Iterator[l
     placed = sorted(labels, key=lambda label: order.index(families[label]))
     for _, group in groupby(placed, key=families.__getitem__):
         yield list(group)
+
+
+def places(rows: pd.DataFrame, cast: Cast) -> tuple[list[int], list[tuple[str, dict[str, str]]]]:
+    """Where each row stands, and the text and font of every place: rows, and above each family its name."""
+    y_of: list[int] = []
+    ticks: list[tuple[str, dict[str, str]]] = []
+    family = ""
+    for _, row in rows.iterrows():
+        if "family" in rows and row["family"] != family:
+            family = str(row["family"])
+            ticks.append((figure_text(family), {"fontweight": "bold"}))
+        y_of.append(len(ticks))
+        ticks.append((cast.names[row["algorithm"]], {"color": GREY} if cast.style[row["algorithm"]].muted else {}))
+    return y_of, ticks

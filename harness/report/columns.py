@@ -183,7 +183,17 @@ def evidence_columns(table: pd.DataFrame, baseline: str | None) -> dict[str, lis
             + ("" if pd.isna(row["better_ci_low"]) else f" ({row['better_ci_low']:.2f}–{row['better_ci_high']:.2f})")
             for _, row in table.iterrows()
         ],
-        "variance removed by pairing": [plain(share, ".0%").replace("-", "−") for share in table["pairing_removes"]],
+        "variance removed by pairing": [
+            (
+                plain(row["pairing_removes"], ".0%")
+                + (
+                    ""
+                    if pd.isna(row["pairing_ci_low"])
+                    else f" ({row['pairing_ci_low']:.0%} to {row['pairing_ci_high']:.0%})"
+                )
+            ).replace("-", "−")
+            for _, row in table.iterrows()
+        ],
     }
 
 
@@ -218,6 +228,7 @@ def cost_columns(table: pd.DataFrame) -> dict[str, list[str]]:
         "algorithm": list(table["name"]),
         "seconds a run": [plain(value, ".1f") for value in table["seconds"]],
         "generated tokens": [tokens(value) for value in table["generated_tokens"]],
+        "replayed tokens": [tokens(value) for value in table.get("replayed_tokens", [])],
         "trained tokens": [tokens(value) for value in table["trained_tokens"]],
         "extra tokens": [tokens(value) for value in table["extra_tokens"]],
         "tuning trials": [plain(n, "d") for n in table["tuning_trials"]],

@@ -30,15 +30,30 @@ from harness.statistics.power import (
     detectable_by_sign_flips,
     interquartile_mean,
     probability_of_improvement,
-    removed_by_pairing,
 )
 from harness.statistics.scores import OUTCOMES, problem_scores
+from harness.statistics.variances import removed_share
 
 TIMED = ("rollout", "train", "evaluation")  # unlike the wall time, these count what ran before an interruption
 CURVES = ("step", "generated_tokens", "trained_tokens", "seconds", "reward", "length", "sampled_entropy")
-"""The metrics that are drawn."""
-EVIDENCE = ("detectable", "better", "better_ci_low", "better_ci_high", "pairing_removes")
+"""The metrics that are drawn against each other."""
+COEFFICIENT_CURVES = (
+    *("coefficient_positive", "coefficient_negative", "coefficient_zero"),
+    *("coefficient_low", "coefficient_median", "coefficient_high"),
+)
+"""Metrics of the gradient coefficients, which cells of earlier versions lack."""
+EVIDENCE = (
+    "detectable",
+    "better",
+    "better_ci_low",
+    "better_ci_high",
+    "pairing_removes",
+    "pairing_ci_low",
+    "pairing_ci_high",
+)
 """Columns of a comparison with the baseline: see `evidence`."""
+REPLAYED = "replayed_tokens"
+"""The column of tokens that others drew; no table has it where nothing was replayed."""
 WHO = ["algorithm", "name", "family"]
 """Columns that say whose a row is; the last where there are many."""
 
@@ -145,7 +160,7 @@ def seed_rows(scores: Scores) -> tuple[pd.DataFrame, pd.DataFrame]:
         if cell is not base:
             metrics = cell.metrics()
             # Of an algorithm that is trained on given responses, nothing was drawn that has a reward or a length.
-            curve = metrics.reindex(columns=list(CURVES))
+            curve = metrics.reindex(columns=[*CURVES, *COEFFICIENT_CURVES])
             row["auc"] = area_under_curve(curve["step"].to_numpy(), curve["reward"].to_numpy())
             curves.append(curve.assign(algorithm=cell.algorithm, seed=cell.manifest["seed"]))
         rows.append(row)
@@ -156,6 +171,7 @@ def token_columns(tokens: dict[str, int]) -> dict[str, float]:
     """A cell's ledger of tokens as the columns of table.csv."""
     return {
         "generated_tokens": tokens["generated"],
+        "replayed_tokens": tokens.get("replayed", 0),
         "trained_tokens": tokens["trained"],
         "extra_tokens": Tokens(**tokens).extra,
     }
@@ -205,7 +221,7 @@ def algorithm_rows(
         for column, ci in (("kl", "kl_ci"), ("mean_length", "length_ci"), ("auc", "auc_ci")):
             if finished:
                 row |= columns(column, ci, t_interval(own[column].to_numpy(dtype=float)))
-        for column in ("seconds", "generated_tokens", "trained_tokens", "extra_tokens"):
+        for column in ("seconds", "generated_tokens", REPLAYED, "trained_tokens", "extra_tokens"):
             row[column] = own[column].mean() if finished else np.nan
         if label != "base":
             if finished and own["collapsed"].notna().all():
@@ -219,6 +235,8 @@ def algorithm_rows(
     table = pd.DataFrame(rows).reindex(columns=column_order(scores.benchmarks))
     if families:
         table.insert(2, "family", [families.get(label, "") for label in table["algorithm"]])
+    if not table[REPLAYED].any():
+        table = table.drop(columns=REPLAYED)
     tested = table["p_value"].notna()
     table.loc[tested, "p_holm"] = holm(list(table.loc[tested, "p_value"]))
     for column in ("n_seeds", "failed", "collapsed", "matched_seeds", "tuning_trials"):
@@ -270,7 +288,7 @@ def column_order(benchmarks: Sequence[str]) -> list[str]:
         *("algorithm", "name", "status", "n_seeds", "failed", "collapsed"),
         *numbers,
         *("matched_seeds", "p_value", "p_holm", *EVIDENCE),
-        *("seconds", "generated_tokens", "trained_tokens", "extra_tokens"),
+        *("seconds", "generated_tokens", REPLAYED, "trained_tokens", "extra_tokens"),
         *("tuning_trials", "lr", "max_norm", "parameters"),
     ]
 
@@ -354,5 +372,5 @@ def evidence(scores: Scores, label: str, baseline: str, tests: int) -> dict[str,
         if tested
         else detectable_by_interval(crossed_interval(paired(scores, label, baseline))),
         **columns("better", "better_ci", better),
-        "pairing_removes": removed_by_pairing(own_S, other_S),
+        **columns("pairing_removes", "pairing_ci", removed_share(own_S, other_S)),
     }

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.record.text import figure_text, file_name
-from harness.report.cast import Cast, cast_of
+from harness.report.cast import Cast, cast_of, places
+from harness.report.coefficient_curves import over_training
 from harness.report.coefficient_figure import gradient_coefficients
+from harness.report.cost_figure import cost_per_point
 from harness.report.curves import GENERATED, STEPS, TRAINED, WALL_CLOCK, over, overlapping
 from harness.report.drawing import BAND, GREY, MUTED, Drawing, Style, arms, light_points, look, new_figure
 from harness.report.sample_figures import COSTS, pass_at_k, score_against_cost
@@ -40,7 +42,7 @@ def draw(
     Args:
         table: a row per algorithm, the base among them (`comparison.algorithm_rows`).
         seeds: a row per finished cell: algorithm, seed, avg_at_k, hard_avg_at_k, kl.
-        curves: a row per finished cell and step: algorithm, seed, and `comparison.CURVES`.
+        curves: a row per finished cell and step: algorithm, seed, and `comparison.CURVES` and COEFFICIENT_CURVES.
         by_benchmark: a row per benchmark and algorithm (`comparison.benchmark_rows`).
         profiles: score_SB by label, where there are several benchmarks.
         coefficients: a row per token of one batch and algorithm: algorithm, prompt, sample, token, reward, log_ratio,
@@ -80,6 +82,7 @@ def draw(
             drawings.append(
                 Drawing("gradient_coefficients", text, gradient_coefficients(coefficients, cast), coefficients)
             )
+        drawings += over_training(curves, cast)
     return drawings
 
 
@@ -143,10 +146,14 @@ def of_scores(
         )
     for cost in COSTS:
         if scored.loc[scored["algorithm"] != "base", cost].notna().any():
-            text = (
-                f"avg@{k} against {COSTS[cost][0]}, means over seeds; the CSV has the cost of a point above the base."
-            )
+            text = f"avg@{k} against {COSTS[cost][0]}, means over seeds."
             yield Drawing(f"score_against_{cost}", text, *score_against_cost(scored, cost, cast, k))
+    if (found := cost_per_point(seeds, scored, cast)) is not None:
+        text = (
+            f"What a point of avg@{k} above the base costs: mean cost over mean gain, with the 95% interval of the "
+            "bootstrap over seeds; single seeds light below it. Without a mark: no gain, or no such cost."
+        )
+        yield Drawing("cost_per_point", text, *found)
 
 
 SCORES = (
@@ -209,20 +216,6 @@ def final_scores(
         handle = Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="base")
         figure.legend(handles=[handle], loc="outside upper right")
     return figure
-
-
-def places(rows: pd.DataFrame, cast: Cast) -> tuple[list[int], list[tuple[str, dict[str, str]]]]:
-    """Where each row stands, and the text and font of every place: rows, and above each family its name."""
-    y_of: list[int] = []
-    ticks: list[tuple[str, dict[str, str]]] = []
-    family = ""
-    for _, row in rows.iterrows():
-        if "family" in rows and row["family"] != family:
-            family = str(row["family"])
-            ticks.append((figure_text(family), {"fontweight": "bold"}))
-        y_of.append(len(ticks))
-        ticks.append((cast.names[row["algorithm"]], {"color": GREY} if cast.style[row["algorithm"]].muted else {}))
-    return y_of, ticks
 
 
 BOX_CAPTION = (

@@ -90,7 +90,7 @@ def evidence_notes(baseline: str, tested: int) -> list[str]:
         f"probability, by {how} (noncentral t, from the spread of these very seeds). P(better): the probability that "
         f"a run scores above one of {baseline}, ties half, with the bootstrap's 95% interval over runs (Agarwal et al. "
         "2021, §4.3). Variance removed by pairing: the share of the difference's variance over seeds that comparing "
-        "the same seeds takes away; below zero where it adds.",
+        "the same seeds takes away, with a 95% interval (Pitman 1939, Morgan 1939); below zero where it adds.",
         "How well intervals, tests and detectable differences keep what they say is measured in results/calibration.",
     ]
 

@@ -69,14 +69,10 @@ COSTS = {
 
 
 def score_against_cost(scored: pd.DataFrame, cost: str, cast: Cast, k: str) -> tuple[Figure, pd.DataFrame]:
-    """The final score against what a run cost; the points of the base that a unit buys are in the data."""
+    """The final score against what a run cost."""
     heading, counted = COSTS[cost]
     rows = scored[(scored["algorithm"] != "base") & scored[cost].notna()]
-    base = scored.loc[scored["algorithm"] == "base", "avg_at_k"]
-    gain = rows["avg_at_k"] - (float(base.iloc[0]) if len(base) else np.nan)
-    data = rows[["algorithm", cost, "avg_at_k", "ci_low", "ci_high"]].assign(
-        gain=gain, cost_per_point=(rows[cost] / (100 * gain)).where(gain > 0)
-    )
+    data = rows[["algorithm", cost, "avg_at_k", "ci_low", "ci_high"]]
     size, unit = token_unit(float(rows[cost].max())) if counted else (1.0, "")
     figure, all_axes = cast.draw_panels(f"{heading}{unit}", f"avg@{k}", lines=False)
     by_label = {row["algorithm"]: row for _, row in rows.iterrows()}

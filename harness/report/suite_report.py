@@ -15,6 +15,7 @@ import pandas as pd
 import rich.table
 
 from harness.report import figures
+from harness.report.coefficient_curves import unrecorded_notes
 from harness.report.columns import (
     TOO_FEW,
     cost_columns,
@@ -43,6 +44,7 @@ from harness.report.notes import (
     unfinished_notes,
 )
 from harness.report.page import Publication, publish
+from harness.report.pairing import pairing_notes, pairing_rows, pairing_table, replay_notes
 from harness.report.protocol_rows import (
     ProtocolCell,
     protocol_columns,
@@ -229,12 +231,19 @@ def write_report(
     if published:
         notes.insert(0, PUBLISHED_NOTE)
     notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
+    notes += unrecorded_notes(curves, dict(zip(table["algorithm"], table["name"], strict=True)))
     names = dict(zip(table["algorithm"], table["name"], strict=True))
     csv = {"table": table, "benchmarks": by_benchmark, "seeds": by_seed}
     if len(both):
         ran = both[both["default_status"] != "not run"]
         names |= {f"{row['algorithm']}@default": f"{row['name']} by default" for _, row in ran.iterrows()}
         csv |= {"protocols": both, "seeds": seed_rows(of_all)[0]}
+    if replayed := replay_notes(cells, names):
+        notes += replayed
+        pairs = pairing_rows(scores, [label for label in names if label != "base"])
+        if len(pairs):
+            csv["pairing"], shown["pairing"] = pairs, pairing_table(pairs, names)
+            notes += pairing_notes(pairs)
     publication = Publication(
         suite=suite,
         cells=recorded,

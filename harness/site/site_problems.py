@@ -33,7 +33,7 @@ class _Answered:
     texts: dict[tuple[Any, ...], int] = field(default_factory=dict)
     """The place of each distinct (response, answer, verdict, finish, tokens)."""
     rows: dict[tuple[Any, ...], list[int]] = field(default_factory=dict)
-    """The samples with the same (cell, text, KL)."""
+    """The samples with the same (cell, text, KL, log-prob)."""
     counts: list[list[int]] = field(default_factory=list)
     """COUNTED of each cell, in the order of the cells."""
     scores: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -113,7 +113,9 @@ def _add(
     """Adds the samples of one cell; returns how many characters of responses that were."""
     length = 0
     columns = [frame[name].tolist() if name in frame else repeat(None) for name in SAMPLE_COLUMNS]
-    for benchmark, problem, sample, response, answer, verdict, score, tokens, finish, kl in zip(*columns, strict=False):
+    for benchmark, problem, sample, response, answer, verdict, score, tokens, finish, *nats in zip(
+        *columns, strict=False
+    ):
         found = answered.get((benchmark, problem))
         if found is None:
             found = answered[benchmark, problem] = _Answered(counts=[[0] * len(COUNTED) for _ in range(cells)])
@@ -124,8 +126,8 @@ def _add(
         if with_texts:
             length += len(response)
             text = found.texts.setdefault((response, answer, verdict, finish, tokens), len(found.texts))
-            shown = None if kl is None or math.isnan(kl) else float(f"{kl:.4g}")
-            found.rows.setdefault((place, text, shown), []).append(sample)
+            shown = (None if x is None or math.isnan(x) else float(f"{x:.4g}") for x in nats)
+            found.rows.setdefault((place, text, *shown), []).append(sample)
     return length
 
 

@@ -148,13 +148,3 @@ def performance_profile(score_SB: Array, threshold_X: Array) -> tuple[Array, Arr
 
     bands = [of_runs(score_SB, lambda x, at=threshold: share(x, at)) for threshold in threshold_X]  # type: ignore[misc]
     return np.array([b.mean for b in bands]), np.array([b.low for b in bands]), np.array([b.high for b in bands])
-
-
-def removed_by_pairing(own_S: Array, other_S: Array) -> float:
-    """The share of a difference's variance that matched seeds remove: 1 − Var(x − y) / (Var x + Var y).
-
-    That is 0 for independent runs, 1 where both move together, and negative where a seed that helps one hurts the
-    other. NaN with fewer than two seeds, or where nothing varies.
-    """
-    apart = float(np.var(own_S, ddof=1) + np.var(other_S, ddof=1)) if len(own_S) > 1 else 0.0
-    return 1 - float(np.var(np.asarray(own_S) - np.asarray(other_S), ddof=1)) / apart if apart > 0 else math.nan

@@ -14,7 +14,7 @@ from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template", "weights", "lora")),
-    "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples")),
+    "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples", "record_rollouts", "replay")),
 }
 """Settings that few algorithms read or few suites make, by section: at its default none is in a hash or a manifest, so
 that cells that were recorded before there was such a setting stay what they are."""
@@ -49,14 +49,31 @@ class CellConfig(Section):
         """The label, with the protocol where that is not the suite's own settings; no label has an @."""
         return self.label if self.protocol == "tuned" else f"{self.label}@{self.protocol}"
 
+    replays: str | None = None
+    """The hash of the training whose rollouts it is trained on (`train.replay`); None where it draws its own."""
+
+    @property
+    def records(self) -> bool:
+        """Whether the rollouts of its training are kept."""
+        return self.train.record_rollouts or self.train.replay == self.label
+
+    def recording(self, runs: Path) -> Path | None:
+        """The folder of the cell whose rollouts it is trained on; None where it draws its own."""
+        if self.replays is None:
+            return None
+        cell = f"{self.train.replay}-s{self.seed}"
+        return Path(cell).absolute() if self.train.replays_other_runs else runs / self.suite.partition("/")[2] / cell
+
     def hashes(self) -> Hashes:
-        """Of all that decides the numbers: not of `resources`, nor of a user's file's folder.
+        """Of all that decides the numbers: not of `resources`, nor of the folder of a user's file or of other runs.
 
         What is trained and how it is evaluated are apart, so that a change of [evaluation] trains nothing again.
         """
         values = self.stated({"resources"})
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
+        if self.train.replay is not None:
+            values["train"]["replay"] = Path(self.train.replay).name
         evaluation = values.pop("evaluation")
         return Hashes(hash_of(values), "" if self.label == COEFFICIENTS else hash_of(evaluation))
 
@@ -69,4 +86,6 @@ class CellConfig(Section):
                     del values[section][key]
         if values.get("protocol") == "tuned":
             del values["protocol"]
+        if values.get("replays", "") is None:
+            del values["replays"]
         return values

@@ -6,6 +6,7 @@ A suite is a TOML file; every key of it is a field below, and an unknown key is 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -94,6 +95,23 @@ class Train(Section):
     """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
     right whatever policy sampled."""
+    record_rollouts: bool = False
+    """Keeps what each step drew in the cell's folder, for others to be trained on."""
+    replay: str | None = None
+    """Trains on rollouts that another cell of the same seed has recorded, and draws none: those of the algorithm with
+    this label, which then records them, or of a label in another folder of runs (results/runs/<suite>/<label>)."""
+
+    @field_validator("replay")
+    @classmethod
+    def _names_a_label(cls, replay: str | None) -> str | None:
+        if replay is not None and not Path(replay).name:
+            raise ValueError(f"replay = {replay!r} names no algorithm; give a label, or results/runs/<suite>/<label>")
+        return replay
+
+    @property
+    def replays_other_runs(self) -> bool:
+        """Whether `replay` names the folder of other runs, and no label of this suite."""
+        return self.replay is not None and Path(self.replay).name != self.replay
 
     @field_validator("reward")
     @classmethod
@@ -111,6 +129,8 @@ class Train(Section):
                 f"history_share = {self.history_share} of samples = {self.samples} leaves "
                 f"{round(self.history_share * self.samples)} historical samples; leave between 1 and samples − 1"
             )
+        if self.record_rollouts and self.replay is not None:
+            raise ValueError(f"record_rollouts with replay = {self.replay!r}: what is replayed is recorded already")
         if self.pass_rate is not None and not 0 <= self.pass_rate[0] <= self.pass_rate[1] <= 1:
             raise ValueError(f"pass_rate = {list(self.pass_rate)} is no range of shares; it needs 0 ≤ low ≤ high ≤ 1")
         return self
@@ -316,6 +336,12 @@ class Suite(Section):
         if self.ablation is not None and self.protocols != ["tuned"]:
             raise ValueError(
                 f"protocols = {self.protocols} with [ablation], whose points are settings of their own: leave it out"
+            )
+        if (replay := self.train.replay) not in (None, *self.algorithms) and not self.train.replays_other_runs:
+            raise ValueError(f"train.replay = {replay!r} is not one of the algorithms: {', '.join(self.algorithms)}")
+        if self.train.replay is not None and self.protocols != ["tuned"]:
+            raise ValueError(
+                f"protocols = {self.protocols} with train.replay: the rollouts are those of one setting; leave it out"
             )
         if self.model.revision and self.model.lora and not self.resources.merge_adapter:
             raise ValueError(

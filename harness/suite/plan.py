@@ -24,6 +24,7 @@ from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
 from harness.suite.protocols import default_optimizer
+from harness.suite.recordings import check_replay, recorded_by
 from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of
 from harness.suite.user_errors import reported
 
@@ -137,7 +138,8 @@ def _declared(spec: str, source: bytes | None, parameters: str, where: str) -> A
 
 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
-    """The cells of a suite, the base first and then seed by seed. Everything that can be refused is refused here.
+    """The cells of a suite, the base first and then seed by seed; one that is trained on the rollouts of another comes
+    after it. Everything that can be refused is refused here.
 
     `seeds` are the suite's, 0 to seeds − 1, unless given. An ablation has the cells of all of its points; the base,
     which is the same at each, is evaluated at the reference alone.
@@ -188,6 +190,7 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         algorithm = declared_algorithm(spec, entry.parameters if tuned else {}, where=where)
         _check_needs(suite, algorithm, where)
         _check_supply(suite, algorithm, problems, where)
+        check_replay(suite.train, algorithm, where)
         source = _source(spec)
         taught = {"model": suite.model} if "teacher_logp_GK" in algorithm.needs.extras else {}
         config = CellConfig(
@@ -203,7 +206,21 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
         made.append(Cell(config, about if tuned and entry.tuned else {**about, "tuning": None}, source))
     for seed in range(suite.seeds) if seeds is None else seeds:
         cells += [dataclasses.replace(cell, config=cell.config.model_copy(update={"seed": seed})) for cell in made]
-    return cells
+    return _with_recordings(cells) if suite.train.replay is not None else cells
+
+
+def _with_recordings(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with the hashes of the trainings that they replay, those that record first."""
+    recorded = {cell.config.seed: cell.config.hashes().training for cell in cells if cell.config.records}
+
+    def replays(config: CellConfig) -> str:
+        return recorded_by(config) if config.train.replays_other_runs else recorded[config.seed]
+
+    return [cell for cell in cells if not cell.is_trained or cell.config.records] + [
+        dataclasses.replace(cell, config=cell.config.model_copy(update={"replays": replays(cell.config)}))
+        for cell in cells
+        if cell.is_trained and not cell.config.records
+    ]
 
 
 def without_teacher(model: Model) -> Model:
@@ -287,6 +304,9 @@ def _source(spec: str) -> bytes | None:
 def settings_hash(config: CellConfig) -> str:
     """Of what all cells of a suite share: only cells with the same one stand in one table."""
     shared = {"suite", "model", "train", "rollout", "evaluation"}
-    # Which teacher a cell has is its algorithm's need; those without one stand in the same table.
-    alike = config.model_copy(update={"model": without_teacher(config.model)})
+    # Which teacher a cell has is its algorithm's need; those without one stand in the same table. So do those whose
+    # recorded rollouts were moved.
+    replay = config.train.replay and Path(config.train.replay).name
+    train = config.train.model_copy(update={"replay": replay})
+    alike = config.model_copy(update={"model": without_teacher(config.model), "train": train})
     return hash_of(alike.stated(CellConfig.model_fields.keys() - shared))

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from algorithms import ALGORITHMS
+from algorithms import ALGORITHMS, Algorithm
 from benchmarks import Benchmark, load_benchmark
 from benchmarks.judges import Judge, judge_for
 from harness.evaluation.eval_settings import EvalSettings
@@ -192,6 +192,7 @@ def _work(
         "family": record.get("family"),
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
+        "replay": record.get("replay"),
         **lm.about,
         **({"packed_attention": parts.base.packing} if parts.base.packing else {}),
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
@@ -258,6 +259,7 @@ def _train(
 ) -> tuple[LanguageModel, dict[str, Any]]:
     """Trains the model, and keeps it. Returns it as it is evaluated, and what is recorded of its training."""
     config, lm, ranks = cell.config, parts.lm, parts.ranks
+    recording = config.recording(runs)
     algorithm = algorithm_of(cell, folder.write_algorithm)
 
     def on_step(step: int, row: Mapping[str, float]) -> None:
@@ -271,7 +273,9 @@ def _train(
     if config.train.pass_rate is not None:
         problems, kept = problems_within(config, lm, parts.engine, judge, runs, folder, on_measured, ranks)
     spent = Spent(generated=kept["tokens"] if kept else 0)
-    spent = train(config, algorithm, lm, parts.base, parts.engine, problems, judge, folder, on_step, ranks, spent)
+    spent = train(
+        *(config, algorithm, lm, parts.base, parts.engine, problems, judge, folder, on_step, ranks, spent, recording)
+    )
 
     adapted, lm = lm.model, dataclasses.replace(lm, model=merged(lm.model))
 
@@ -284,12 +288,18 @@ def _train(
         "family": algorithm.family,
         "tokens": spent.tokens(),
         "pass_rate": kept,
+        "replay": _replayed(recording, algorithm),
         "seconds": {"rollout": spent.rollout_seconds, "train": spent.train_seconds, "cpu": spent.cpu_seconds},
         "made_with": environment(),
     }
     ranks.first(lambda: folder.finish_training(config.hashes().training, record, save))
     free_memory()
     return lm, record
+
+
+def _replayed(recording: Path | None, algorithm: Algorithm) -> dict[str, Any] | None:
+    """What the manifest says of the rollouts of another cell that this one was trained on."""
+    return None if recording is None else {"cell": recording.name, "off_policy": algorithm.needs.off_policy}
 
 
 def _evaluate(config: CellConfig, lm: LanguageModel, parts: _Parts, on_progress: OnProgress) -> pd.DataFrame:

@@ -40,14 +40,24 @@ def run_cells(
     outcome, waiting = unfinished(cells, runs, console)
     if not waiting:
         return outcome
-    with _Display(waiting, console) as display, contextlib.closing(executor.run(waiting, runs, command)) as events:
-        for event in events:
-            display.show(event)
-            if isinstance(event, CellEnd) and event.status == "finished":
-                outcome.finished.append(event.cell.name)
-            elif isinstance(event, CellEnd):
-                outcome.failed[event.cell.name] = str(CellFolder(runs / event.cell.name).traceback_path)
+    with _Display(waiting, console) as display:
+        for wave in waves(waiting):
+            with contextlib.closing(executor.run(wave, runs, command)) as events:
+                for event in events:
+                    display.show(event)
+                    if isinstance(event, CellEnd) and event.status == "finished":
+                        outcome.finished.append(event.cell.name)
+                    elif isinstance(event, CellEnd):
+                        outcome.failed[event.cell.name] = str(CellFolder(runs / event.cell.name).traceback_path)
     return outcome
+
+
+def waves(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """The cells in the order in which they may run: those that are trained on what another of these cells records wait
+    for all others."""
+    replaying = [cell.config.replays is not None and not cell.config.train.replays_other_runs for cell in cells]
+    found = [[cell for cell, later in zip(cells, replaying, strict=True) if later == wave] for wave in (False, True)]
+    return [wave for wave in found if wave]
 
 
 def run_cells_on_ranks(

@@ -120,8 +120,16 @@ class _Driver:
             models=[Path(name).resolve() for name in sorted(models - EMBEDDED.keys()) if Path(name).exists()],
             base=pack(embedded[0].parent, [folder.name for folder in embedded]) if embedded else None,
         )
-        self.shares = any(cell.is_trained and cell.config.train.pass_rate is not None for cell in cells)
-        """Whether cells share what lies in the folder of the runs."""
+        trained = [cell.config for cell in cells if cell.is_trained]
+        self.shared = [
+            text
+            for text, shares in {
+                "train.pass_rate is measured once for all cells": any(c.train.pass_rate is not None for c in trained),
+                "train.replay has cells read what another has recorded": any(c.replays is not None for c in trained),
+            }.items()
+            if shares
+        ]
+        """Why cells need the folder of the runs."""
         here = environment()
         self.code, self.versions = here["code_sha256"], here["versions"]
         self.interruptions = dict.fromkeys([cell.name for cell in cells], 0)
@@ -216,10 +224,9 @@ class _Driver:
                 f"model.path = {place.missing}: {place} has no such folder or file; put it where every node sees it, "
                 "or name a hub id"
             )
-        if self.shares and place.mark != self.text:
+        if self.shared and place.mark != self.text:
             raise ConfigError(
-                f"train.pass_rate is measured once for all cells, and {place} does not see {self.runs}: give an --out "
-                "that every node shares"
+                f"{self.shared[0]}, and {place} does not see {self.runs}: give an --out that every node shares"
             )
         self.false_starts = 0
         return place

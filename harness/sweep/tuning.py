@@ -85,6 +85,11 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
         raise ConfigError(f"suite {suite.name} has no [tuning] section")
     if suite.ablation is not None:
         raise ConfigError(f"suite {suite.name} is an ablation: its points share their settings; tune a suite without")
+    if suite.train.replay in suite.algorithms:
+        raise ConfigError(
+            f"suite {suite.name} replays the rollouts of {suite.train.replay!r}, of which there is one for each trial: "
+            "tune it with --set train.replay=<path to recorded runs>/<label>, or a suite that draws"
+        )
     folder = out / "tuning" / suite.name
     entries = {
         f"{label}-t{i}": suite.algorithms[label].model_copy(

@@ -114,8 +114,8 @@ def assemble(
     spent: Spent,
     sampler_is_current: bool,
 ) -> tuple[Batch, Rows, Tensor]:
-    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples, and
-    `sampler_logp` of given ones, which no policy drew: theirs are the old log-probs.
+    """Groups as tensors, with every log-prob that the algorithm needs. Fills in `behaviour_logp` of fresh samples
+    (replayed ones have theirs) and `sampler_logp` of given ones, which no policy drew: theirs are the old log-probs.
 
     Returns the batch, the rows of its valid samples, and each row's group, [N].
     """
@@ -152,7 +152,7 @@ def assemble(
     if needs.data == "base":
         assert reference_NT is not None
         behaviour_NT = reference_NT
-    elif needs.data == "policy" and not sampler_is_current:
+    elif needs.data == "policy" and not (sampler_is_current or all(sample.behaviour_logp for sample in samples)):
         behaviour_NT = forward(learner.sampler_scorer).logp_NT
         spent.scored += tokens
     for n, sample in enumerate(samples):

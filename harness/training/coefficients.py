@@ -23,8 +23,9 @@ from harness.training.gradient import differentiate, to_groups
 from harness.training.judgement import prepared
 from harness.training.learner import Learner
 from harness.training.pass_rates import trained_on
+from harness.training.rollouts import Rollouts
 from harness.training.schedule import prompts_of_step
-from harness.training.supply import Rollouts, Supply, requests
+from harness.training.supply import Supply, requests
 
 COLUMNS = ["algorithm", "display", "prompt", "sample", "token", "reward", "log_ratio", "coefficient"]
 

@@ -16,6 +16,8 @@ from harness.suite.user_errors import described, is_interruption
 HARNESS_METRICS = frozenset(
     {
         *("step", "loss", "grad_norm", "critic_grad_norm", "padding", "seconds", "generated_tokens", "trained_tokens"),
+        *("replayed_tokens", "coefficient_positive", "coefficient_negative", "coefficient_zero"),
+        *("coefficient_low", "coefficient_median", "coefficient_high"),
         *("reward", "length", "truncated", "correct", "no_answer", "grader_failures", "sampled_entropy"),
         *("equal_reward_groups", "unfit_groups", "history_share", "behaviour_kl"),
         *("sampler_mismatch_mean", "sampler_mismatch_max", "sampler_effective_share"),

@@ -7,7 +7,6 @@ one does, and what one algorithm asks for changes nothing of what another one se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,27 +27,13 @@ from harness.training.batch import Request, Sample, draw
 from harness.training.gradient import by_group
 from harness.training.history import History
 from harness.training.learner import Learner, Sampler
+from harness.training.replay import Replay
+from harness.training.rollouts import Rollouts
 from harness.training.schedule import further_prompts
 
 
-@dataclass(kw_only=True)
-class Rollouts:
-    """The responses of one step, before history joins them."""
-
-    problems: Sequence[Problem]
-    """Of each group."""
-    groups: list[list[Sample]]
-    """What is trained on."""
-    first: list[list[Sample]]
-    """What was drawn for the step's own prompts, which refilling may replace: the training reward is theirs. Empty
-    where nothing was drawn."""
-    extras: dict[str, Tensor] = field(default_factory=dict)
-    """Those that are drawn."""
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
 class Supply:
-    """Draws or takes what one run trains on, and charges it to `spent`.
+    """Draws or takes what one run trains on, and charges it to `spent`; with `replay` the rollouts are recorded ones.
 
     Raises ConfigError where a given response is longer than train.max_new_tokens.
     """
@@ -65,9 +50,11 @@ class Supply:
         judge: Judge,
         spent: Spent,
         ranks: Ranks = ALONE,
+        replay: Replay | None = None,
     ) -> None:
         self.config, self.needs, self.lm, self.learner, self.engine = config, needs, lm, learner, engine
         self.problems, self.prompts, self.judge, self.spent, self.ranks = problems, prompts, judge, spent, ranks
+        self.replay = replay
         self.given: dict[str, list[list[int]]] = {}
         if needs.data in GIVEN:
             self.given = {p.id: [lm.response_ids(text) for text in given_texts(p, needs)] for p in problems}
@@ -82,11 +69,19 @@ class Supply:
         """The step's groups for the prompts chosen, and what is drawn beside them; `history` fills part of a group."""
         if self.needs.data in GIVEN:
             rollouts = Rollouts(problems=chosen, groups=[self._given(problem) for problem in chosen], first=[])
+        elif self.replay is not None:
+            rollouts = self.replay.rollouts(step)
+            self.spent.replayed += rollouts.drawn
         else:
+            before = self.spent.generated
             first = self._draw(self._source, step, requests(self.config, step, chosen, history))
-            rollouts = Rollouts(problems=chosen, groups=first, first=first)
+            rollouts = Rollouts(problems=chosen, groups=first, first=first, asked=chosen)
             if self.needs.refill is not None:
                 self._refill(step, rollouts)
+            rollouts.drawn = int(self.spent.generated - before)
+        if self.needs.refill is not None:
+            unfit = self._worth(rollouts.groups).count(False)
+            rollouts.metrics["unfit_groups"] = float(unfit)
         rollouts.extras = self.drawn_extras(step, rollouts.problems)
         self.engine.release_memory()
         return rollouts
@@ -135,7 +130,6 @@ class Supply:
                 problems[at], groups[at] = asked[g][1], drawn[g]
             unfit = unfit[len(fit) :]
         rollouts.problems, rollouts.groups = problems, groups
-        rollouts.metrics["unfit_groups"] = float(len(unfit))
 
     def _worth(self, groups: Sequence[Sequence[Sample]]) -> list[bool]:
         """Whether each group is worth training on: rank 0's word, so that all train on the same."""

@@ -22,13 +22,16 @@ from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Rows, padding_share
 from harness.record.cell_folder import CellFolder
 from harness.record.ledger import Spent
+from harness.record.rollouts_file import keep_rollouts
 from harness.sampling.engine import Engine
 from harness.suite.cell_config import CellConfig
 from harness.training.batch import assemble, rollout_metrics
+from harness.training.coefficient_metrics import coefficient_metrics
 from harness.training.gradient import accumulate_gradient
 from harness.training.history import History, mix_in_history, pack, unpack
 from harness.training.judgement import prepared
 from harness.training.learner import Learner
+from harness.training.replay import Replay, record_rollouts
 from harness.training.resume import load, save
 from harness.training.schedule import mini_batches, prompts_of_step
 from harness.training.supply import Supply
@@ -46,21 +49,26 @@ def train(
     on_step: Callable[[int, Mapping[str, float]], None],
     ranks: Ranks = ALONE,
     spent: Spent | None = None,
+    recording: Path | None = None,
 ) -> Spent:
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
     `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks
     each runs this very loop on the same batches: they share out the samples to draw, the rows to score and the weights,
-    and rank 0 writes. `spent` is what the run has cost before its first step.
+    and rank 0 writes. `spent` is what the run has cost before its first step. With `recording`, the folder of another
+    cell, it is trained on the rollouts that this one has recorded.
+
+    Raises RecordError before its first step where those do not fit, or its own are to be kept and cannot be.
     """
     settings, resources = config.train, config.resources
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone
     engine.release_memory()
+    prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
+    lm.check_length(list(prompts.values()), settings.max_new_tokens)
+    replay = None if recording is None else Replay(recording, config, problems, prompts)
     learner = Learner(lm, base, algorithm, config, ranks)
     history: History = {}
     spent = spent or Spent()
-    prompts = dict(zip([problem.id for problem in problems], lm.prompt_ids(problems), strict=True))
-    lm.check_length(list(prompts.values()), settings.max_new_tokens)
 
     first_step = 0
     loaded = load(folder.resume_path, learner.parts(), ranks)
@@ -69,8 +77,10 @@ def train(
         first_step, spent = progress["step"], Spent(**progress["spent"])
         history = unpack(progress["history"], packed, prompts)
         del loaded, progress, packed
-    supply = Supply(config, algorithm.needs, lm, learner, engine, problems, prompts, judge, spent, ranks)
+    supply = Supply(config, algorithm.needs, lm, learner, engine, problems, prompts, judge, spent, ranks, replay)
     ranks.first(lambda: folder.keep_metrics(first_step))
+    if config.records:
+        ranks.first(lambda: keep_rollouts(folder.path, first_step))
     training_hash = config.hashes().training
 
     def seal(checkpoint: Path) -> None:
@@ -88,6 +98,8 @@ def train(
         fresh = list(zip(drawn.problems, drawn.groups, strict=True))
         groups = [mix_in_history(group, history.get(p.id, []), settings.samples) for p, group in fresh]
         batch, rows, row_group = assemble(groups, learner, algorithm, config, spent, sampler_is_current)
+        if config.records and ranks.rank == 0:
+            record_rollouts(folder.path, step + 1, drawn)
         batch = prepared(algorithm, supply.with_extras(batch, drawn, groups))
         if settings.history_share > 0:
             for problem, group in fresh:
@@ -106,6 +118,7 @@ def train(
             )
             spend_training(spent, mini_rows, learner, extra_pass=coefficients.extra_pass)
             record = {"loss": coefficients.loss, **learner.update()}
+            record |= coefficient_metrics(coefficients.logp_GKT, mini.mask_GKT)
             record |= {f"algorithm/{name}": value for name, value in coefficients.metrics.items()}
             for name, value in record.items():
                 updates[name].append(value)
@@ -116,6 +129,7 @@ def train(
         row = {"step": step + 1, **rollout_metrics(drawn.first, groups, batch), **drawn.metrics}
         row |= {name: sum(values) / len(values) for name, values in updates.items()}
         row |= {"generated_tokens": spent.generated, "trained_tokens": spent.trained}
+        row |= {"replayed_tokens": spent.replayed} if replay is not None else {}
         packs = learner.scorer.packs
         row["padding"] = 0.0 if packs else padding_share(rows.length_N, resources.token_budget, ranks.size)
         row["seconds"] = spent.rollout_seconds + spent.train_seconds

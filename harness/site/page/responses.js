@@ -8,16 +8,18 @@
     site.el("span", { class: `verdict ${name === "correct" ? "right" : "off"}` },
       `${MARKS[name] ?? "?"} ${name.replaceAll("_", " ")}`);
 
-  // The samples of one algorithm that gave the same text: [{text, samples, seeds, kl: [..]}], the most frequent first.
+  // The samples of one algorithm that gave the same text, the most frequent first: {text, samples, seeds, kl: [..],
+  // logp: [..]} of each.
   const together = (rows, cells) => {
     const found = new Map();
-    rows.forEach(([place, text, kl, samples]) => {
-      if (!found.has(text)) found.set(text, { text, samples: 0, seeds: new Map(), kl: [] });
+    rows.forEach(([place, text, kl, logp, samples]) => {
+      if (!found.has(text)) found.set(text, { text, samples: 0, seeds: new Map(), kl: [], logp: [] });
       const one = found.get(text);
       const seed = cells[place][2];
       one.samples += samples.length;
       one.seeds.set(seed, [...(one.seeds.get(seed) ?? []), ...samples]);
       if (kl !== null) one.kl.push(kl);
+      if (logp !== null) one.logp.push(logp);
     });
     return [...found.values()].sort((a, b) => b.samples - a.samples);
   };
@@ -27,7 +29,7 @@
     return low === high ? `${low}` : `${low} to ${high}`;
   };
 
-  const response = ({ text, samples, seeds, kl }, texts) => {
+  const response = ({ text, samples, seeds, kl, logp }, texts) => {
     const [shown, answer, judged, finish, tokens] = texts[text];
     const which = [...seeds].filter(([seed]) => seed !== null)
       .map(([seed, found]) => `seed ${seed}: sample${found.length > 1 ? "s" : ""} ${found.join(", ")}`);
@@ -36,7 +38,7 @@
         site.el("span", {}, "answer ", answer ? site.el("code", {}, answer) : "none")),
       site.el("pre", { tabindex: "0", "aria-label": "response" }, shown === "" ? "(empty)" : shown),
       site.el("p", { class: "fine" }, `${tokens} tokens`, finish === "length" && ", cut off at the limit",
-        kl.length > 0 && `, KL ${between(kl)} nats`),
+        logp.length > 0 && `, log-prob ${between(logp)} nats`, kl.length > 0 && `, KL ${between(kl)} nats`),
       which.length > 0 && site.el("details", { class: "fine" },
         site.el("summary", {}, seeds.size === 1 ? `seed ${[...seeds.keys()][0]}` : `${seeds.size} seeds`),
         site.el("p", {}, which.join("; "))));

@@ -77,9 +77,7 @@ def draw(
                 "batch, each algorithm in units of its largest; the marker says where the response's reward lies in "
                 "its group."
             )
-            drawings.append(
-                Drawing("gradient_coefficients", text, gradient_coefficients(coefficients, cast), coefficients)
-            )
+            drawings.append(Drawing("gradient_coefficients", text, *gradient_coefficients(coefficients, cast)))
     return drawings
 
 

@@ -27,6 +27,7 @@ from harness.report.columns import (
     text_table,
 )
 from harness.report.comparison import Scores, algorithm_rows, benchmark_rows, seed_rows
+from harness.report.drawing import Drawing
 from harness.report.families import MANY, families_of
 from harness.report.formats import collapsed_note, terminal_table
 from harness.report.notes import (
@@ -42,14 +43,14 @@ from harness.report.notes import (
     tuning_note,
     unfinished_notes,
 )
-from harness.report.page import Publication, publish
+from harness.report.page import Publication, origin_note, publish, with_origin
 from harness.report.recorded_cells import (
     RecordedCell,
+    RecordedSuite,
     ReportError,
     agreed,
-    load_cells,
-    load_coefficients,
     newest,
+    recorded_suite,
     require_labels,
 )
 from harness.suite.config import Published
@@ -57,14 +58,14 @@ from harness.suite.config import Published
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
+    """What a suite came to. `table` has a row per algorithm, the base first, and table.csv's columns."""
 
     suite: str
     table: pd.DataFrame
     by_benchmark: pd.DataFrame
     """A row per benchmark and algorithm: benchmarks.csv."""
     path: Path
-    """The page."""
+    """The page; before it is written, where the cells lie."""
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
@@ -75,8 +76,8 @@ class Report:
     """k of avg@k on each benchmark of the main score."""
     highlight: Sequence[str] = field(repr=False)
     """Labels whose rows and lines stand out."""
-    publication: Publication | None = field(default=None, repr=False)
-    """What was written, None until it is."""
+    publication: Publication = field(repr=False)
+    """What is published of it."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -111,22 +112,34 @@ def write_report(
     highlight: Sequence[str] = (),
     seeds: Collection[int] | None = None,
 ) -> Report:
-    """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
-    the cells in `runs`.
+    """Writes what `suite_report` makes of the cells in `runs` (results/runs/<suite>) into `out`."""
+    suite = recorded_suite(runs)
+    report = suite_report(suite, baseline=baseline, published=published, highlight=highlight, seeds=seeds)
+    return replace(report, path=publish(out, report.publication))
+
+
+def suite_report(
+    suite: RecordedSuite,
+    *,
+    baseline: str | None = None,
+    published: Sequence[Published] | None = None,
+    highlight: Sequence[str] = (),
+    seeds: Collection[int] | None = None,
+) -> Report:
+    """The tables and the figures of a suite.
 
     Args:
-        runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
-        out: the folder of the suite's published results: results/<suite>.
+        suite: its cells.
         baseline: the label that differences are taken from; by default the suite's own.
         published: reference rows; by default those that the newest cell recorded.
-        highlight: labels whose rows and lines stand out from the others.
+        highlight: labels whose rows and lines stand out from the others; by default the suite's own.
         seeds: those that are compared, of a sweep that was stopped; by default all that have a cell.
 
     Raises:
-        ReportError: no cell, cells of different suites, a baseline or a highlighted label not among them, or samples
-            that do not match.
+        ReportError: a baseline or a highlighted label that has no cell, or samples that do not match.
     """
-    cells, unfinished = load_cells(runs)
+    cells, unfinished = list(suite.cells), list(suite.unfinished)
+    baseline, highlight = baseline or suite.baseline, highlight or suite.highlight
     if seeds is not None:
         cells = [cell for cell in cells if cell.algorithm == "base" or cell.manifest["seed"] in seeds]
         unfinished = []
@@ -136,50 +149,40 @@ def write_report(
         own = suite_baseline(cells)
         baseline = own if own in labels else None
     elif baseline not in labels:
-        raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
-    require_labels(highlight, labels, runs)
+        raise ReportError(f"baseline {baseline!r} has no cell in {suite.path}; choose one of: {', '.join(labels)}")
+    require_labels(highlight, labels, suite.path)
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     by_seed, curves = seed_rows(scores)
     families = families_of(cells) if len(labels) > MANY else None
     table = algorithm_rows(cells, scores, by_seed, baseline, families)
     by_benchmark = benchmark_rows(scores, table)
-    coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
-    drawings = figures.draw(
-        table=table,
-        seeds=by_seed,
-        curves=curves,
-        by_benchmark=by_benchmark,
-        coefficients=coefficients,
-        profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
-        if len(scores.benchmarks) > 1
-        else {},
-        k=k,
-        baseline=baseline,
-        highlight=highlight,
-    )
+    k_of = {name: k_text(evaluation, name) for name in scores.benchmarks}
 
-    suite = str(cells[0].manifest["suite"])
-    report = Report(
-        suite=suite,
-        table=table,
-        by_benchmark=by_benchmark,
-        path=out / "README.md",
-        failed=[cell.name for cell in cells if not cell.finished],
-        unfinished=unfinished,
-        k=k,
-        baseline=baseline,
-        k_of={name: k_text(evaluation, name) for name in scores.benchmarks},
-        highlight=highlight,
-    )
+    def draw() -> list[Drawing]:
+        several = len(scores.benchmarks) > 1
+        return figures.draw(
+            table=table,
+            seeds=by_seed,
+            curves=curves,
+            by_benchmark=by_benchmark,
+            coefficients=suite.coefficients,
+            profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
+            if several
+            else {},
+            k=k,
+            baseline=baseline,
+            highlight=highlight,
+        )
+
     if published is None:
         recorded = newest(cells).config("report", "published") or []
         published = [Published.model_validate(row) for row in recorded]
-    notes = suite_notes(cells, scores, report)
+    notes = suite_notes(cells, scores, table, baseline, highlight, unfinished)
     told_apart = text_table(table, evidence_columns(table, baseline), highlight)
     shown = {
-        "scores": score_columns(table, k, baseline, report.k_of, highlight),
+        "scores": score_columns(table, k, baseline, k_of, highlight),
         **({"what could be told apart": told_apart} if table["detectable"].notna().any() else {}),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
         **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
@@ -189,18 +192,37 @@ def write_report(
         notes.append(STOPPED_NOTE)
     if published:
         notes.insert(0, PUBLISHED_NOTE)
-    notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
+    notes += [
+        f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in suite.left_out.items()
+    ]
+    notes.append(origin_note(cells))
     publication = Publication(
-        suite=suite,
+        suite=suite.name,
         cells=cells,
         scores=scores,
         names=dict(zip(table["algorithm"], table["name"], strict=True)),
-        csv={"table": table, "benchmarks": by_benchmark, "seeds": by_seed},
+        csv={
+            "table": with_origin(table, list(table["algorithm"]), cells),
+            "benchmarks": by_benchmark,
+            "seeds": by_seed,
+        },
         shown=shown,
         notes=notes,
+        draw=draw,
     )
-    publish(out, publication, drawings)
-    return replace(report, publication=publication)
+    return Report(
+        suite=suite.name,
+        table=table,
+        by_benchmark=by_benchmark,
+        path=suite.path,
+        failed=[cell.name for cell in cells if not cell.finished],
+        unfinished=unfinished,
+        k=k,
+        baseline=baseline,
+        k_of=k_of,
+        highlight=highlight,
+        publication=publication,
+    )
 
 
 def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
@@ -211,15 +233,21 @@ def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
     return cells[0].config("report", "baseline")
 
 
-def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -> list[str]:
+def suite_notes(
+    cells: Sequence[RecordedCell],
+    scores: Scores,
+    table: pd.DataFrame,
+    baseline: str | None,
+    highlight: Sequence[str],
+    unfinished: Sequence[str],
+) -> list[str]:
     """What a reader needs to judge the numbers, each note from the manifests."""
-    table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
     notes = score_notes(cells, scores)
     if "family" in table:
         notes.append("Algorithms stand by family, and within it from the highest score to the lowest.")
-    if report.highlight:
-        notes.append(highlight_note(names[label] for label in report.highlight))
+    if highlight:
+        notes.append(highlight_note(names[label] for label in highlight))
     trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]
     single = [names[label] for label in trained.loc[trained["n_seeds"] == 1, "algorithm"]]
     if single:
@@ -243,7 +271,7 @@ def suite_notes(cells: Sequence[RecordedCell], scores: Scores, report: Report) -
         "steps).",
         *row_notes(cells, table),
     ]
-    notes += [*unfinished_notes(report.unfinished), *seed_notes(cells)]
+    notes += [*unfinished_notes(unfinished), *seed_notes(cells)]
     notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))
     notes.append(COST_NOTE)
     return notes

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full grader embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full publish verify grader embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
 
 install: .venv/installed
 
@@ -36,6 +36,16 @@ bench-full: install
 	$(BIN)/gvpo-bench sweep embedded
 	$(BIN)/gvpo-bench sweep embedded-reuse
 	$(BIN)/gvpo-bench sweep embedded-stale
+
+PUBLISHED := embedded embedded-reuse embedded-stale
+
+# Freezes those runs under results/, with their raw rows, and writes README's table.
+publish: install
+	for suite in $(PUBLISHED); do $(BIN)/gvpo-bench publish results/runs/$$suite || exit; done
+
+# Every table and figure of what is published, made anew from its raw rows.
+verify: install
+	for raw in results/*/raw; do $(BIN)/gvpo-bench verify $$(dirname $$raw) || exit; done
 
 # The weights that ship with the project, by their recipe, into results/embedded-base/. The kernels decide the last digits.
 embedded-base: install

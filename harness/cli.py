@@ -171,63 +171,6 @@ def tune(
     raise typer.Exit(int(failed))
 
 
-@app.command()
-def report(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
-    out: Annotated[Path | None, typer.Option("--out", help="By default OUT/<suite>, beside the runs.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="The label that differences are taken from.")] = None,
-    highlight: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL", help="Have this row and line stand out; repeatable.")
-    ] = None,
-    html: Annotated[
-        bool, typer.Option("--html", help="Write a site, too: OUT/site/index.html, which opens from the disk.")
-    ] = False,
-) -> None:
-    """Write table and figures of finished runs anew."""
-    from rich.console import Console
-
-    from harness.record.text import say
-    from harness.record.verify import unsealed
-    from harness.report.ablation import is_ablation, write_ablation
-    from harness.report.suite_report import write_report
-
-    if html:
-        from harness.site.vendored import require_libraries
-
-        require_libraries()
-    write = write_ablation if is_ablation(folder) else write_report
-    out = out or folder.parent.parent / folder.name
-    written = write(folder, out, baseline=baseline, highlight=highlight or ())
-    console = Console()
-    console.print(written.render())
-    say(console, f"report: {written.path}")
-    if html and written.publication is not None:
-        from harness.site.site_files import write_site
-        from harness.site.site_suite import suite_pages
-
-        say(console, f"site: {write_site(out / 'site', [suite_pages(written.publication)])}")
-    if count := unsealed(folder):
-        say(console, f"{count} cells were recorded without checksums: gvpo-bench verify --record adds them")
-
-
-@app.command()
-def verify(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
-    record: Annotated[
-        bool, typer.Option("--record", help="Add checksums of what is there now to cells that were recorded without.")
-    ] = False,
-) -> None:
-    """Compare everything that cells have recorded with its checksums; exit code 1 where something does not fit."""
-    from benchmarks.errors import ExitCode
-    from harness.record.text import visible
-    from harness.record.verify import verify_runs
-
-    lines, damaged = verify_runs(folder, record=record)
-    for line in lines:
-        typer.echo(visible(line))
-    raise typer.Exit(ExitCode.FAILED if damaged else 0)
-
-
 @app.command("eval")
 def evaluate(
     model: Annotated[

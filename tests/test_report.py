@@ -488,7 +488,7 @@ def no_hard_samples(suite: Path) -> None:
         (other_hash, r"mixes cells of different suites.*other: ppo-s0.*evaluates their checkpoints.*move the cells"),
         (other_problems, r"base and ppo-s0 were not evaluated on the same problems"),
         (other_learning_rate, r"disagree on algorithm.optimizer \(gvpo-s.*gvpo-s3.*\)"),
-        (no_hard_samples, r"ppo-s0.samples.parquet has no sample of arithmetic-hard"),
+        (no_hard_samples, "ppo-s0: cell ppo-s0 has no sample of arithmetic-hard"),
     ],
 )
 def test_cells_that_cannot_be_compared_are_refused_by_name(
@@ -638,16 +638,21 @@ def test_coefficients_are_drawn_per_response_in_units_of_the_largest() -> None:
             "coefficient": [1.0, 3.0, -1.0, -1.0],
         }
     )
-    axes = figures.gradient_coefficients(table, cast_of({"gvpo": "GVPO"}, [], {}, None, [])).axes[0]
+    figure, data = figures.gradient_coefficients(table, cast_of({"gvpo": "GVPO"}, [], {}, None, []))
+    axes = figure.axes[0]
     points = np.concatenate([drawn.get_offsets() for drawn in axes.collections])
     # log-ratios less their mean of .3; coefficients over 2
     assert sorted(points.tolist()) == [pytest.approx([-0.2, -0.5]), pytest.approx([0.2, 1.0])]
     assert "2" in axes.get_title()
+    assert data[["log_ratio", "coefficient"]].to_numpy().tolist() == [
+        pytest.approx([0.2, 2]),
+        pytest.approx([-0.2, -1]),
+    ]
 
 
 def test_a_batch_whose_policy_has_not_moved_is_drawn_against_the_reward() -> None:
     table = coefficients(np.random.default_rng(0), prompts=2, samples=4).assign(log_ratio=0.0)
-    figure = figures.gradient_coefficients(table, cast_of(dict.fromkeys(table["algorithm"], ""), [], {}, None, []))
+    figure, _ = figures.gradient_coefficients(table, cast_of(dict.fromkeys(table["algorithm"], ""), [], {}, None, []))
     assert "reward" in figure.get_supxlabel()
 
 

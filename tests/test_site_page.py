@@ -76,9 +76,7 @@ def pages(out: Path) -> SuitePages:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site_problems, "load_benchmark", load)
         patch.setattr(figures, "draw", lambda **given: [])  # which takes longer than all else here
-        publication = write_report(runs, out / "small").publication
-        assert publication is not None
-        return suite_pages(publication)
+        return suite_pages(write_report(runs, out / "small").publication)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ FLOORS = {
     "harness.sampling": 4,
     "harness.training": 5,
     "harness.evaluation": 5,
+    "harness.publish": 5,
     "harness.preflight": 6,
     "harness.sweep": 7,
     "harness.kit": 6,

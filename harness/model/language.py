@@ -30,6 +30,8 @@ from harness.model.packing import packed_attention
 from harness.model.policy import Critic, PolicyModel, logprob_chunk, shard
 from harness.model.ranks import ALONE, Ranks
 from harness.model.rows import Response
+from harness.record.files import hash_of
+from harness.record.sums import sums_of
 from harness.suite.config import ConfigError, Model, Resources
 
 CHAT_DATE = "26 Jul 2024"
@@ -60,9 +62,13 @@ class LanguageModel:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What manifests record of it: the template's label, and what its weights were converted from, if they were
-        (see `origin_of`)."""
-        return {"template": self.template_label, "converted_from": origin_of(self.source)}
+        """What manifests record of it: the template's label, which weights it starts from (see `weights_of`), and what
+        these were converted from, if they were (see `origin_of`)."""
+        return {
+            "template": self.template_label,
+            "weights": weights_of(self.source, self.model.config),
+            "converted_from": origin_of(self.source),
+        }
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +122,16 @@ class LanguageModel:
     def check_length(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         """Raises ConfigError where prompt and response may exceed the model's positions."""
         check_length(prompts, max_new_tokens, self.model.config, self.source)
+
+
+def weights_of(source: str, config: PreTrainedConfig) -> str | None:
+    """Which weights a checkpoint holds: a hash of its safetensors files, or the commit of the hub that they are from;
+    None where neither is to be had."""
+    names = sorted(path.name for path in Path(source).glob("*.safetensors"))
+    if names:
+        return f"sha256 {hash_of(sums_of(Path(source), names))}"
+    commit = getattr(config, "_commit_hash", None)
+    return f"hub commit {commit}" if commit else None
 
 
 def tokenise(problems: Sequence[Problem], tokenizer: PreTrainedTokenizerBase, template: Template) -> list[list[int]]:

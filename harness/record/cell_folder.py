@@ -75,6 +75,7 @@ from harness.record.files import (
 from harness.record.metrics_file import add_row, keep_rows, read_rows
 from harness.record.rollouts_file import ROLLOUTS
 from harness.record.sums import OWN_SUMS, SEAL, SUMS, seal, sums_of
+from harness.record.text import last_line
 from harness.record.travel import Files, pack, unpack
 
 if TYPE_CHECKING:
@@ -286,15 +287,14 @@ class CellFolder:
         """Why the cell failed; beside the folder, where another process holds that."""
         write(self._refusal if beside else self.path / TRACEBACK, text)
 
-    def has_traceback(self) -> bool:
-        """Whether a failure is recorded already."""
-        return self.traceback_path.is_file()
+    def traceback(self) -> str | None:
+        """Why the cell failed; None where that is not recorded."""
+        path = self.traceback_path
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def error(self) -> str:
         """The last line of a failed cell's traceback."""
-        path = self.traceback_path
-        lines = path.read_text(encoding="utf-8", errors="replace").strip().splitlines() if path.is_file() else []
-        return lines[-1].strip() if lines else "no traceback recorded"
+        return last_line(self.traceback())
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows so far: see `metrics_file.read_rows`."""

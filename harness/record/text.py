@@ -71,6 +71,12 @@ def one_line(text: str) -> str:
     return visible(re.sub(r"[ \t\r\n]+", " ", text).strip(" "))
 
 
+def last_line(traceback: str | None) -> str:
+    """The line of a traceback that names the error."""
+    lines = (traceback or "").strip().splitlines()
+    return lines[-1].strip() if lines else "no traceback recorded"
+
+
 def terminal(text: str, style: str = "", *, lines: bool = False) -> Text:
     """For rich: tables, titles, messages. No markup and no emoji names are looked for in it."""
     from rich.text import Text

@@ -17,18 +17,19 @@ import numpy as np
 import pandas as pd
 import rich.table
 
-from harness.record.runs_folder import cell_folders, folders_in
 from harness.report import figures
 from harness.report.columns import (
     NAME,
     SIGNIFICANT,
     TOO_FEW,
+    Column,
     TextTable,
     cost_columns,
-    interval_texts,
+    interval_column,
     k_text,
     p_texts,
-    plain,
+    plain_column,
+    text_table,
 )
 from harness.report.comparison import Scores, algorithm_rows, difference, display_names, seed_rows
 from harness.report.drawing import place
@@ -43,20 +44,28 @@ from harness.report.notes import (
     tuning_note,
     unfinished_notes,
 )
-from harness.report.page import Publication, publish
+from harness.report.page import Publication, origin_note, publish, with_origin
 from harness.report.pairing import pairing_notes, pairing_rows, pairing_table, replay_notes
-from harness.report.recorded_cells import RecordedCell, ReportError, agreed, load_cells, newest, require_labels
+from harness.report.recorded_cells import (
+    RecordedCell,
+    RecordedSuite,
+    ReportError,
+    agreed,
+    newest,
+    recorded_suite,
+    require_labels,
+)
 from harness.statistics.intervals import holm
 from harness.suite.points import Ablation
 
 
 class PointCell(RecordedCell):
-    """A cell of one point. Its name and label carry the point, so that comparison.py keeps the points apart."""
+    """A cell of one point. Its algorithm carries the point, so that comparison.py keeps the points apart."""
 
     @property
     def point(self) -> str:
         """The point of the ablation, by its folder."""
-        return self.folder.parent.name
+        return self.name.partition("/")[0]
 
     @property
     def label(self) -> str:
@@ -64,31 +73,30 @@ class PointCell(RecordedCell):
         return super().algorithm
 
     @property
-    def name(self) -> str:
-        """Of the cell's folder, inside that of its point."""
-        return f"{self.point}/{self.folder.name}"
-
-    @property
     def algorithm(self) -> str:
         """The row of the table: point and label, or the base."""
         return self.label if self.label == "base" else f"{self.point}/{self.label}"
 
+    def by_label(self) -> RecordedCell:
+        """The same cell, as one of its suite's entry."""
+        return RecordedCell(self.name, self.manifest, self.rows)
+
 
 @dataclass(frozen=True)
 class AblationReport:
-    """What was written. `table` has a row per point and algorithm, the base first, and table.csv's columns."""
+    """What an ablation came to. `table` has a row per point and algorithm, the base first, and table.csv's columns."""
 
     suite: str
     table: pd.DataFrame
     path: Path
-    """The page."""
+    """The page; before it is written, where the cells lie."""
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
     """Folders of cells without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
-    publication: Publication | None = field(default=None, repr=False)
-    """What was written, None until it is."""
+    publication: Publication = field(repr=False)
+    """What is published of it."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -102,16 +110,6 @@ class AblationReport:
         return terminal_table(self.suite, shown, notes, unbroken=(*list(shown.columns)[:2], "avg", "Δ"))
 
 
-def is_ablation(runs: Path) -> bool:
-    """Whether a folder of runs holds points with cells instead of cells."""
-    return not cell_folders(runs) and bool(points_in(runs))
-
-
-def points_in(runs: Path) -> list[Path]:
-    """The folders of points, by name, in which a cell has ended."""
-    return [folder for folder in folders_in(runs) if cell_folders(folder)]
-
-
 def write_ablation(
     runs: Path,
     out: Path,
@@ -120,42 +118,48 @@ def write_ablation(
     ablation: Ablation | None = None,
     highlight: Sequence[str] = (),
 ) -> AblationReport:
-    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the points in `runs`.
+    """Writes what `ablation_report` makes of the points in `runs` (results/runs/<suite>) into `out`."""
+    report = ablation_report(recorded_suite(runs), baseline=baseline, ablation=ablation, highlight=highlight)
+    return replace(report, path=publish(out, report.publication))
+
+
+def ablation_report(
+    suite: RecordedSuite,
+    *,
+    baseline: str | None = None,
+    ablation: Ablation | None = None,
+    highlight: Sequence[str] = (),
+) -> AblationReport:
+    """The table and the figure of an ablation.
 
     Args:
-        runs: the folder that holds the points: results/runs/<suite>.
-        out: the folder of the suite's published results: results/<suite>.
+        suite: its cells, of all points.
         baseline: the label that algorithms are compared with at each point; by default the suite's own.
         ablation: the points and how they are shown; by default as the newest cell recorded them.
-        highlight: labels whose rows and lines stand out from the others.
+        highlight: labels whose rows and lines stand out from the others; by default the suite's own.
 
     Raises:
-        ReportError: no cell, points that were evaluated differently, or a baseline or highlighted label not among the
-            algorithms.
+        ReportError: no cell of a point, points that were evaluated differently, or a baseline or highlighted label not
+            among the algorithms.
     """
-    folders = points_in(runs)
-    if not folders:
-        raise ReportError(f"{runs} holds no point with a finished cell; run the sweep of this suite first")
-    recorded: list[PointCell] = []
-    unfinished: list[str] = []
-    for folder in folders:
-        found, missing = load_cells(folder)
-        recorded += [PointCell(cell.folder, cell.manifest) for cell in found]
-        unfinished += [f"{folder.name}/{name}" for name in missing]
+    if not suite.is_ablation:
+        raise ReportError(f"{suite.path} holds no point with a finished cell; run the sweep of this suite first")
+    recorded = [PointCell(cell.name, cell.manifest, cell.rows) for cell in suite.cells]
     last = newest(recorded)
     if ablation is None:
         ablation = Ablation.model_validate(last.config("ablation"))
     points = [point.label for point in ablation.points]
     cells = [cell for cell in recorded if cell.point in points]
-    unfinished += sorted(set(points) - {cell.point for cell in cells})
+    unfinished = [*suite.unfinished, *sorted(set(points) - {cell.point for cell in cells})]
     for key in sorted({key for cell in cells for key in cell.config("model") or {}} - {"lora"}):  # a point may set that
         agreed(cells, "model", key)
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.label for cell in cells} - {"base"}, key=place)
-    baseline = baseline or str(last.config("report", "baseline"))
+    baseline = baseline or suite.baseline or str(last.config("report", "baseline"))
+    highlight = highlight or suite.highlight
     if baseline not in labels:
-        raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
-    require_labels(highlight, labels, runs)
+        raise ReportError(f"baseline {baseline!r} has no cell in {suite.path}; choose one of: {', '.join(labels)}")
+    require_labels(highlight, labels, suite.path)
 
     scores = Scores(cells, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     seeds, _ = seed_rows(scores)
@@ -166,34 +170,24 @@ def write_ablation(
     names = dict(zip(table["label"], table["name"], strict=True))
     names = {label: names[label] for label in labels}
     k = k_text(evaluation)
-    drawing = figures.score_against_quantity(
-        table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k, highlight=highlight
-    )
-
-    suite = runs.name
     headings = {
         "point": f"Δ to {ablation.reference}",
         "algorithm": f"Δ to {names[baseline]}",
     }
-    where = {ablation.quantity: ["base", *table["point"][1:]], "algorithm": ["", *table["name"][1:]]}
-    filled = {name: texts for name, texts in point_columns(table, k, headings).items() if any(texts)}
+    where = [
+        Column(ablation.quantity, ("point",), ["base", *table["point"][1:]]),
+        Column(NAME, ("label", "name"), ["", *table["name"][1:]]),
+    ]
     significant = {
         heading: [bool(p < SIGNIFICANT) for p in table[f"{question}_p_holm"]] for question, heading in headings.items()
     }
-    cost = {name: texts for name, texts in cost_columns(table).items() if any(texts) and name != NAME}
-    highlighted = [label in highlight for label in table["label"]] if highlight else ()
-    scored = TextTable(where | filled, significant, highlighted=highlighted)
-    shown = {"scores": scored, "cost and settings": TextTable(where | cost, highlighted=highlighted)}
-    report = AblationReport(
-        suite=suite,
-        table=table,
-        path=out / "README.md",
-        failed=[cell.name for cell in cells if not cell.finished],
-        unfinished=unfinished,
-        shown=scored,
-    )
-    csv = {"table": table, "seeds": seeds}
-    notes = ablation_notes(cells, scores, report, ablation, headings, names, highlight)
+    rows = table.assign(algorithm=table["label"])
+    scored = text_table(rows, [*where, *point_columns(table, k, headings)], highlight, significant)
+    cost = [column for column in cost_columns(table) if column.heading != NAME]
+    algorithms = [f"{row['point']}/{row['label']}".removeprefix("/") for _, row in table.iterrows()]
+    csv = {"table": with_origin(table, algorithms, cells), "seeds": seeds}
+    shown = {"scores": scored, "cost and settings": text_table(rows, [*where, *cost], highlight)}
+    notes = ablation_notes(cells, scores, table, unfinished, ablation, headings, names, highlight)
     if replayed := point_replays(cells, points, names):
         notes += replayed
         pairs = pairing_rows(scores, labels, points, ablation.reference, "{}/{}".format)
@@ -201,17 +195,36 @@ def write_ablation(
             csv["pairing"], shown["pairing"] = pairs, pairing_table(pairs, names, ablation.reference)
             notes += pairing_notes(pairs, ablation.reference)
     publication = Publication(
-        suite=suite,
+        suite=suite.name,
         cells=cells,
         scores=scores,
         names={cell.algorithm: f"{cell.point} {names[cell.label]}" for cell in cells if cell.label != "base"}
         | {"base": "base"},
         csv=csv,
         shown=shown,
-        notes=notes,
+        notes=[*notes, origin_note(cells)],
+        draw=lambda: [
+            figures.score_against_quantity(
+                table,
+                seeds,
+                names,
+                points=points,
+                quantity=ablation.quantity,
+                axis=ablation.axis,
+                k=k,
+                highlight=highlight,
+            )
+        ],
     )
-    publish(out, publication, [drawing])
-    return replace(report, publication=publication)
+    return AblationReport(
+        suite=suite.name,
+        table=table,
+        path=suite.path,
+        failed=[cell.name for cell in cells if not cell.finished],
+        unfinished=unfinished,
+        shown=scored,
+        publication=publication,
+    )
 
 
 def point_rows(
@@ -225,7 +238,7 @@ def point_rows(
     """The base, then point by point the algorithms, with two differences each: `point_diff` to the same algorithm at
     the reference point, `algorithm_diff` to the baseline algorithm at the same point. Both are paired on seeds and
     problems, and their tests are Holm-corrected together."""
-    names = display_names([RecordedCell(cell.folder, cell.manifest) for cell in cells])
+    names = display_names([cell.by_label() for cell in cells])
     table = algorithm_rows(cells, scores, seeds, None)
     own = table["algorithm"].str.rpartition("/")
     table.insert(0, "point", own[0])
@@ -256,36 +269,40 @@ def point_rows(
     )
 
 
-def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> dict[str, list[str]]:
+def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> list[Column]:
     """The columns of the first table as text."""
-    scores = interval_texts(table, "avg_at_k", "ci", 3)
-    shown = {
-        "seeds": [plain(n, "d") for n in table["n_seeds"]],
-        f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
-    }
+    scores = interval_column(table, f"avg@{k}", "avg_at_k", "ci", 3)
+    shown = [
+        plain_column(table, "seeds", "n_seeds"),
+        scores._replace(texts=[score or status for score, status in zip(scores.texts, table["status"], strict=True)]),
+    ]
     for question, heading in headings.items():
-        shown[heading] = interval_texts(table, f"{question}_diff", f"{question}_diff_ci", 3, "+")
-        shown[heading.replace("Δ", "p", 1)] = p_texts(table[f"{question}_diff"], table[f"{question}_p_holm"])
-    return shown | {
-        f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
-        "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
-        "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
-        "collapsed": [plain(n, "d") for n in table["collapsed"]],
-        "failed": [plain(n, "d") for n in table["failed"]],
-    }
+        difference, p = f"{question}_diff", f"{question}_p_holm"
+        shown += [
+            interval_column(table, heading, difference, f"{difference}_ci", 3, "+"),
+            Column(heading.replace("Δ", "p", 1), (p, f"{question}_p_value"), p_texts(table[difference], table[p])),
+        ]
+    return [
+        *shown,
+        interval_column(table, f"hard avg@{k}", "hard_avg_at_k", "hard_ci", 3),
+        interval_column(table, "KL (nats)", "kl", "kl_ci", 2),
+        interval_column(table, "length (tokens)", "mean_length", "length_ci", 1),
+        plain_column(table, "collapsed", "collapsed"),
+        plain_column(table, "failed", "failed"),
+    ]
 
 
 def ablation_notes(
     cells: Sequence[PointCell],
     scores: Scores,
-    report: AblationReport,
+    table: pd.DataFrame,
+    unfinished: Sequence[str],
     ablation: Ablation,
     headings: Mapping[str, str],
     names: Mapping[str, str],
     highlight: Sequence[str],
 ) -> list[str]:
     """The lines below the table: what was varied, seeds, failures and how numbers were made."""
-    table = report.table
     tested = int(table[["point_p_value", "algorithm_p_value"]].notna().to_numpy().sum())
     points = "; ".join(f"{point.label}: {', '.join(point.set) or 'as the suite'}" for point in ablation.points)
     notes = [f"{ablation.quantity}: {points}. All else is the same at every point."]
@@ -299,14 +316,14 @@ def ablation_notes(
         compared.append(f"{headings['algorithm']}: at the same point.")
     compared.append("Paired on the same seeds and problems.")
     compared.append(difference_note(tested, f"over seeds, Holm-corrected over the {tested} tests of this table"))
-    notes += [" ".join(compared), *row_notes(cells, table), *unfinished_notes(report.unfinished)]
+    notes += [" ".join(compared), *row_notes(cells, table), *unfinished_notes(unfinished)]
     trained = [cell for cell in cells if cell.label != "base"]
     run_seeds = sorted({cell.manifest["seed"] for cell in trained})
     shared = {key: value for key, value in trained[0].config("train").items() if same(trained, "train", key)}
     notes += [
         f"Seeds {', '.join(map(str, run_seeds))}: each is one RL run from the same base. Shared by all points: "
         f"{settings_text(shared)}.",
-        tuning_note([RecordedCell(cell.folder, cell.manifest) for cell in trained], dict(names)),
+        tuning_note([cell.by_label() for cell in trained], dict(names)),
         COST_NOTE,
     ]
     return notes

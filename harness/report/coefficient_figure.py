@@ -19,12 +19,13 @@ REWARD_MARKS = (
 )
 
 
-def gradient_coefficients(coefficients: pd.DataFrame, cast: Cast) -> Figure:
+def gradient_coefficients(coefficients: pd.DataFrame, cast: Cast) -> tuple[Figure, pd.DataFrame]:
     """Small multiples, a panel per algorithm: a point is a response.
 
     x is its log-ratio ℓ against the anchor less the group's mean (or, where policy and anchor are still the same and
     all ℓ are zero, its reward less the group's mean); y is the mean of C over its tokens, as a share of the largest |y|
-    of that panel, which the title states.
+    of that panel, which the title states. Returns the responses that are drawn, too: reward and log-ratio less their
+    group's means, and the mean of C.
     """
     response = coefficients.groupby(["algorithm", "prompt", "sample"], as_index=False).agg(
         reward=("reward", "first"), log_ratio=("log_ratio", "first"), coefficient=("coefficient", "mean")
@@ -88,4 +89,4 @@ def gradient_coefficients(coefficients: pd.DataFrame, cast: Cast) -> Figure:
         if (response["side"] == side).any()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    return figure
+    return figure, response.drop(columns="side")

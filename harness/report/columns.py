@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,6 +30,8 @@ class TextTable:
     """Of each row, "" for the base, where rows stand under the name of their family."""
     highlighted: Sequence[bool] = ()
     """Which rows are, where some are."""
+    numbers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By heading, the columns of table.csv that stand there: the first names it, others are ends of its interval."""
 
     def without(self, left_out: Collection[str]) -> TextTable:
         """The same rows without some columns."""
@@ -43,15 +45,26 @@ class TextTable:
             yield family, list(block)
 
 
+class Column(NamedTuple):
+    """A column of a table as text."""
+
+    heading: str
+    numbers: Sequence[str]
+    """The columns of table.csv that it shows."""
+    texts: list[str]
+
+
 def text_table(
     table: pd.DataFrame,
-    columns: dict[str, list[str]],
+    columns: Iterable[Column],
     highlight: Collection[str],
     significant: Mapping[str, list[bool]] | None = None,
 ) -> TextTable:
     """The text of a table whose rows are algorithms; a column that no row fills is left out."""
+    filled = [column for column in columns if any(column.texts)]
     return TextTable(
-        columns={name: texts for name, texts in columns.items() if any(texts)},
+        columns={column.heading: column.texts for column in filled},
+        numbers={column.heading: column.numbers for column in filled},
         significant=significant or {},
         families=list(table["family"]) if "family" in table else (),
         highlighted=[label in highlight for label in table["algorithm"]] if highlight else (),
@@ -90,6 +103,21 @@ def interval_texts(table: pd.DataFrame, value: str, ci: str, decimals: int, sign
     return [
         with_interval(row[value], row[f"{ci}_low"], row[f"{ci}_high"], decimals, sign) for _, row in table.iterrows()
     ]
+
+
+def interval_column(table: pd.DataFrame, heading: str, value: str, ci: str, decimals: int, sign: str = "") -> Column:
+    """A column with its intervals."""
+    return Column(heading, (value, f"{ci}_low", f"{ci}_high"), interval_texts(table, value, ci, decimals, sign))
+
+
+def plain_column(table: pd.DataFrame, heading: str, value: str, spec: str = "d") -> Column:
+    """A column of numbers without intervals."""
+    return Column(heading, (value,), [plain(number, spec) for number in table[value]])
+
+
+def token_column(table: pd.DataFrame, heading: str, value: str) -> Column:
+    """A column of numbers of tokens."""
+    return Column(heading, (value,), [tokens(number) for number in table[value]])
 
 
 def plain(value: Any, spec: str) -> str:
@@ -136,103 +164,97 @@ def score_columns(
     table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str], highlight: Collection[str] = ()
 ) -> TextTable:
     """The first table as text."""
-    scores = interval_texts(table, "avg_at_k", "ci", 3)
+    scores = interval_column(table, f"avg@{k}", "avg_at_k", "ci", 3)
+    auc = interval_column(table, "reward AUC", "auc", "auc_ci", 3)
+    none_drawn = table["auc"].isna() & (table["generated_tokens"] == 0) & (table["algorithm"] != "base")
     benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
-    shown = {
-        "algorithm": list(table["name"]),
-        "seeds": [plain(n, "d") for n in table["n_seeds"]],
-        f"avg@{k}": [score or status for score, status in zip(scores, table["status"], strict=True)],
-        f"avg@{k} by default": interval_texts(table, "default_avg_at_k", "default_ci", 3)
-        if "default_avg_at_k" in table
-        else [],
-        **{
-            f"{name} avg@{k_of[name]}": interval_texts(table, f"avg_at_k_{name}", f"{name}_ci", 3)
+    shown = [
+        Column(NAME, ("name",), list(table["name"])),
+        plain_column(table, "seeds", "n_seeds"),
+        scores._replace(texts=[score or status for score, status in zip(scores.texts, table["status"], strict=True)]),
+        *(
+            [interval_column(table, f"avg@{k} by default", "default_avg_at_k", "default_ci", 3)]
+            if "default_avg_at_k" in table
+            else []
+        ),
+        *(
+            interval_column(table, f"{name} avg@{k_of[name]}", f"avg_at_k_{name}", f"{name}_ci", 3)
             for name in benchmarks
-        },
-        difference_heading(table, baseline): interval_texts(table, "diff", "diff_ci", 3, "+"),
-        "p (Holm)": p_texts(table["diff"], table["p_holm"]),
-        f"hard avg@{k}": interval_texts(table, "hard_avg_at_k", "hard_ci", 3),
-        "IQM": interval_texts(table, "iqm", "iqm_ci", 3) if "iqm" in table else [],
-        "reward AUC": [
-            "–" if pd.isna(auc) and generated == 0 and label != "base" else text  # trained on given responses
-            for text, auc, generated, label in zip(
-                interval_texts(table, "auc", "auc_ci", 3),
-                table["auc"],
-                table["generated_tokens"],
-                table["algorithm"],
-                strict=True,
-            )
-        ],
-        "KL (nats)": interval_texts(table, "kl", "kl_ci", 2),
-        "length (tokens)": interval_texts(table, "mean_length", "length_ci", 1),
-        "collapsed": [plain(n, "d") for n in table["collapsed"]],
-        "failed": [plain(n, "d") for n in table["failed"]],
-    }
+        ),
+        interval_column(table, difference_heading(table, baseline), "diff", "diff_ci", 3, "+"),
+        Column("p (Holm)", ("p_holm", "p_value"), p_texts(table["diff"], table["p_holm"])),
+        interval_column(table, f"hard avg@{k}", "hard_avg_at_k", "hard_ci", 3),
+        *([interval_column(table, "IQM", "iqm", "iqm_ci", 3)] if "iqm" in table else []),
+        # Of what is trained on given responses, nothing was drawn that has a reward.
+        auc._replace(texts=["–" if none else text for none, text in zip(none_drawn, auc.texts, strict=True)]),
+        interval_column(table, "KL (nats)", "kl", "kl_ci", 2),
+        interval_column(table, "length (tokens)", "mean_length", "length_ci", 1),
+        plain_column(table, "collapsed", "collapsed"),
+        plain_column(table, "failed", "failed"),
+    ]
     return text_table(table, shown, highlight, is_significant(table, baseline))
 
 
-def evidence_columns(table: pd.DataFrame, baseline: str | None) -> dict[str, list[str]]:
+def evidence_columns(table: pd.DataFrame, baseline: str | None) -> list[Column]:
     """The table of what the comparison could tell apart, as text; without rows where there is no baseline."""
     name = table.set_index("algorithm")["name"].get(baseline, "")
-    return {
-        "algorithm": list(table["name"]),
-        "matched seeds": [plain(n, "d") for n in table["matched_seeds"]],
-        "detectable Δ": [plain(value, ".3f") for value in table["detectable"]],
-        f"P(better than {name})": [
-            plain(row["better"], ".2f")
-            + ("" if pd.isna(row["better_ci_low"]) else f" ({row['better_ci_low']:.2f}–{row['better_ci_high']:.2f})")
-            for _, row in table.iterrows()
-        ],
-        "variance removed by pairing": [
-            (
-                plain(row["pairing_removes"], ".0%")
-                + (
-                    ""
-                    if pd.isna(row["pairing_ci_low"])
-                    else f" ({row['pairing_ci_low']:.0%} to {row['pairing_ci_high']:.0%})"
-                )
-            ).replace("-", "−")
-            for _, row in table.iterrows()
-        ],
-    }
+    better = [
+        plain(row["better"], ".2f")
+        + ("" if pd.isna(row["better_ci_low"]) else f" ({row['better_ci_low']:.2f}–{row['better_ci_high']:.2f})")
+        for _, row in table.iterrows()
+    ]
+    pairing = [
+        plain(row["pairing_removes"], ".0%")
+        + ("" if pd.isna(row["pairing_ci_low"]) else f" ({row['pairing_ci_low']:.0%} to {row['pairing_ci_high']:.0%})")
+        for _, row in table.iterrows()
+    ]
+    return [
+        Column(NAME, ("name",), list(table["name"])),
+        plain_column(table, "matched seeds", "matched_seeds"),
+        plain_column(table, "detectable Δ", "detectable", ".3f"),
+        Column(f"P(better than {name})", ("better", "better_ci_low", "better_ci_high"), better),
+        Column(
+            "variance removed by pairing",
+            ("pairing_removes", "pairing_ci_low", "pairing_ci_high"),
+            [text.replace("-", "−") for text in pairing],
+        ),
+    ]
 
 
 def sample_columns(table: pd.DataFrame, highlight: Collection[str] = ()) -> TextTable:
     """The table of samples as text: a row a benchmark and algorithm."""
-    chances = {
-        name.replace("_at_", "@"): interval_texts(table, name, f"{name}_ci", 3)
+    chances = [
+        name
         for name in map(str, table)
         if name.startswith(("pass_at_", "maj_at_")) and not name.endswith(("_low", "_high"))
-    }
-    shown = {
-        "benchmark": list(table["benchmark"]),
-        "algorithm": list(table["name"]),
-        "k": [str(k) for k in table["k"]],
-        "avg@k": interval_texts(table, "avg_at_k", "ci", 3),
-        **chances,
-        "wrong": [f"{share:.1%}" for share in table["wrong"]],
-        "no answer": [f"{share:.1%}" for share in table["no_answer"]],
-        "truncated": [f"{share:.1%}" for share in table["truncated"]],
-        "grader failures": [f"{share:.1%}" for share in table["grader_failures"]],
-    }
+    ]
+    shares = ("wrong", "no_answer", "truncated", "grader_failures")
+    shown = [
+        Column("benchmark", ("benchmark",), list(table["benchmark"])),
+        Column(NAME, ("name",), list(table["name"])),
+        plain_column(table, "k", "k"),
+        interval_column(table, "avg@k", "avg_at_k", "ci", 3),
+        *(interval_column(table, name.replace("_at_", "@"), name, f"{name}_ci", 3) for name in chances),
+        *(plain_column(table, name.replace("_", " "), name, ".1%") for name in shares),
+    ]
     return text_table(table, shown, highlight)
 
 
-def cost_columns(table: pd.DataFrame) -> dict[str, list[str]]:
+def cost_columns(table: pd.DataFrame) -> list[Column]:
     """The columns of the third table as text."""
     parameters = [
         "" if pd.isna(text) else ", ".join(f"{name} {value}" for name, value in json.loads(text).items())
         for text in table["parameters"]
     ]
-    return {
-        "algorithm": list(table["name"]),
-        "seconds a run": [plain(value, ".1f") for value in table["seconds"]],
-        "generated tokens": [tokens(value) for value in table["generated_tokens"]],
-        "replayed tokens": [tokens(value) for value in table.get("replayed_tokens", [])],
-        "trained tokens": [tokens(value) for value in table["trained_tokens"]],
-        "extra tokens": [tokens(value) for value in table["extra_tokens"]],
-        "tuning trials": [plain(n, "d") for n in table["tuning_trials"]],
-        "lr": [plain(value, ".3g") for value in table["lr"]],
-        "max-norm": [plain(value, ".3g") for value in table["max_norm"]],
-        "parameters": parameters,
-    }
+    return [
+        Column(NAME, ("name",), list(table["name"])),
+        plain_column(table, "seconds a run", "seconds", ".1f"),
+        token_column(table, "generated tokens", "generated_tokens"),
+        *([token_column(table, "replayed tokens", "replayed_tokens")] if "replayed_tokens" in table else []),
+        token_column(table, "trained tokens", "trained_tokens"),
+        token_column(table, "extra tokens", "extra_tokens"),
+        plain_column(table, "tuning trials", "tuning_trials"),
+        plain_column(table, "lr", "lr", ".3g"),
+        plain_column(table, "max-norm", "max_norm", ".3g"),
+        Column("parameters", ("parameters",), parameters),
+    ]

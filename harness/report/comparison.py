@@ -96,9 +96,9 @@ class Scores:
         samples = cell.samples()
         missing = {*self.benchmarks, *self.hard_benchmarks} - set(samples["benchmark"])
         if missing:
-            raise ReportError(f"{cell.folder}/samples.parquet has no sample of {', '.join(sorted(missing))}")
+            raise ReportError(f"{cell.rows.path}: cell {cell.name} has no sample of {', '.join(sorted(missing))}")
         if samples["score"].isna().any():
-            raise ReportError(f"{cell.folder}/samples.parquet has samples without a score; grade them again")
+            raise ReportError(f"{cell.rows.path}: cell {cell.name} has samples without a score; grade them again")
         samples["kl"] = samples["kl"].astype(float)
         if cell.algorithm == "base":
             samples["kl"] = samples["kl"].fillna(0.0)  # its distance from itself

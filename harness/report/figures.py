@@ -79,9 +79,7 @@ def draw(
                 "batch, each algorithm in units of its largest; the marker says where the response's reward lies in "
                 "its group."
             )
-            drawings.append(
-                Drawing("gradient_coefficients", text, gradient_coefficients(coefficients, cast), coefficients)
-            )
+            drawings.append(Drawing("gradient_coefficients", text, *gradient_coefficients(coefficients, cast)))
         drawings += over_training(curves, cast)
     return drawings
 

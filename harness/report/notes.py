@@ -128,14 +128,20 @@ def tuning_note(cells: Sequence[RecordedCell], names: dict[str, str]) -> str:
 
 def seed_notes(cells: Sequence[RecordedCell]) -> list[str]:
     """Which seeds there are, and what one is."""
-    seeds = sorted({cell.manifest["seed"] for cell in cells if cell.algorithm != "base"})
+    seeds = [cell.manifest["seed"] for cell in cells if cell.algorithm != "base"]
     if not seeds:
         return []
-    run = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-    listed = f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
-    text = f"Seeds {listed}: each is one RL run from the same base."
+    text = f"Seeds {seeds_text(seeds)}: each is one RL run from the same base."
     train = next((cell.config("train") for cell in cells if cell.algorithm != "base" and cell.config("train")), None)
     return [text + (f" Budget of a run: {settings_text(train)}." if train else "")]
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """Seeds as a range where they are one, and else one by one."""
+    listed = sorted(set(seeds))
+    if len(listed) > 2 and listed == list(range(listed[0], listed[-1] + 1)):
+        return f"{listed[0]} to {listed[-1]}"
+    return ", ".join(map(str, listed))
 
 
 def settings_text(values: dict[str, Any]) -> str:

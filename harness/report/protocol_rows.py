@@ -18,10 +18,11 @@ from harness.record.text import figure_text
 from harness.report.columns import (
     NAME,
     SIGNIFICANT,
+    Column,
     TextTable,
-    interval_texts,
+    interval_column,
     p_texts,
-    plain,
+    plain_column,
     text_table,
 )
 from harness.report.comparison import Scores, columns, difference, display_names, settings
@@ -54,7 +55,7 @@ def protocol_rows(
     with its interval and the status; `gain`, tuned less default, paired on seeds and problems; `default_diff`, to the
     baseline under the default protocol; p-values of both, Holm-corrected together; the default settings.
     """
-    names = display_names([RecordedCell(cell.folder, cell.manifest) for cell in cells])
+    names = display_names([RecordedCell(cell.name, cell.manifest, cell.rows) for cell in cells])
     known = [label for label in table["algorithm"] if label != "base"]
     labels = known + sorted({cell.label for cell in cells} - {"base", *known})
     families = dict(zip(table["algorithm"], table["family"], strict=True)) if "family" in table else {}
@@ -109,21 +110,25 @@ def protocol_columns(rows: pd.DataFrame, k: str, baseline: str | None, highlight
     name = rows.set_index("algorithm")["name"].get(baseline, "")
     to_baseline = f"Δ to {name}, default"
 
-    def scored(protocol: str) -> list[str]:
-        texts = interval_texts(rows, f"{protocol}_avg_at_k", f"{protocol}_ci", 3)
-        return [text or status for text, status in zip(texts, rows[f"{protocol}_status"], strict=True)]
+    def scored(protocol: str) -> Column:
+        column = interval_column(rows, f"avg@{k}, {protocol}", f"{protocol}_avg_at_k", f"{protocol}_ci", 3)
+        statuses = zip(column.texts, rows[f"{protocol}_status"], strict=True)
+        return column._replace(texts=[text or status for text, status in statuses])
 
-    shown = {
-        NAME: list(rows["name"]),
-        "seeds, tuned": [plain(n, "d") for n in rows["tuned_seeds"]],
-        "seeds, default": [plain(n, "d") for n in rows["default_seeds"]],
-        f"avg@{k}, tuned": scored("tuned"),
-        f"avg@{k}, default": scored("default"),
-        "gain of tuning": interval_texts(rows, "gain", "gain_ci", 3, "+"),
-        "p of the gain": p_texts(rows["gain"], rows["gain_p_holm"]),
-        to_baseline: interval_texts(rows, "default_diff", "default_diff_ci", 3, "+"),
-        "p of that Δ": p_texts(rows["default_diff"], rows["default_diff_p_holm"]),
-    }
+    def p_column(heading: str, value: str) -> Column:
+        return Column(heading, (f"{value}_p_holm", f"{value}_p_value"), p_texts(rows[value], rows[f"{value}_p_holm"]))
+
+    shown = [
+        Column(NAME, ("name",), list(rows["name"])),
+        plain_column(rows, "seeds, tuned", "tuned_seeds"),
+        plain_column(rows, "seeds, default", "default_seeds"),
+        scored("tuned"),
+        scored("default"),
+        interval_column(rows, "gain of tuning", "gain", "gain_ci", 3, "+"),
+        p_column("p of the gain", "gain"),
+        interval_column(rows, to_baseline, "default_diff", "default_diff_ci", 3, "+"),
+        p_column("p of that Δ", "default_diff"),
+    ]
     significant = {
         "gain of tuning": [bool(p < SIGNIFICANT) for p in rows["gain_p_holm"]],
         to_baseline: [bool(p < SIGNIFICANT) for p in rows["default_diff_p_holm"]],

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -15,7 +15,9 @@ from benchmarks.errors import BenchError
 from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
 from harness.record.cell_state import look
 from harness.record.files import RecordError
-from harness.record.runs_folder import folders_in
+from harness.record.runs_folder import cell_folders, folders_in
+from harness.record.text import last_line
+from harness.report.trials import read_trials, trials_of_suite
 from harness.suite.cell_config import COEFFICIENTS
 
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
@@ -29,17 +31,31 @@ class ReportError(BenchError, ValueError):
     """The runs cannot be compared. The message names the cells and says what to do."""
 
 
+class Rows(Protocol):
+    """Where the rows of a cell are read from: its folder (`CellFolder`), or the raw rows of a published suite."""
+
+    @property
+    def path(self) -> Path:
+        """Where that lies, for messages."""
+
+    def samples(self, columns: Sequence[str]) -> pd.DataFrame:
+        """A row per evaluated sample."""
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """A row per training step, in order."""
+
+    def traceback(self) -> str | None:
+        """Why the cell failed; None where that is not recorded."""
+
+
 @dataclass(frozen=True)
 class RecordedCell:
     """One recorded run: an algorithm under a seed, or the base."""
 
-    folder: Path
+    name: str
+    """Of the cell's folder; within an ablation, after that of its point."""
     manifest: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of the cell's folder."""
-        return self.folder.name
+    rows: Rows
 
     @property
     def algorithm(self) -> str:
@@ -65,18 +81,73 @@ class RecordedCell:
 
     def samples(self) -> pd.DataFrame:
         """A row per evaluated sample, without the responses."""
-        return CellFolder(self.folder).samples([name for name in SAMPLE_COLUMNS if name != "response"])
+        return self.rows.samples([name for name in SAMPLE_COLUMNS if name != "response"])
 
     def metrics(self) -> pd.DataFrame:
         """A row per training step, in order."""
-        rows = CellFolder(self.folder).metrics()
+        rows = self.rows.metrics()
         if not rows:
-            raise RecordError(f"{self.folder} has no metrics of its training. Remove it to run the cell again")
+            raise RecordError(
+                f"{self.rows.path}: cell {self.name} has no metrics of its training. Remove its folder to run it again"
+            )
         return pd.DataFrame(rows)
 
     def error(self) -> str:
         """The last line of a failed cell's traceback."""
-        return CellFolder(self.folder).error()
+        return last_line(self.rows.traceback())
+
+
+@dataclass(frozen=True)
+class RecordedSuite:
+    """All that a report reads of a suite, wherever it is recorded."""
+
+    name: str
+    path: Path
+    """Where it lies, for messages."""
+    cells: Sequence[RecordedCell]
+    unfinished: Sequence[str] = ()
+    """Cells that have begun and not ended."""
+    coefficients: pd.DataFrame | None = None
+    """The gradient coefficients of its algorithms, None where they were not to be had."""
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Why there are none, by the labels of the algorithms that are left out, or by "all"."""
+    trials: pd.DataFrame | None = None
+    """Those behind its hyper-parameters (trials.py), where they are recorded."""
+    baseline: str | None = None
+    """The label that differences are taken from, where it is another than the cells recorded."""
+    highlight: Sequence[str] = ()
+    """Labels whose rows and lines stand out."""
+
+    @property
+    def is_ablation(self) -> bool:
+        """Whether its cells belong to points."""
+        return any("/" in cell.name for cell in self.cells)
+
+
+def recorded_suite(runs: Path) -> RecordedSuite:
+    """The suite, or the ablation, whose cells lie in a folder of runs.
+
+    Raises RecordError where something does not fit its checksums, ReportError where there is no cell, or the cells of
+    a table are not of one suite.
+    """
+    if points := points_in(runs):
+        cells: list[RecordedCell] = []
+        unfinished: list[str] = []
+        for point in points:
+            found, missing = load_cells(point)
+            cells += [replace(cell, name=f"{point.name}/{cell.name}") for cell in found]
+            unfinished += [f"{point.name}/{name}" for name in missing]
+        return RecordedSuite(runs.name, runs, cells, unfinished)
+    cells, unfinished = load_cells(runs)
+    coefficients, left_out = load_coefficients(runs)
+    tried = trials_of_suite(runs)
+    trials = read_trials(tried) if tried.is_file() else None
+    return RecordedSuite(str(cells[0].manifest["suite"]), runs, cells, unfinished, coefficients, left_out, trials)
+
+
+def points_in(runs: Path) -> list[Path]:
+    """The folders of an ablation's points in which a cell has ended; none where cells lie in `runs` itself."""
+    return [] if cell_folders(runs) else [folder for folder in folders_in(runs) if cell_folders(folder)]
 
 
 def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
@@ -100,16 +171,22 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
         if folder.name == COEFFICIENTS:
             continue
         if manifest is not None:
-            cells.append(RecordedCell(folder, manifest))
+            cells.append(RecordedCell(folder.name, manifest, CellFolder(folder)))
         elif CELL_FOLDER.fullmatch(folder.name):
             unfinished.append(folder.name)
     if not cells:
         raise ReportError(f"{runs} holds no cell with a manifest.json; run the sweep of this suite first")
+    require_one_suite(cells, runs)
+    return cells, unfinished
+
+
+def require_one_suite(cells: Sequence[RecordedCell], path: Path) -> None:
+    """Raises ReportError where these cells do not belong into one table; `path` says where they lie."""
     for cell in cells:
         if cell.manifest["status"] not in ("finished", "failed"):
             raise ReportError(
-                f"{cell.folder}/manifest.json has status {cell.manifest['status']!r}; expected 'finished' or 'failed'. "
-                "Delete the folder and run the sweep again"
+                f"{cell.rows.path}: cell {cell.name} has status {cell.manifest['status']!r}; expected 'finished' or "
+                "'failed'. Delete its folder and run the sweep again"
             )
     by_hash: dict[str, list[str]] = {}
     for cell in cells:
@@ -117,11 +194,10 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     if len(by_hash) > 1:
         mixed = "; ".join(f"{suite_hash}: {', '.join(names)}" for suite_hash, names in by_hash.items())
         raise ReportError(
-            f"{runs} mixes cells of different suites, which cannot be compared ({mixed}). If some were evaluated with "
+            f"{path} mixes cells of different suites, which cannot be compared ({mixed}). If some were evaluated with "
             "other [evaluation] settings, run the sweep again: it evaluates their checkpoints and trains nothing. If "
             "not, move the cells of all but one suite_hash elsewhere, or run the changed suite with another --out"
         )
-    return cells, unfinished
 
 
 NOT_COMPARED = "a sweep in one process compares them after its report, once the baseline has finished at seed 0"
@@ -150,11 +226,11 @@ def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
     return json.loads(next(iter(values)))
 
 
-def require_labels(labels: Sequence[str], known: Sequence[str], runs: Path) -> None:
+def require_labels(labels: Sequence[str], known: Sequence[str], path: Path) -> None:
     """Raises ReportError where a label to be highlighted is not among the known ones."""
     for label in labels:
         if label not in known:
-            raise ReportError(f"highlight {label!r} has no cell in {runs}; choose from: {', '.join(known)}")
+            raise ReportError(f"highlight {label!r} has no cell in {path}; choose from: {', '.join(known)}")
 
 
 def newest(cells: Sequence[RecordedCell]) -> RecordedCell:

@@ -28,6 +28,7 @@ from harness.report.columns import (
     text_table,
 )
 from harness.report.comparison import Scores, algorithm_rows, benchmark_rows, seed_rows
+from harness.report.drawing import Drawing
 from harness.report.families import MANY, families_of
 from harness.report.formats import collapsed_note, terminal_table
 from harness.report.notes import (
@@ -43,7 +44,7 @@ from harness.report.notes import (
     tuning_note,
     unfinished_notes,
 )
-from harness.report.page import Publication, publish
+from harness.report.page import Publication, origin_note, publish, with_origin
 from harness.report.pairing import pairing_notes, pairing_rows, pairing_table, replay_notes
 from harness.report.protocol_rows import (
     ProtocolCell,
@@ -55,14 +56,13 @@ from harness.report.protocol_rows import (
 )
 from harness.report.recorded_cells import (
     RecordedCell,
+    RecordedSuite,
     ReportError,
     agreed,
-    load_cells,
-    load_coefficients,
     newest,
+    recorded_suite,
     require_labels,
 )
-from harness.report.trials import read_trials, trials_of_suite
 from harness.report.tuning_figures import tuning_drawings
 from harness.suite.config import Published
 from harness.suite.protocols import first_protocol
@@ -70,7 +70,7 @@ from harness.suite.protocols import first_protocol
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
+    """What a suite came to. `table` has a row per algorithm, the base first, and table.csv's columns."""
 
     suite: str
     protocol: str
@@ -79,7 +79,7 @@ class Report:
     by_benchmark: pd.DataFrame
     """A row per benchmark and algorithm: benchmarks.csv."""
     path: Path
-    """The page."""
+    """The page; before it is written, where the cells lie."""
     failed: list[str]
     """Cells that failed."""
     unfinished: list[str]
@@ -90,8 +90,8 @@ class Report:
     """k of avg@k on each benchmark of the main score."""
     highlight: Sequence[str] = field(repr=False)
     """Labels whose rows and lines stand out."""
-    publication: Publication | None = field(default=None, repr=False)
-    """What was written, None until it is."""
+    publication: Publication = field(repr=False)
+    """What is published of it."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -130,30 +130,41 @@ def write_report(
     highlight: Sequence[str] = (),
     seeds: Collection[int] | None = None,
 ) -> Report:
-    """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
-    the cells in `runs`.
+    """Writes what `suite_report` makes of the cells in `runs` (results/runs/<suite>) into `out`."""
+    suite = recorded_suite(runs)
+    report = suite_report(suite, baseline=baseline, published=published, highlight=highlight, seeds=seeds)
+    return replace(report, path=publish(out, report.publication))
+
+
+def suite_report(
+    suite: RecordedSuite,
+    *,
+    baseline: str | None = None,
+    published: Sequence[Published] | None = None,
+    highlight: Sequence[str] = (),
+    seeds: Collection[int] | None = None,
+) -> Report:
+    """The tables and the figures of a suite.
 
     Args:
-        runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
-        out: the folder of the suite's published results: results/<suite>.
+        suite: its cells.
         baseline: the label that differences are taken from; by default the suite's own.
         published: reference rows; by default those that the newest cell recorded.
-        highlight: labels whose rows and lines stand out from the others.
+        highlight: labels whose rows and lines stand out from the others; by default the suite's own.
         seeds: those that are compared, of a sweep that was stopped; by default all that have a cell.
 
     Raises:
-        ReportError: no cell, cells of different suites, a baseline or a highlighted label not among them, or samples
-            that do not match.
-        RecordError: a cell that does not fit its checksums, or trials of the suite's [tuning] that are no fair search.
+        ReportError: a baseline or a highlighted label that has no cell, or samples that do not match.
     """
-    recorded, unfinished = load_cells(runs)
+    recorded, unfinished = list(suite.cells), list(suite.unfinished)
+    baseline, highlight = baseline or suite.baseline, highlight or suite.highlight
     if seeds is not None:
         recorded = [cell for cell in recorded if cell.algorithm == "base" or cell.manifest["seed"] in seeds]
         unfinished = []
     protocols = {cell.protocol for cell in recorded if cell.algorithm != "base"}
     protocol = first_protocol(protocols)
-    by_protocol = [ProtocolCell(cell.folder, cell.manifest) for cell in recorded] if len(protocols) > 1 else []
-    recorded = by_protocol or recorded
+    by_protocol = [ProtocolCell(cell.name, cell.manifest, cell.rows) for cell in recorded] if len(protocols) > 1 else []
+    recorded = [*by_protocol] or recorded
     cells = [cell for cell in recorded if cell.algorithm == "base" or cell.protocol == protocol]
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
@@ -161,8 +172,8 @@ def write_report(
         own = suite_baseline(cells)
         baseline = own if own in labels else None
     elif baseline not in labels:
-        raise ReportError(f"baseline {baseline!r} has no cell in {runs}; choose one of: {', '.join(labels)}")
-    require_labels(highlight, labels, runs)
+        raise ReportError(f"baseline {baseline!r} has no cell in {suite.path}; choose one of: {', '.join(labels)}")
+    require_labels(highlight, labels, suite.path)
 
     of_all = Scores(recorded, evaluation["benchmarks"], evaluation["hard_benchmarks"])
     scores = of_all.only(cells)
@@ -174,66 +185,60 @@ def write_report(
     if len(both):
         default = ["default_avg_at_k", "default_ci_low", "default_ci_high"]
         table = table.merge(both[["algorithm", *default]], on="algorithm", how="left")
-    coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
-    drawings = figures.draw(
-        table=table,
-        seeds=by_seed,
-        curves=curves,
-        by_benchmark=by_benchmark,
-        coefficients=coefficients,
-        profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
-        if len(scores.benchmarks) > 1
-        else {},
-        k=k,
-        baseline=baseline,
-        highlight=highlight,
-    )
+    names = dict(zip(table["algorithm"], table["name"], strict=True))
 
-    if len(both):
-        drawings.append(tuned_and_default(both, k))
-    if protocol == "tuned" and (tried := trials_of_suite(runs)).is_file():
-        trained = table[table["algorithm"] != "base"]
-        known = dict(zip(trained["algorithm"], trained["name"], strict=True))
-        drawings += tuning_drawings(read_trials(tried), known, baseline)
+    def draw() -> list[Drawing]:
+        several = len(scores.benchmarks) > 1
+        drawings = figures.draw(
+            table=table,
+            seeds=by_seed,
+            curves=curves,
+            by_benchmark=by_benchmark,
+            coefficients=suite.coefficients,
+            profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
+            if several
+            else {},
+            k=k,
+            baseline=baseline,
+            highlight=highlight,
+        )
+        if len(both):
+            drawings.append(tuned_and_default(both, k))
+        if protocol == "tuned" and suite.trials is not None:
+            trained = {label: name for label, name in names.items() if label != "base"}
+            drawings += tuning_drawings(suite.trials, trained, baseline)
+        return drawings
 
-    suite = str(cells[0].manifest["suite"])
-    report = Report(
-        suite=suite,
-        protocol=protocol,
-        table=table,
-        by_benchmark=by_benchmark,
-        path=out / "README.md",
-        failed=[cell.name for cell in recorded if not cell.finished],
-        unfinished=unfinished,
-        k=k,
-        baseline=baseline,
-        k_of={name: k_text(evaluation, name) for name in scores.benchmarks},
-        highlight=highlight,
-    )
     if published is None:
         rows = newest(recorded).config("report", "published") or []
         published = [Published.model_validate(row) for row in rows]
-    notes = suite_notes(cells, scores, report, recorded)
-    if len(both):
-        notes.append(protocol_note(both, k))
+    csv = {
+        "table": with_origin(table, list(table["algorithm"]), cells),
+        "benchmarks": by_benchmark,
+        "seeds": by_seed,
+    }
+    k_of = {name: k_text(evaluation, name) for name in scores.benchmarks}
+    notes = suite_notes(cells, scores, table, baseline, highlight, unfinished, recorded)
     told_apart = text_table(table, evidence_columns(table, baseline), highlight)
     shown = {
-        "scores": score_columns(table, k, baseline, report.k_of, highlight),
+        "scores": score_columns(table, k, baseline, k_of, highlight),
         **({"what could be told apart": told_apart} if table["detectable"].notna().any() else {}),
         **({"both protocols": protocol_columns(both, k, baseline, highlight)} if len(both) else {}),
         **({"published": published_columns(published, scores.benchmarks)} if published else {}),
         **({"samples": sample_columns(by_benchmark, highlight)} if len(by_benchmark) else {}),
         "cost and settings": text_table(table, cost_columns(table), highlight),
     }
+    if len(both):
+        notes.append(protocol_note(both, k))
     if seeds is not None:
         notes.append(STOPPED_NOTE)
     if published:
         notes.insert(0, PUBLISHED_NOTE)
-    notes += [f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in left_out.items()]
-    notes += unrecorded_notes(curves, dict(zip(table["algorithm"], table["name"], strict=True)))
-    names = dict(zip(table["algorithm"], table["name"], strict=True))
-    csv = {"table": table, "benchmarks": by_benchmark, "seeds": by_seed}
+    notes += [
+        f"Not in the figure of gradient coefficients: {name} ({reason})." for name, reason in suite.left_out.items()
+    ]
+    notes += unrecorded_notes(curves, names)
     if len(both):
         ran = both[both["default_status"] != "not run"]
         names |= {f"{row['algorithm']}@default": f"{row['name']} by default" for _, row in ran.iterrows()}
@@ -244,17 +249,31 @@ def write_report(
         if len(pairs):
             csv["pairing"], shown["pairing"] = pairs, pairing_table(pairs, names)
             notes += pairing_notes(pairs)
+    notes.append(origin_note(recorded))
     publication = Publication(
-        suite=suite,
+        suite=suite.name,
         cells=recorded,
         scores=of_all,
         names=names,
         csv=csv,
         shown=shown,
         notes=notes,
+        draw=draw,
     )
-    publish(out, publication, drawings)
-    return replace(report, publication=publication)
+    return Report(
+        suite=suite.name,
+        protocol=protocol,
+        table=table,
+        by_benchmark=by_benchmark,
+        path=suite.path,
+        failed=[cell.name for cell in recorded if not cell.finished],
+        unfinished=unfinished,
+        k=k,
+        baseline=baseline,
+        k_of=k_of,
+        highlight=highlight,
+        publication=publication,
+    )
 
 
 def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
@@ -266,17 +285,22 @@ def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
 
 
 def suite_notes(
-    cells: Sequence[RecordedCell], scores: Scores, report: Report, recorded: Sequence[RecordedCell]
+    cells: Sequence[RecordedCell],
+    scores: Scores,
+    table: pd.DataFrame,
+    baseline: str | None,
+    highlight: Sequence[str],
+    unfinished: Sequence[str],
+    recorded: Sequence[RecordedCell],
 ) -> list[str]:
     """What a reader needs to judge the numbers, each note from the manifests: `cells` are those of the report's
     protocol, among all that are `recorded`."""
-    table, baseline = report.table, report.baseline
     names = table.set_index("algorithm")["name"]
     notes = score_notes(cells, scores)
     if "family" in table:
         notes.append("Algorithms stand by family, and within it from the highest score to the lowest.")
-    if report.highlight:
-        notes.append(highlight_note(names[label] for label in report.highlight))
+    if highlight:
+        notes.append(highlight_note(names[label] for label in highlight))
     trained = table[(table["algorithm"] != "base") & (table["n_seeds"] > 0)]
     single = [names[label] for label in trained.loc[trained["n_seeds"] == 1, "algorithm"]]
     if single:
@@ -300,8 +324,8 @@ def suite_notes(
         "steps).",
         *row_notes(recorded, table),
     ]
-    notes += [*unfinished_notes(report.unfinished), *seed_notes(cells)]
-    if report.protocol == "default":
+    notes += [*unfinished_notes(unfinished), *seed_notes(cells)]
+    if first_protocol({cell.protocol for cell in cells if cell.algorithm != "base"}) == "default":
         notes.append(f"Protocol: default. Nothing is tuned; {untuned_text(table['lr'], table['max_norm'])}.")
     else:
         notes.append(tuning_note(cells, {label: names[label] for label in table["algorithm"] if label != "base"}))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from benchmarks import DataError, Problem, load_benchmark
 from benchmarks.benchmark import GRADER_FAILURES
-from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
+from harness.record.cell_folder import SAMPLE_COLUMNS
 from harness.report.recorded_cells import RecordedCell
 
 MOST_TEXT = 64_000_000
@@ -65,14 +65,15 @@ def gather(cells: Sequence[RecordedCell], names: Sequence[str], *, most: int = M
     kept: set[int | None] = {None}
     length = 0
     for seed in sorted({cell.manifest["seed"] for cell in cells}, key=lambda seed: -1 if seed is None else seed):
-        with_texts = length <= most
-        if with_texts:
-            kept.add(seed)
+        room = length <= most
         for place, cell in enumerate(cells):
             if cell.manifest["seed"] == seed:
-                frame = CellFolder(cell.folder).samples(SAMPLE_COLUMNS)
+                frame = cell.rows.samples(SAMPLE_COLUMNS)
+                with_texts = room and "response" in frame  # which raw rows may lack
                 length += _add(answered, frame, place, len(cells), cell.algorithm, with_texts)
-                if not with_texts:
+                if with_texts:
+                    kept.add(seed)
+                else:
                     frame["response"] = None
                 frame.insert(0, "algorithm", cell.algorithm)
                 frame.insert(1, "seed", seed)

@@ -12,7 +12,6 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 
-from harness.record.cell_folder import CellFolder
 from harness.record.text import to_csv
 from harness.report.columns import SIGNIFICANT, TextTable, plain, tokens, with_interval
 from harness.report.comparison import difference
@@ -95,7 +94,7 @@ def suite_pages(publication: Publication, *, most_text: int = MOST_TEXT) -> Suit
         **{f"responses-{number}": shard for number, shard in enumerate(problems.shards)},
     }
     frames = {"pairs": pair_rows, "curves": curves.drop(columns="place")}
-    files = {name: text.encode() for name, text in publication.files().items()}
+    files = publication.tables()
     files |= {f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()}
     files["samples.parquet"] = problems.samples.to_parquet(index=False, compression="zstd")
     files["manifests.json"] = json.dumps(data["manifests"], indent=1).encode()
@@ -220,7 +219,6 @@ def run_table(publication: Publication) -> TextTable:
 
 def manifest_json(cell: RecordedCell) -> dict[str, Any]:
     """A manifest, and the traceback of a cell that failed; the program's folder, one machine's own, is left out."""
-    path = CellFolder(cell.folder).traceback_path
-    traceback = path.read_text(encoding="utf-8", errors="replace") if not cell.finished and path.is_file() else None
+    traceback = None if cell.finished else cell.rows.traceback()
     manifest = cell.manifest | {"command": shorten(cell.manifest["command"])}
     return {"run": cell.name, "manifest": manifest, "traceback": traceback}

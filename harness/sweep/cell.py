@@ -79,7 +79,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
                     "takes."
                 )
             # The first rank to fail has the reason; the others will only say that they lost it.
-            if not folder.has_traceback():
+            if folder.traceback() is None:
                 folder.write_traceback(traceback.format_exc())
             status, failure = "failed", error
         result["seconds"]["wall"] = time.perf_counter() - started
@@ -193,7 +193,7 @@ def _work(
         "trained_with": record.get("made_with"),
         "pass_rate": record.get("pass_rate"),
         "replay": record.get("replay"),
-        **lm.about,
+        **ranks.first(lambda: lm.about),
         **({"packed_attention": parts.base.packing} if parts.base.packing else {}),
         "tokens": {**record["tokens"], "evaluation": int(samples["tokens"].sum())},
         "seconds": {**seconds, "evaluation": evaluation_seconds, "run": seconds["rollout"] + seconds["train"]},

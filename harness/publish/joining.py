@@ -1,0 +1,159 @@
+"""Runs of several machines or laboratories as one suite, where they can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from harness.publish.completeness import environments, named
+from harness.publish.raw_rows import PublishError, opened
+from harness.record.files import hash_of
+from harness.report.recorded_cells import RecordedCell, RecordedSuite
+
+COMPARABLE = ("suite_hash", "template", "converted_from", "weights")
+"""What the manifests of one table have in common, beside config, code and grader."""
+SECTIONS = ("model", "train", "rollout", "evaluation", "report")
+"""Parts of the config that the cells of one table share."""
+VERSIONS = ("gvpo-bench", "grader", "math-verify")
+"""Those by which verdicts and algorithms may differ; others are in the table's provenance."""
+OWN = ("teacher", "teacher_template")
+"""Of a model: what only the cells of some algorithms have."""
+TIMED = "seconds"
+"""The metric that no two runs of a cell share."""
+
+
+class Joined(NamedTuple):
+    """Several suites as one."""
+
+    suite: RecordedSuite
+    twice: list[str]
+    """Cells that more than one had, with the same numbers."""
+
+
+def joined(folders: Sequence[Path]) -> Joined:
+    """The cells of several folders of runs, or published folders, as one suite.
+
+    Raises PublishError, which lists with both values everything in which they cannot be compared.
+    """
+    parts = {folder: opened(folder) for folder in folders}
+    if len(parts) < 2:
+        raise PublishError("merge joins two folders or more, each given once")
+    cells: dict[str, tuple[Path, RecordedCell]] = {}
+    twice, wrong = [], list(incomparable(parts))
+    for folder, suite in parts.items():
+        for cell in suite.cells:
+            if cell.name not in cells:
+                cells[cell.name] = (folder, cell)
+                continue
+            other, first = cells[cell.name]
+            if difference := other_numbers(first, cell):
+                wrong.append(
+                    f"cell {cell.name} is there twice, and not the same: {difference[0]} in {other}, {difference[1]} "
+                    f"in {folder}; leave it out of one of them"
+                )
+            else:
+                twice.append(cell.name)
+    if wrong:
+        raise PublishError("these cannot be joined:" + "".join(f"\n  {line}" for line in wrong))
+    return Joined(_as_one(list(parts.values()), [cell for _, cell in cells.values()]), twice)
+
+
+def _as_one(parts: Sequence[RecordedSuite], cells: Sequence[RecordedCell]) -> RecordedSuite:
+    """The first part, with the cells of all; its gradient coefficients are of one batch and one trained policy."""
+    first, labels = parts[0], {cell.algorithm for cell in parts[0].cells}
+    recorded = {cell.name for cell in cells}
+    left_out = dict(first.left_out)
+    if first.coefficients is not None:
+        others = sorted({cell.algorithm for cell in cells} - labels - {"base"})
+        left_out |= dict.fromkeys(others, "its runs were joined from elsewhere, where the batch was not this one")
+    return replace(
+        first,
+        cells=sorted(cells, key=lambda cell: cell.name),
+        unfinished=sorted({name for part in parts for name in part.unfinished} - recorded),
+        left_out=left_out,
+    )
+
+
+def incomparable(parts: Mapping[Path, RecordedSuite]) -> Iterator[str]:
+    """What cells that would stand in one table do not have in common, with each value and where it is."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for folder, suite in parts.items():
+        for cell in suite.cells:
+            for what, value in facts(cell):
+                values = found.setdefault(what, {})
+                values.setdefault(json.dumps(value, sort_keys=True), []).append(f"{folder}: {cell.name}")
+    for what, values in found.items():
+        if len(values) > 1:
+            yield f"{what}: " + "; ".join(f"{value} ({named(of[:1])})" for value, of in values.items())
+
+
+def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
+    """What a cell has in common with those that it is compared with, by names such as train.steps.
+
+    Of an ablation, each point has its own.
+    """
+    manifest, point = cell.manifest, cell.name.rpartition("/")[0]
+    prefix = f"{point}: " if point else ""
+    for section in SECTIONS:
+        yield from leaves(f"{prefix}{section}", without_own(cell.config(section) or {}))
+    if cell.algorithm != "base":
+        for section in ("algorithm", "tuning"):
+            yield from leaves(f"{prefix}{section} of {cell.algorithm}", cell.config(section) or {})
+    for name in COMPARABLE:
+        if manifest.get(name) is not None:
+            yield prefix + name if name == "suite_hash" else name, manifest[name]
+    for made in environments(manifest):
+        yield "code_sha256", made.get("code_sha256")
+        for package in VERSIONS:
+            yield f"version of {package}", made["versions"].get(package)
+    if cell.finished:
+        yield "problems", problems(cell)
+
+
+def without_own(section: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without what only the cells of some algorithms have."""
+    return {key: value for key, value in section.items() if key not in OWN}
+
+
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The values of a tree of settings, each by its path."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def problems(cell: RecordedCell) -> str:
+    """Which problems a cell was scored on, with how many samples: their numbers, and a hash of their ids."""
+    counts = cell.rows.samples(["benchmark", "problem_id"]).value_counts(sort=False).sort_index()
+    of_each = counts.groupby(level="benchmark").agg(["size", "sum"])
+    texts = [f"{name} {row['size']} problems, {row['sum']} samples" for name, row in of_each.iterrows()]
+    return f"{', '.join(texts)} (ids {hash_of([[*map(str, key), int(n)] for key, n in counts.items()])})"
+
+
+def other_numbers(first: RecordedCell, second: RecordedCell) -> tuple[str, str] | None:
+    """In what two records of one cell differ, seconds apart; None where all numbers are the same."""
+    if first.manifest["status"] != second.manifest["status"]:
+        return str(first.manifest["status"]), str(second.manifest["status"])
+    if not first.finished:
+        return None
+    samples = [cell.samples().astype({"kl": float}) for cell in (first, second)]
+    if not samples[0].equals(samples[1]):
+        return _texts("score", *(frame["score"].mean() for frame in samples), "other samples")
+    metrics = [pd.DataFrame(cell.rows.metrics()).drop(columns=TIMED, errors="ignore") for cell in (first, second)]
+    if not metrics[0].equals(metrics[1]):
+        rewards = [frame["reward"].mean() if "reward" in frame else float("nan") for frame in metrics]
+        return _texts("mean training reward", *rewards, "other metrics of its training")
+    return None
+
+
+def _texts(what: str, first: float, second: float, otherwise: str) -> tuple[str, str]:
+    """Both values where they differ as they are shown, else that something else does."""
+    texts = f"{what} {first:.6g}", f"{what} {second:.6g}"
+    return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with {otherwise}")

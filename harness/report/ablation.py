@@ -75,7 +75,7 @@ class PointCell(RecordedCell):
 
 @dataclass(frozen=True)
 class AblationReport:
-    """What was written. `table` has a row per point and algorithm, the base first, and table.csv's columns."""
+    """An ablation compared. `table` has a row per point and algorithm, the base first, and table.csv's columns."""
 
     suite: str
     table: pd.DataFrame
@@ -87,7 +87,7 @@ class AblationReport:
     """Folders of cells without a manifest, and points without a cell."""
     shown: TextTable = field(repr=False)
     publication: Publication | None = field(default=None, repr=False)
-    """What was written, None until it is."""
+    """What is published of it."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -113,13 +113,14 @@ def points_in(runs: Path) -> list[Path]:
 
 def write_ablation(
     runs: Path,
-    out: Path,
+    out: Path | None,
     *,
     baseline: str | None = None,
     ablation: Ablation | None = None,
     highlight: Sequence[str] = (),
 ) -> AblationReport:
-    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the points in `runs`.
+    """Writes table.md, table.csv, table.tex, seeds.csv, README.md and figures/ into `out` from the points in `runs`;
+    without `out` it compares them, draws nothing and writes nothing.
 
     Args:
         runs: the folder that holds the points: results/runs/<suite>.
@@ -165,9 +166,6 @@ def write_ablation(
     names = dict(zip(table["label"], table["name"], strict=True))
     names = {label: names[label] for label in labels}
     k = k_text(evaluation)
-    drawing = figures.score_against_quantity(
-        table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k, highlight=highlight
-    )
 
     suite = runs.name
     headings = {
@@ -186,7 +184,7 @@ def write_ablation(
     report = AblationReport(
         suite=suite,
         table=table,
-        path=out / "README.md",
+        path=(out or Path()) / "README.md",
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
         shown=scored,
@@ -201,7 +199,11 @@ def write_ablation(
         shown=shown,
         notes=ablation_notes(cells, scores, report, ablation, headings, names, highlight),
     )
-    publish(out, publication, [drawing])
+    if out is not None:
+        drawing = figures.score_against_quantity(
+            table, seeds, names, points=points, quantity=ablation.quantity, axis=ablation.axis, k=k, highlight=highlight
+        )
+        publish(out, publication, [drawing])
     return replace(report, publication=publication)
 
 

@@ -57,7 +57,7 @@ from harness.suite.config import Published
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. `table` has a row per algorithm, the base first, and table.csv's columns."""
+    """A suite compared. `table` has a row per algorithm, the base first, and table.csv's columns."""
 
     suite: str
     table: pd.DataFrame
@@ -76,7 +76,7 @@ class Report:
     highlight: Sequence[str] = field(repr=False)
     """Labels whose rows and lines stand out."""
     publication: Publication | None = field(default=None, repr=False)
-    """What was written, None until it is."""
+    """What is published of it."""
 
     def render(self) -> rich.table.Table:
         """The main columns, for a terminal 80 characters wide; what else must be known is in the caption."""
@@ -104,7 +104,7 @@ class Report:
 
 def write_report(
     runs: Path,
-    out: Path,
+    out: Path | None,
     *,
     baseline: str | None = None,
     published: Sequence[Published] | None = None,
@@ -112,7 +112,7 @@ def write_report(
     seeds: Collection[int] | None = None,
 ) -> Report:
     """Writes table.md, table.csv, table.tex, benchmarks.csv, seeds.csv, README.md and figures/ into `out` from
-    the cells in `runs`.
+    the cells in `runs`; without `out` it compares them, draws nothing and writes nothing.
 
     Args:
         runs: the folder that holds the suite's cells (<algorithm>-s<seed>/ and base/).
@@ -146,26 +146,13 @@ def write_report(
     by_benchmark = benchmark_rows(scores, table)
     coefficients, left_out = load_coefficients(runs)
     k = k_text(evaluation)
-    drawings = figures.draw(
-        table=table,
-        seeds=by_seed,
-        curves=curves,
-        by_benchmark=by_benchmark,
-        coefficients=coefficients,
-        profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
-        if len(scores.benchmarks) > 1
-        else {},
-        k=k,
-        baseline=baseline,
-        highlight=highlight,
-    )
 
     suite = str(cells[0].manifest["suite"])
     report = Report(
         suite=suite,
         table=table,
         by_benchmark=by_benchmark,
-        path=out / "README.md",
+        path=(out or Path()) / "README.md",
         failed=[cell.name for cell in cells if not cell.finished],
         unfinished=unfinished,
         k=k,
@@ -199,7 +186,21 @@ def write_report(
         shown=shown,
         notes=notes,
     )
-    publish(out, publication, drawings)
+    if out is not None:
+        drawings = figures.draw(
+            table=table,
+            seeds=by_seed,
+            curves=curves,
+            by_benchmark=by_benchmark,
+            coefficients=coefficients,
+            profiles={label: scores.means(list(scores.of(label).values())) for label in labels if scores.of(label)}
+            if len(scores.benchmarks) > 1
+            else {},
+            k=k,
+            baseline=baseline,
+            highlight=highlight,
+        )
+        publish(out, publication, drawings)
     return replace(report, publication=publication)
 
 

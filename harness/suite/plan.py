@@ -287,4 +287,4 @@ def settings_hash(config: CellConfig) -> str:
     shared = {"suite", "model", "train", "rollout", "evaluation"}
     # Which teacher a cell has is its algorithm's need; those without one stand in the same table.
     alike = config.model_copy(update={"model": without_teacher(config.model)})
-    return hash_of(alike.stated(CellConfig.model_fields.keys() - shared))
+    return hash_of(alike.decisive(without=CellConfig.model_fields.keys() - shared))

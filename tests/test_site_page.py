@@ -24,7 +24,7 @@ from harness.site import site_problems
 from harness.site.site_files import write_site
 from harness.site.site_suite import SuitePages, suite_pages
 
-pytest_plugins = ["site_reader"]
+pytest_plugins = ["browser_fixture"]
 
 HOSTILE = '</script><script>window.hurt=1</script><img src=x onerror="window.hurt=2">\u202e\x07'
 SEEN = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import multiprocessing
 import os
+import sqlite3
+import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
-from training_runs import config_of
 
 from harness.record.cell_folder import CellFolder
 from harness.suite.config import ConfigError
 from harness.suite.load import load_suite
-from harness.suite.plan import Cell, plan
+from harness.suite.plan import plan
 from harness.suite.tracking_settings import Tracking
 from harness.tracking import tracked as tracked_module
 from harness.tracking.follow import Following
@@ -26,7 +32,7 @@ from harness.tracking.trackers import MAKERS, TrackedRun
 
 
 def needs(package: str) -> Any:
-    """For a test of a tracker that a user may not have; `make install` brings it, and in CI there is no way around it."""
+    """For a test of a tracker that a user may not have: `make install` brings it, and in CI it must be there."""
     missing = find_spec(package) is None and not os.environ.get("CI")
     return pytest.mark.skipif(missing, reason=f"{package} is not installed: pip install 'gvpo-bench[{package}]'")
 
@@ -132,34 +138,130 @@ def test_weights_and_biases_offline_has_every_step_once(run, tmp_path, monkeypat
 
 
 def wandb_steps(path: Path) -> list[tuple[int, float]]:
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
+    """The history in a run's file: 7 bytes of header, and records of checksum, length, kind and content, as LevelDB's
+    log has them (one that fits a block of 32 KiB is whole: kind 1)."""
+    from wandb.proto.wandb_internal_pb2 import Record
 
-    store, found = DataStore(), []
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.HasField("history"):
-            items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-            found.append((items["_step"], items["reward"]))
+    content, at, found = path.read_bytes(), 7, []
+    assert len(content) < 32 * 2**10
+    while at + 7 <= len(content):
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        assert kind == 1
+        part = Record()
+        part.ParseFromString(content[at + 7 : at + 7 + length])
+        at += 7 + length
+        if part.HasField("history"):
+            values = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in part.history.item}
+            found.append((part.history.step.num, values["reward"]))
     return found
 
 
 @needs("trackio")
-def test_trackio_has_every_step_once(run, tmp_path, monkeypatch):
+def test_trackio_has_every_step_once_and_a_run_of_its_own_for_other_settings(run, tmp_path, monkeypatch):
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    for steps in ((1, 2), (3,)):  # two processes
+        record(run, *steps)
+        tracker = MAKERS["trackio"](tmp_path, "small")
+        Following(tracker, [run], tmp_path / "told.json").look()
+        tracker.close()
+    (run.folder / "hash").write_text("other")
+    other = TrackedRun("small", "gvpo-s0", run.folder, "other", {"seed": 0})
+    tracker = MAKERS["trackio"](tmp_path, "small")
+    Following(tracker, [other], tmp_path / "told.json").look()
+    tracker.close()
+    first, second = trackio_steps(tmp_path / "trackio" / "small.db")
+    assert first == second == [(1, 0.125), (2, 0.25), (3, 0.375)]
 
 
-def cells(folder: Path) -> list[Cell]:
-    return [Cell(config_of(), {"report": {"baseline": "x"}})]
+def trackio_steps(path: Path) -> list[list[tuple[int, float]]]:
+    """Of each run, in the order in which they began."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT run_id, step, metrics FROM metrics ORDER BY id").fetchall()
+    found: dict[str, list[tuple[int, float]]] = {}
+    for key, step, metrics in rows:
+        found.setdefault(key, []).append((step, json.loads(metrics)["reward"]))
+    return list(found.values())
 
 
-def test_a_tracker_that_fails_is_named_once_and_the_sweep_goes_on(tmp_path, capsys, monkeypatch):
-    (tmp_path / "tracking" / "tensorboard").mkdir(parents=True)
-    (tmp_path / "tracking" / "tensorboard" / "x-s0").write_text("")
-    (tmp_path / "tracking" / "tensorboard").chmod(0o500)
-    ...
+class Failing(Told):
+    """A tracker whose disk is full."""
+
+    def __init__(self, folder: Path, project: str) -> None:
+        super().__init__()
+
+    def tell(self, run: TrackedRun, rows: Sequence[Any], told: int) -> None:
+        raise OSError(28, "No space left on device")
+
+
+class Exits(Failing):
+    def tell(self, run: TrackedRun, rows: Sequence[Any], told: int) -> None:
+        raise SystemExit("wandb: no API key")
+
+
+class Hangs(Failing):
+    def tell(self, run: TrackedRun, rows: Sequence[Any], told: int) -> None:
+        time.sleep(60)
+
+
+def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """As `fork_server.start`, from this process."""
+    process = multiprocessing.get_context("fork").Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+@pytest.fixture
+def sweep(run: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What is said of trackers while a sweep records two rows; its cell is `run`."""
+    monkeypatch.setattr(tracked_module, "start", forked)
+    monkeypatch.setattr(tracked_module, "tracked_run", lambda suite, cell, runs: run)
+    monkeypatch.setattr(tracked_module, "END_SECONDS", 3.0)
+
+    def begin(during: Callable[[], object] = lambda: record(run, 1, 2), **makers: Any) -> str:
+        for name, maker in makers.items():
+            monkeypatch.setitem(MAKERS, name, maker)
+        console = Console(file=io.StringIO(), width=1000)
+        settings, cells = Tracking(**dict.fromkeys(makers, True)), [SimpleNamespace(is_trained=True)]
+        with tracked(settings, "small", cells, tmp_path / "runs", tmp_path / "tracking", console):  # type: ignore[arg-type]
+            during()
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    ("maker", "why"),
+    [
+        (Failing, "OSError: [Errno 28] No space left on device. It is told nothing more in this sweep"),
+        (Exits, "SystemExit: wandb: no API key"),
+        (Hangs, "has not taken all rows within 0.5 s after the last cell"),
+    ],
+)
+def test_a_tracker_that_fails_is_named_once_and_nothing_else_hangs_on_it(sweep, tmp_path, monkeypatch, maker, why):
+    if maker is Hangs:
+        monkeypatch.setattr(tracked_module, "END_SECONDS", 0.5)
+        assert why in sweep(wandb=maker)
+        return
+    said = sweep(tensorboard=MAKERS["tensorboard"], wandb=maker)
+    assert said.count("tracking.") == 1
+    assert f"tracking.wandb: {why}" in said
+    assert scalars(tmp_path / "tracking" / "tensorboard" / "gvpo-s0")["reward"] == [(1, 0.125), (2, 0.25)]
+
+
+def test_a_sweep_that_is_interrupted_waits_for_no_tracker(sweep):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(interrupt, wandb=Hangs)
+    assert time.monotonic() - started < 2
+
+
+def test_a_sweep_without_trackers_starts_no_process(sweep, monkeypatch):
+    monkeypatch.setattr(tracked_module, "start", None)
+    assert sweep() == ""
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_any_work(monkeypatch):
@@ -172,7 +274,6 @@ def test_a_tracker_that_is_not_installed_is_refused_before_any_work(monkeypatch)
 
 
 def test_tracking_is_no_part_of_a_cell():
-    plain, both = (
-        plan(load_suite("embedded", settings, ["gvpo"]))[1] for settings in ((), ("tracking.tensorboard=true",))
-    )
+    on = ["tracking.tensorboard=true", "tracking.project=mine"]
+    plain, both = (plan(load_suite("embedded", settings, ["gvpo"]))[1] for settings in ([], on))
     assert plain.config == both.config

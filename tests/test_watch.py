@@ -145,7 +145,7 @@ def test_cells_that_cannot_be_compared_leave_the_tables_as_they_were_and_say_why
     write_cell(runs, "grpo", 0, SCORES, curve=[0.5], suite_hash="another")
     assert pages.refresh()
     assert "mixes cells of different suites" in data_of(pages, "live")["trouble"]
-    assert data_of(pages, "s/overview")["tables"][0]["columns"][0]["texts"] == ["base"]
+    assert data_of(pages, "s/overview")["tables"][0]["columns"][0]["texts"] == ["BASE"]
     assert not pages.refresh()
 
 
@@ -196,8 +196,13 @@ def test_another_name_for_this_machine_is_refused(address, host):
 
 @pytest.mark.parametrize(
     ("site", "mode", "status"),
-    [("same-origin", "no-cors", 200), ("cross-site", "no-cors", 403), ("same-site", "cors", 403), ("cross-site", "navigate", 200)],
-)  # fmt: skip
+    [
+        ("same-origin", "no-cors", 200),
+        ("cross-site", "no-cors", 403),
+        ("same-site", "cors", 403),
+        ("cross-site", "navigate", 200),
+    ],
+)
 def test_scripts_of_other_pages_get_nothing_and_links_lead_here(address, site, mode, status):
     assert answer(address, Sec_Fetch_Site=site, Sec_Fetch_Mode=mode).status == status
 

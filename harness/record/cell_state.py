@@ -1,8 +1,8 @@
 """Whether a cell's folder holds what was recorded there, and so what is left to do for it. Reads, and changes nothing.
 
 Checksums make a tree. manifest.json has those of the evaluation and of training.json, which has those of what training
-left; `resume/` has its own and those of the rows, kept samples and problems up to its step. Each of these records carries a checksum
-of itself. Cells that were recorded before there were any have none, and are taken as they are.
+left; `resume/` has its own and those of the rows, kept samples and problems up to its step. Each of these records
+carries a checksum of itself. Cells that were recorded before there were any have none, and are taken as they are.
 
 See cell_folder.py for the files.
 """

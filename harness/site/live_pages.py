@@ -1,7 +1,7 @@
 """The page of a sweep in progress: its files in memory, made anew as the runs change. Reads the runs, writes nothing.
 
-What only cells that are over have a part in (tables, pairs, problems) is computed when one ends; curves, kept samples and
-progress as often as they change, with a rest in between that leaves the machine to the sweep.
+What only cells that are over have a part in (tables, pairs, problems) is computed when one ends; curves, kept samples
+and progress as often as they change, with a rest in between that leaves the machine to the sweep.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+
 import pandas as pd
 
 from benchmarks.errors import BenchError

@@ -1,7 +1,7 @@
 """Serves files from memory to the browser of this machine and to nobody else.
 
-It listens on 127.0.0.1 alone. A page of another site that has its own name lead here (DNS rebinding) names itself in the
-Host header, and one that loads a script from here in Sec-Fetch-Site: both are refused. A path is a key of the files.
+It listens on 127.0.0.1 alone. A page of another site that has its own name lead here (DNS rebinding) names itself in
+the Host header, and one that loads a script from here in Sec-Fetch-Site: both are refused. A path is a file's name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The responses that training drew, at the steps that were kept, as the page reads them: by problem, algorithm and step.
+"""The responses that training drew, at the steps that were kept, as the page reads them: by problem and step.
 
 Reads the cells, writes nothing.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,7 +47,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """A folder a cell. Of a run that goes on, the files are written anew: the format knows no way to take a step back."""
+    """A folder a cell. Of a run that goes on, the files are written anew, which is how they hold each step once."""
 
     def __init__(self, folder: Path, project: str) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -83,7 +84,7 @@ class WeightsAndBiases:
 
         self.project, self.runs = project, dict[str, Any]()
         settings = wandb.Settings(console="off", silent=True)
-        self.open = lambda **about: wandb.init(resume="allow", reinit="create_new", settings=settings, **about)
+        self.open = partial(wandb.init, resume="allow", reinit="create_new", settings=settings)
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
         """See `Tracker`."""
@@ -110,13 +111,14 @@ class Trackio:
         import trackio
 
         self.project, self.runs = project, dict[str, Any]()
-        self.open = trackio.init
+        self.open = partial(trackio.init, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
         """See `Tracker`."""
         if run.key not in self.runs:
-            about = {"project": self.project, "group": run.suite, "name": run.cell}
-            self.runs[run.key] = self.open(config=dict(run.config), resume="allow", embed=False, **about)
+            about = {"project": self.project, "group": run.suite, "name": run.cell, "config": dict(run.config)}
+            # By its name: a run with other settings is another one, which trackio names apart.
+            self.runs[run.key] = self.open(resume="allow" if told else "never", **about)
         for row in rows[told:]:
             self.runs[run.key].log(metrics_of(row), step=row["step"])
 

@@ -51,8 +51,9 @@ def train(
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
     `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it; of a step whose
-    samples are kept these come first, so that no row is without them. With several ranks each runs this very loop on the same batches: they share out the samples to draw, the rows to score and the weights,
-    and rank 0 writes. `spent` is what the run has cost before its first step.
+    samples are kept these come first, so that no row is without them. With several ranks each runs this very loop on
+    the same batches: they share out the samples to draw, the rows to score and the weights, and rank 0 writes. `spent`
+    is what the run has cost before its first step.
     """
     settings, resources = config.train, config.resources
     lm.model.train(False)  # dropout off: old and new log-probs must differ by the weights alone

@@ -84,6 +84,7 @@ class WeightsAndBiases:
 
         self.project, self.runs = project, dict[str, Any]()
         settings = wandb.Settings(console="off", silent=True)
+        self.flush = wandb.teardown  # `finish` returns before the last rows are on the disk
         self.open = partial(wandb.init, resume="allow", reinit="create_new", settings=settings)
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
@@ -102,6 +103,7 @@ class WeightsAndBiases:
         """See `Tracker`."""
         for run in self.runs.values():
             run.finish()
+        self.flush()
 
 
 class Trackio:

@@ -221,8 +221,9 @@ def sweep(run: TrackedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> C
         for name, maker in makers.items():
             monkeypatch.setitem(MAKERS, name, maker)
         console = Console(file=io.StringIO(), width=1000)
-        settings, cells = Tracking(**dict.fromkeys(makers, True)), [SimpleNamespace(is_trained=True)]
-        with tracked(settings, "small", cells, tmp_path / "runs", tmp_path / "tracking", console):  # type: ignore[arg-type]
+        settings = Tracking.model_validate(dict.fromkeys(makers, True))
+        cells: Any = [SimpleNamespace(is_trained=True)]
+        with tracked(settings, "small", cells, tmp_path / "runs", tmp_path / "tracking", console):
             during()
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()

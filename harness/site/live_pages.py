@@ -114,8 +114,9 @@ class LivePages:
             name = folder.path.relative_to(self.runs).as_posix()
             if name not in planned and folder.path.name != COEFFICIENTS:
                 label, _, seed = folder.path.name.rpartition("-s")
-                whose = (label, int(seed)) if label and seed.isdecimal() else (folder.path.name, None)
-                planned[name] = PlannedCell(name, *whose, steps=0, benchmark="")
+                trained = bool(label) and seed.isdecimal()
+                whose, own = (label, int(seed)) if trained else (folder.path.name, None)
+                planned[name] = PlannedCell(name, whose, own, steps=0, benchmark="")
         return list(planned.values())
 
     def _compare(self, over: dict[str, Mark]) -> None:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.record.cell_folder import CellFolder
 from harness.report.recorded_cells import RecordedCell
@@ -26,6 +26,20 @@ class _Drawn:
     """The samples with the same (cell, step, text, log-prob)."""
     rewards: dict[int, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     """By step and algorithm."""
+
+
+class _Row(NamedTuple):
+    """KEPT_COLUMNS."""
+
+    problem_id: str
+    sample: int
+    response: str
+    answer: str
+    verdict: str | None
+    reward: float
+    tokens: int
+    truncated: bool
+    logp: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ def _seed(cell: RecordedCell) -> int:
 def _add(found: dict[tuple[str, str], _Drawn], cell: RecordedCell, place: int, step: int) -> int:
     """Adds the samples of one cell and step; returns how many characters of responses that were."""
     benchmark, length = str(cell.config("train", "benchmark")), 0
-    for row in CellFolder(cell.folder).kept.read(step).itertuples(index=False):
+    for row in map(_Row._make, CellFolder(cell.folder).kept.read(step).itertuples(index=False, name=None)):
         one = found.setdefault((benchmark, row.problem_id), _Drawn())
         one.rewards[step][cell.algorithm].append(row.reward)
         verdict = row.verdict if isinstance(row.verdict, str) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ class WeightsAndBiases:
         self.project, self.runs = project, dict[str, Any]()
         settings = wandb.Settings(console="off", silent=True)
         self.flush = wandb.teardown  # `finish` returns before the last rows are on the disk
-        self.open = partial(wandb.init, resume="allow", reinit="create_new", settings=settings)
+        self.open: Callable[..., Any] = partial(wandb.init, resume="allow", reinit="create_new", settings=settings)
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
         """See `Tracker`."""
@@ -113,7 +113,7 @@ class Trackio:
         import trackio
 
         self.project, self.runs = project, dict[str, Any]()
-        self.open = partial(trackio.init, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+        self.open: Callable[..., Any] = partial(trackio.init, embed=False, auto_log_gpu=False, auto_log_cpu=False)
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
         """See `Tracker`."""
@@ -139,5 +139,9 @@ def metrics_of(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "step"}
 
 
-MAKERS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
+MAKERS: dict[str, Callable[[Path, str], Tracker]] = {
+    "tensorboard": TensorBoard,
+    "wandb": WeightsAndBiases,
+    "trackio": Trackio,
+}
 """By the keys of [tracking]."""

@@ -53,6 +53,6 @@ def watch(
     from harness.record.text import say
     from harness.site.watch import watch as serve
 
-    os.nice(10)  # the cores are the sweep's
+    os.nice(5)  # the cores are the sweep's
     console = Console()
     serve(folder, port=port, say=lambda text: say(console, text))

@@ -49,6 +49,14 @@ def shown(pages: LivePages, name: str) -> dict[str, list[str]]:
     return {column["name"]: column["texts"] for column in data_of(pages, name)["columns"]}
 
 
+def watched(runs: Path) -> LivePages:
+    """The page as it is once what is over has been compared."""
+    pages = LivePages(runs)
+    assert pages.refresh()
+    assert pages.refresh()
+    return pages
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """The base is over, GVPO has been trained for two steps of three, GRPO and PPO have not begun."""
@@ -99,8 +107,7 @@ def test_the_stage_of_a_cell_is_what_its_folder_shows(tmp_path):
 
 def test_the_page_of_a_sweep_in_progress_has_its_progress_its_curves_and_its_samples_so_far(runs):
     before = files(runs)
-    pages = LivePages(runs)
-    assert pages.refresh()
+    pages = watched(runs)
     assert files(runs) == before  # it reads
     progress = shown(pages, "s/progress")
     assert progress["run"] == ["base", "gvpo-s0", "grpo-s0", "ppo-s0"]
@@ -119,8 +126,7 @@ def test_the_page_of_a_sweep_in_progress_has_its_progress_its_curves_and_its_sam
 
 def test_the_page_is_made_anew_when_something_has_changed_and_not_else(runs, monkeypatch):
     monkeypatch.setattr(live_pages, "REST", 0.0)
-    pages = LivePages(runs)
-    pages.refresh()
+    pages = watched(runs)
     first = data_of(pages, "live")["version"]
     assert not pages.refresh()
     problems = pages.find("data/s/problems.js", "")
@@ -138,10 +144,18 @@ def test_the_page_is_made_anew_when_something_has_changed_and_not_else(runs, mon
     assert pages.find("data/s/problems.js", "") != problems
 
 
+def test_there_is_a_page_before_the_comparison_is_made(runs):
+    pages = LivePages(runs)
+    assert pages.refresh()
+    assert shown(pages, "s/progress")["stage"] == ["finished", "training", "waiting", "waiting"]
+    assert data_of(pages, "s/overview")["notes"] == [live_pages.NOT_YET]
+    assert pages.refresh()
+    assert data_of(pages, "s/overview")["tables"][0]["what"] == "scores"
+
+
 def test_cells_that_cannot_be_compared_leave_the_tables_as_they_were_and_say_why(runs, monkeypatch):
     monkeypatch.setattr(live_pages, "REST", 0.0)
-    pages = LivePages(runs)
-    pages.refresh()
+    pages = watched(runs)
     write_cell(runs, "grpo", 0, SCORES, curve=[0.5], suite_hash="another")
     assert pages.refresh()
     assert "mixes cells of different suites" in data_of(pages, "live")["trouble"]
@@ -152,8 +166,7 @@ def test_cells_that_cannot_be_compared_leave_the_tables_as_they_were_and_say_why
 def test_before_any_cell_is_over_there_is_a_page_too(tmp_path):
     folder = tmp_path / "s"
     write_plan(folder, PLAN)
-    pages = LivePages(folder)
-    pages.refresh()
+    pages = watched(folder)
     assert data_of(pages, "s/overview")["tables"] == []
     assert shown(pages, "s/progress")["stage"] == ["waiting"] * 4
     assert pages.find("index.html", "") == pages.find("", "")

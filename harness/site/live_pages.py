@@ -36,6 +36,7 @@ File = bytes | Callable[[], bytes]
 """The content of a file, or what makes it when it is asked for."""
 
 NOTHING_OVER = "No run is over yet, so nothing is compared. The curves and the progress are those so far."
+NOT_YET = "The runs that are over are being compared. The curves and the progress are there already."
 
 
 class RunningCell(RecordedCell):
@@ -72,7 +73,7 @@ class LivePages:
         self._always = page_files()
         self._seen: dict[str, Trace] | None = None
         self._over: dict[str, Mark] | None = None
-        self._compared: Compared = compared(nothing_over(self.suite))
+        self._compared: Compared = compared(nothing_over(self.suite, NOT_YET))
         self._scripts: dict[str, bytes] = {}
         """Of the data that stay until another cell is over."""
         self._progress: dict[str, tuple[Mark, int, float | None]] = {}
@@ -86,7 +87,8 @@ class LivePages:
         return content() if callable(content) else content
 
     def refresh(self) -> bool:
-        """Makes the files anew where the runs have changed and there was a rest; returns whether it did."""
+        """Makes the files anew where the runs have changed and there was a rest; returns whether it did. The first time
+        nothing is compared yet, so that there is a page soon."""
         started = time.monotonic()
         if started < self._not_before:
             return False
@@ -94,6 +96,9 @@ class LivePages:
         try:
             plan = self._plan()
             seen = {cell.cell: trace_of(self.runs / cell.cell) for cell in plan}
+            if not self.versions:
+                self._publish(plan, seen)
+                return True
             if seen == self._seen and trouble is None:
                 return False
             self._compare({name: trace.end for name, trace in seen.items() if trace.end is not None})
@@ -122,7 +127,7 @@ class LivePages:
     def _compare(self, over: dict[str, Mark]) -> None:
         """Compares the cells that are over, where others were when it was last done."""
         if over != self._over:
-            self._compared = compared(self._publication() if over else nothing_over(self.suite))
+            self._compared = compared(self._publication() if over else nothing_over(self.suite, NOTHING_OVER))
             self._scripts, self._over = {}, over
 
     def _publication(self) -> Publication:
@@ -197,8 +202,8 @@ def progress_table(
     return TextTable({name: texts for name, texts in columns.items() if any(texts)})
 
 
-def nothing_over(suite: str) -> Publication:
-    """What is published of a suite before any of its cells is over."""
+def nothing_over(suite: str, why: str) -> Publication:
+    """What is published of a suite of which nothing is compared."""
     return Publication(
         suite=suite,
         cells=[],
@@ -206,7 +211,7 @@ def nothing_over(suite: str) -> Publication:
         names={"base": "base"},
         csv={"table": pd.DataFrame({"algorithm": []})},
         shown={},
-        notes=[NOTHING_OVER],
+        notes=[why],
     )
 
 

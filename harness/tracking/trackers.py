@@ -113,14 +113,15 @@ class Trackio:
         import trackio
 
         self.project, self.runs = project, dict[str, Any]()
-        self.open: Callable[..., Any] = partial(trackio.init, embed=False, auto_log_gpu=False, auto_log_cpu=False)
+        self.open: Callable[..., Any] = trackio.init
+        self.quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
 
     def tell(self, run: TrackedRun, rows: Rows, told: int) -> None:
         """See `Tracker`."""
         if run.key not in self.runs:
             about = {"project": self.project, "group": run.suite, "name": run.cell, "config": dict(run.config)}
             # By its name: a run with other settings is another one, which trackio names apart.
-            self.runs[run.key] = self.open(resume="allow" if told else "never", **about)
+            self.runs[run.key] = self.open(resume="allow" if told else "never", **about, **self.quiet)
         for row in rows[told:]:
             self.runs[run.key].log(metrics_of(row), step=row["step"])
 

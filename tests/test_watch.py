@@ -110,14 +110,15 @@ def test_the_page_of_a_sweep_in_progress_has_its_progress_its_curves_and_its_sam
     pages = watched(runs)
     assert files(runs) == before  # it reads
     progress = shown(pages, "s/progress")
-    assert progress["run"] == ["base", "gvpo-s0", "grpo-s0", "ppo-s0"]
-    assert progress["stage"] == ["finished", "training", "waiting", "waiting"]
-    assert (progress["step"], progress["of"]) == (["", "2", "", ""], ["", "3", "3", "3"])
-    assert progress["reward"] == ["", "0.250", "", ""]
+    assert progress["run"] == ["gvpo-s0", "grpo-s0", "ppo-s0", "base"]  # what is at work comes first
+    assert progress["stage"] == ["training", "waiting", "waiting", "finished"]
+    assert (progress["step"], progress["of"]) == (["2", "", "", ""], ["3", "3", "3", ""])
+    assert progress["reward"] == ["0.250", "", "", ""]
     overview = data_of(pages, "s/overview")
     assert overview["cells"] == [["base", "base", None, "finished"], ["gvpo-s0", "gvpo", 0, "training"]]
     assert data_of(pages, f"s/curves-{overview['metrics'].index('reward')}") == [[1, [0.125, 0.25]]]
-    assert data_of(pages, "live")["counts"] == {"waiting": 2, "finished": 1, "training": 1}
+    live = data_of(pages, "live")
+    assert (live["counts"], live["runs"]) == ({"training": 1, "waiting": 2, "finished": 1}, 4)
     training = data_of(pages, "s/training")
     assert (training["algorithms"], training["steps"]) == (["gvpo"], [1, 2])
     assert training["problems"][0]["rewards"] == {"1": [1.0], "2": [1.0]}
@@ -133,21 +134,21 @@ def test_the_page_is_made_anew_when_something_has_changed_and_not_else(runs, mon
     CellFolder(runs / "gvpo-s0").add_metrics({"step": 3, "reward": 0.5})
     assert pages.refresh()
     assert data_of(pages, "live")["version"] != first
-    assert shown(pages, "s/progress")["step"] == ["", "3", "", ""]
+    assert shown(pages, "s/progress")["step"] == ["3", "", "", ""]
     assert pages.find("data/s/problems.js", "") is problems  # of cells that are over
     old = pages.find("data/s/progress.js", first)
     assert old is not None  # whoever has the page of before may still ask for it
     assert old != pages.find("data/s/progress.js", "")
     write_cell(runs, "grpo", 0, SCORES, curve=[0.5])
     assert pages.refresh()
-    assert shown(pages, "s/progress")["stage"] == ["finished", "training", "finished", "waiting"]
+    assert shown(pages, "s/progress")["stage"] == ["training", "waiting", "finished", "finished"]
     assert pages.find("data/s/problems.js", "") != problems
 
 
 def test_there_is_a_page_before_the_comparison_is_made(runs):
     pages = LivePages(runs)
     assert pages.refresh()
-    assert shown(pages, "s/progress")["stage"] == ["finished", "training", "waiting", "waiting"]
+    assert shown(pages, "s/progress")["stage"] == ["training", "waiting", "waiting", "finished"]
     assert data_of(pages, "s/overview")["notes"] == [live_pages.NOT_YET]
     assert pages.refresh()
     assert data_of(pages, "s/overview")["tables"][0]["what"] == "scores"

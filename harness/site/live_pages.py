@@ -7,7 +7,6 @@ and progress as often as they change, with a rest in between that leaves the mac
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import pandas as pd
 from benchmarks.errors import BenchError
 from harness.record.cell_folder import CellFolder
 from harness.record.runs_folder import recorded_cells
-from harness.record.standing import Mark, PlannedCell, Trace, read_plan, stage_of, trace_of
+from harness.record.standing import Mark, PlannedCell, Stage, Trace, read_plan, stage_of, trace_of
 from harness.report.ablation import is_ablation, write_ablation
 from harness.report.columns import TextTable, plain
 from harness.report.comparison import Scores
@@ -31,6 +30,9 @@ from harness.suite.cell_config import COEFFICIENTS
 
 REST = 5.0
 """Seconds of rest for each second that making the page took."""
+
+ORDER: tuple[Stage, ...] = ("training", "evaluating", "started", "failed", "waiting", "finished")
+"""Of the runs in the table of their progress."""
 
 File = bytes | Callable[[], bytes]
 """The content of a file, or what makes it when it is asked for."""
@@ -144,10 +146,13 @@ class LivePages:
             running_cell(self.runs, cell) for cell in plan if cell.cell not in known and progress[cell.cell][0] > 0
         ]
         pages = pages_of(self._compared, running)
-        stages = [stage_of(self.runs / cell.cell) for cell in plan]
+        stage = {cell.cell: stage_of(self.runs / cell.cell) for cell in plan}
+        plan = sorted(plan, key=lambda cell: ORDER.index(stage[cell.cell]))
+        stages = list(stage.values())
         live = {
             "version": version,
-            "counts": dict(Counter(stages).most_common()),
+            "counts": {stage: stages.count(stage) for stage in ORDER if stage in stages},
+            "runs": len(plan) if read_plan(self.runs) else None,
             "at": _clock(time.time_ns()),
             "trouble": self.trouble,
         }
@@ -159,7 +164,7 @@ class LivePages:
             if name not in self._scripts:
                 self._scripts[name] = data_script(f"{folder}/{name}", pages.data[name])
         own = {name: data for name, data in pages.data.items() if name not in self._scripts}
-        own["progress"] = table_json("progress", progress_table(plan, stages, progress, seen))
+        own["progress"] = table_json("progress", progress_table(plan, stage, progress, seen))
         scripts = self._scripts | {name: data_script(f"{folder}/{name}", data) for name, data in own.items()}
         files |= {f"data/{folder}/{name}.js": script for name, script in scripts.items()}
         files[f"data/{folder}/all.zip"] = lambda: archive(pages.files())
@@ -182,7 +187,7 @@ class LivePages:
 
 def progress_table(
     plan: Sequence[PlannedCell],
-    stages: Sequence[str],
+    stage: Mapping[str, Stage],
     progress: Mapping[str, tuple[int, float | None]],
     seen: Mapping[str, Trace],
 ) -> TextTable:
@@ -193,7 +198,7 @@ def progress_table(
         "run": [cell.cell for cell in plan],
         "algorithm": [cell.algorithm for cell in plan],
         "seed": [plain(cell.seed, "d") for cell in plan],
-        "stage": list(stages),
+        "stage": [stage[cell.cell] for cell in plan],
         "step": [str(steps) if steps else "" for steps, _ in found],
         "of": [str(cell.steps) if cell.steps else "" for cell in plan],
         "reward": [plain(reward, ".3f") for _, reward in found],

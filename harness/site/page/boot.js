@@ -54,8 +54,8 @@ site.fail = (error) => {
 };
 
 Promise.all(
-  ["vendor/datatables", "page/dom", "page/state", "page/export", "page/grid", "page/chooser", "page/leaderboard",
-    "page/pairs", "page/curves", "page/runs", "page/problems", "page/responses", "page/training", "page/live",
+  ["vendor/datatables", "page/dom", "page/state", "page/export", "page/grid", "page/chooser", "page/live",
+    "page/leaderboard", "page/pairs", "page/curves", "page/runs", "page/problems", "page/responses", "page/training",
     "page/main"].map((name) =>
     site.script(`${name}.js`),
   ),

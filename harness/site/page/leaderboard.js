@@ -1,6 +1,5 @@
 "use strict";
 // The published tables, one at a time, and what must be known to judge them.
-site.views = {};
 site.views.leaderboard = {
   title: "Leaderboard",
   async draw(main, suite) {

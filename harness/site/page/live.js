@@ -25,15 +25,14 @@
   }, { "aria-pressed": "false", title: "Keep the page as it is" });
   site.liveBar = site.el("p", { class: "live-bar" }, said, pause);
 
-  const tell = ({ counts, at, trouble }, lost = false) => {
-    const all = Object.values(counts).reduce((sum, count) => sum + count, 0);
-    const over = (counts.finished ?? 0) + (counts.failed ?? 0);
-    const others = Object.entries(counts).filter(([stage]) => stage !== "finished").map(([stage, count]) => `${count} ${stage}`);
-    said.textContent = site.visible(
-      lost ? `No longer watched: gvpo-bench has ended. As of ${at}` : `${over} of ${all} runs over${others.length ? `, ${others.join(", ")}` : ""} · ${at}`);
-    said.title = site.visible(trouble ?? "");
+  // `runs` are those that the sweep was asked for, null where it did not say.
+  const tell = ({ counts, runs, at, trouble }, lost = false) => {
+    const parts = Object.entries(counts).map(([stage, count]) => `${count} ${stage}`);
+    if (runs !== null) parts.unshift(`${runs} runs`);
+    said.textContent = site.visible([
+      lost && "gvpo-bench watch has ended", parts.join(", "), `as of ${at}`, trouble && `not compared: ${trouble}`,
+    ].filter(Boolean).join(" · "));
     said.classList.toggle("lost", lost || trouble !== null);
-    if (trouble) said.append(site.visible(` · not compared: ${trouble}`));
   };
 
   // What the reader has opened, scrolled to and put the cursor in, by its place in the view.

@@ -38,7 +38,7 @@ class TableFormat(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the application."""
-    for command in (report, table, publish, merge, site, verify, calibrate):
+    for command in (report, watch, table, publish, merge, site, verify, calibrate):
         app.command()(command)
 
 
@@ -265,3 +265,20 @@ def calibrate(
     for _, row in table[~table["holds"]].iterrows():
         say(console, f"not held: {row['source']}, {row['seeds']} seeds: {row['what']} {row['measured']:.4f}")
     say(console, f"calibration: {out / 'README.md'}")
+
+
+def watch(
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; by default one that is free.")] = 0,
+) -> None:
+    """Show the page of a sweep in progress in the browser of this machine, as its runs go on. Ctrl-C ends it."""
+    import os
+
+    from rich.console import Console
+
+    from harness.record.text import say
+    from harness.site.watch import watch as serve
+
+    os.nice(5)  # the cores are the sweep's
+    console = Console()
+    serve(folder, port=port, say=lambda text: say(console, text))

@@ -10,6 +10,8 @@ from torch.profiler import ProfilerActivity, profile
 
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mkldnn_linear"}
 
+OUTSIDE = "Python and dispatch"
+
 
 def kind_of(operator: str) -> str:
     """What an operator's own time is counted as."""
@@ -17,7 +19,7 @@ def kind_of(operator: str) -> str:
         return "matrix products"
     if "scaled_dot_product" in operator:
         return "attention"
-    return "other operators" if operator.startswith("aten::") else "Python and dispatch"
+    return "other operators" if operator.startswith("aten::") else OUTSIDE
 
 
 def where_the_time_goes(run: Callable[[], None], times: int = 5) -> dict[str, float]:
@@ -28,8 +30,8 @@ def where_the_time_goes(run: Callable[[], None], times: int = 5) -> dict[str, fl
         for _ in range(times):
             run()
         wall = time.perf_counter() - started
-    seconds = Counter({"Python and dispatch": 0.0})
+    microseconds: Counter[str] = Counter()
     for event in profiler.key_averages():
-        seconds[kind_of(event.key)] += event.self_cpu_time_total / 1e6
-    seconds["Python and dispatch"] += wall - seconds.total()
-    return {kind: spent / wall for kind, spent in seconds.items()}
+        microseconds[kind_of(event.key)] += event.self_cpu_time_total
+    shares = {kind: spent / 1e6 / wall for kind, spent in microseconds.items()}
+    return shares | {OUTSIDE: 1 - sum(shares.values()) + shares.get(OUTSIDE, 0.0)}

@@ -169,7 +169,7 @@ def test_data_in_a_script_hold_no_character_that_html_or_javascript_would_read()
 
 
 def pages(suite: str) -> SuitePages:
-    return SuitePages(suite, {"overview": {"a": 1}}, {"suite": suite}, {"table.csv": b"a\n"})
+    return SuitePages(suite, {"overview": {"a": 1}}, {"suite": suite}, lambda: {"table.csv": b"a\n"})
 
 
 def test_a_site_is_the_same_bytes_for_the_same_data_and_runs_only_the_script_whose_hash_it_names():

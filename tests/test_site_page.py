@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+from site_reader import Reader
 from synthetic_runs import config, write_cell
 
 from benchmarks import DataError, Problem
@@ -24,6 +23,8 @@ from harness.report.suite_report import write_report
 from harness.site import site_problems
 from harness.site.site_files import write_site
 from harness.site.site_suite import SuitePages, suite_pages
+
+pytest_plugins = ["browser_fixture"]
 
 HOSTILE = '</script><script>window.hurt=1</script><img src=x onerror="window.hurt=2">\u202e\x07'
 SEEN = HOSTILE.replace("\u202e", "\\u202e").replace("\x07", "\\u0007")
@@ -85,67 +86,6 @@ def site(out: Path, pages: SuitePages) -> Path:
     other = dataclasses.replace(pages, suite="other", summary={**pages.summary, "suite": "other"})
     write_site(out / "small" / "site", [pages, other])
     return out / "small"
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        reason = "there is no Chromium on this machine; .ci/system installs Debian's"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-class Reader:
-    """Opens pages of the site, and keeps what they said and asked for."""
-
-    def __init__(self, context: BrowserContext, folder: Path) -> None:
-        self.page: Page = context.new_page()
-        self.folder = folder
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, where: str) -> Page:
-        self.page.goto("about:blank")
-        self.page.goto(f"{(self.folder / 'site' / 'index.html').as_uri()}{where}")
-        return self.ready()
-
-    def ready(self) -> Page:
-        self.page.wait_for_selector("main:not([aria-busy])")
-        return self.page
-
-    def until(self, expression: str) -> None:
-        """Waits for it to be true. Playwright's own way of waiting for that is an eval, which the page forbids."""
-        for _ in range(1000):
-            if self.page.evaluate(expression):
-                return
-            self.page.wait_for_timeout(10)
-        raise AssertionError(f"never true: {expression}")
-
-    def saved(self, button: str) -> str:
-        with self.page.expect_download() as download:
-            self.page.get_by_role("button", name=button, exact=True).click()
-        return Path(download.value.path()).read_text(encoding="utf-8")
-
-    def column(self, place: int) -> list[str]:
-        cells = self.page.locator(f".grid tbody tr td:nth-child({place})")
-        return [text.strip() for text in cells.all_inner_texts()]
-
-    def column_becomes(self, place: int, expected: list[str]) -> bool:
-        """Waits for a column to hold these texts: rows are sorted and filtered after the event that asks for it."""
-        for _ in range(500):
-            if (found := self.column(place)) == expected:
-                return True
-            self.page.wait_for_timeout(10)
-        raise AssertionError(f"column {place} is {found}, not {expected}")
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ FLOORS = {
     "harness.theory": 2,
     "harness.model": 3,
     "harness.report": 3,
+    "harness.tracking": 3,
     "harness.calibration": 4,
     "harness.site": 4,
     "harness.sampling": 4,

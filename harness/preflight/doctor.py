@@ -249,6 +249,8 @@ def _unused_keys(suite: Suite) -> Iterator[tuple[str, str]]:
         yield "model.revision", "says nothing of a folder"
     if train.steps <= (every := suite.resources.checkpoint_every):
         yield "resources.checkpoint_every", f"= {every} comes after the last of {train.steps} steps"
+    if train.steps < (every := train.keep_samples_every):
+        yield "train.keep_samples_every", f"= {every} comes after the last of {train.steps} steps"
     if train.steps <= train.refresh_every > 1:
         yield "train.refresh_every", f"= {train.refresh_every}: in {train.steps} steps only the base samples"
     problems = len(load_benchmark(train.benchmark).problems())

@@ -28,6 +28,7 @@ import pyarrow.parquet
 from benchmarks.errors import BenchError, ExitCode
 from harness.record.cell_folder import SAMPLE_COLUMNS
 from harness.record.files import RecordError, write_json
+from harness.record.kept_samples import KeptSamples
 from harness.record.sums import own_faults, write_own_sums
 from harness.report.page import shorten
 from harness.report.recorded_cells import RecordedCell, RecordedSuite, recorded_suite, require_one_suite
@@ -148,6 +149,11 @@ class RawRows:
     metric_table: pa.Table
     reason: str | None
     """The traceback."""
+
+    @property
+    def kept(self) -> KeptSamples:
+        """None: what training drew is not published."""
+        return KeptSamples(self.path)
 
     def samples(self, columns: Sequence[str]) -> pd.DataFrame:
         """See `report.recorded_cells.Rows`."""

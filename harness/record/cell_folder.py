@@ -3,6 +3,7 @@
 `<runs>/<cell>/` holds
 
     metrics.jsonl       a row a step
+    training-samples/   responses that training drew, a file a step, at the steps that are kept
     problems.json       which problems it is trained on, where not on all, and the base's pass rate on each
     rollouts/           what each step drew, where it is recorded, and rollouts.jsonl with sums: rollouts_file.py
     algorithm.py        a user's own algorithm, as it was run
@@ -72,7 +73,9 @@ from harness.record.files import (
     write,
     write_json,
 )
+from harness.record.kept_samples import KEPT, KeptSamples
 from harness.record.metrics_file import add_row, keep_rows, read_rows
+from harness.record.parquet_files import read_table, write_table
 from harness.record.rollouts_file import ROLLOUTS
 from harness.record.sums import OWN_SUMS, SEAL, SUMS, seal, sums_of
 from harness.record.text import last_line
@@ -191,7 +194,7 @@ class CellFolder:
 
     def _mend(self, hashes: Hashes) -> tuple[Judgement, Path | None]:
         """What is sound of the cell, and where the rest was set aside."""
-        for folder in (self.resume_path, self.checkpoint_path, self._earlier(hashes.evaluation)):
+        for folder in (self.resume_path, self.checkpoint_path, self.path / KEPT, self._earlier(hashes.evaluation)):
             restore_folder(folder)
         found = judge(self.path, hashes)
         return found, self.set_aside(found.faults, whole=found.whole) if found.faults else None
@@ -300,9 +303,15 @@ class CellFolder:
         """The rows so far: see `metrics_file.read_rows`."""
         return read_rows(self.path / METRICS)
 
+    @property
+    def kept(self) -> KeptSamples:
+        """The responses that training drew, at the steps that are kept."""
+        return KeptSamples(self.path)
+
     def keep_metrics(self, steps: int) -> None:
-        """Drops the rows after a step, before the run continues from there."""
+        """Drops the rows and kept samples after a step, before the run continues from there."""
         keep_rows(self.path / METRICS, steps)
+        self.kept.keep(steps)
 
     def add_metrics(self, row: Mapping[str, float]) -> None:
         """Appends the row of a step."""
@@ -310,38 +319,19 @@ class CellFolder:
 
     def samples(self, columns: Sequence[str] = SAMPLE_COLUMNS) -> pd.DataFrame:
         """A row an evaluated sample, without columns of LATER that it was recorded before."""
-        import pandas as pd
-        import pyarrow.parquet
-
-        path = self.path / SAMPLES
-        with self._readable(path):
-            recorded = pyarrow.parquet.read_schema(path).names
-            return pd.read_parquet(path, columns=[name for name in columns if name in recorded or name not in LATER])
+        return read_table(self.path, SAMPLES, columns, may_lack=LATER)
 
     def write_samples(self, samples: pd.DataFrame) -> None:
         """Keeps the evaluated samples."""
-        write(self.path / SAMPLES, samples.to_parquet(index=False))
+        write_table(self.path, SAMPLES, samples)
 
     def coefficients(self) -> pd.DataFrame:
         """See `write_coefficients`."""
-        import pandas as pd
-
-        with self._readable(self.path / COEFFICIENTS):
-            return pd.read_parquet(self.path / COEFFICIENTS)
-
-    @contextlib.contextmanager
-    def _readable(self, path: Path) -> Iterator[None]:
-        import pyarrow
-
-        try:
-            yield
-        except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-            reason = str(error).partition("\n")[0]
-            raise RecordError(f"{path} cannot be read ({reason}). Remove {self.path} to run the cell again") from None
+        return read_table(self.path, COEFFICIENTS)
 
     def write_coefficients(self, coefficients: pd.DataFrame) -> None:
         """Keeps the gradient coefficients: see `harness.training.coefficients.compare_coefficients`."""
-        write(self.path / COEFFICIENTS, coefficients.to_parquet(index=False))
+        write_table(self.path, COEFFICIENTS, coefficients)
 
     def seal_resume(self, folder: Path, training_hash: str) -> None:
         """Leaves checksums in a folder that is to become `resume/`, of it and of the rows and problems so far."""

@@ -1,9 +1,9 @@
 """Whether a cell's folder holds what was recorded there, and so what is left to do for it. Reads, and changes nothing.
 
 Checksums make a tree. manifest.json has those of the evaluation and of training.json, which has those of what training
-left, rollouts.jsonl among it, which has those of the rollouts; `resume/` has its own and those of the rows and problems
-up to its step. Each of these records but the rollouts' carries a checksum of itself. Cells that were recorded before
-there were any have none, and are taken as they are.
+left, rollouts.jsonl among it, which has those of the rollouts; `resume/` has its own and those of the rows, kept
+samples and problems up to its step. Each of these records but the rollouts' carries a checksum of itself. Cells that
+were recorded before there were any have none, and are taken as they are.
 
 See cell_folder.py for the files.
 """
@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from harness.record.files import RecordError, refuse_links
+from harness.record.kept_samples import KEPT
 from harness.record.rollouts_file import ROLLOUT_SUMS, ROLLOUTS, rollout_faults
 from harness.record.sums import OWN_SUMS, SUMS, is_sealed, read_record, sum_of, sums_of, unfit
 
@@ -24,9 +25,9 @@ PROBLEMS = "problems.json"
 SAMPLES, COEFFICIENTS, MANIFEST, TRACEBACK = "samples.parquet", "coefficients.parquet", "manifest.json", "traceback.txt"
 RESUME, CHECKPOINT, EARLIER = "resume", "checkpoint", "earlier"
 
-TRAINED = (METRICS, PROBLEMS, ALGORITHM, ROLLOUT_SUMS)
+TRAINED = (METRICS, KEPT, PROBLEMS, ALGORITHM, ROLLOUT_SUMS)
 """What training.json vouches for, beside the checkpoint."""
-OF_TRAINING = (METRICS, PROBLEMS, ROLLOUT_SUMS, ROLLOUTS, RESUME, CHECKPOINT)
+OF_TRAINING = (METRICS, KEPT, PROBLEMS, ROLLOUT_SUMS, ROLLOUTS, RESUME, CHECKPOINT)
 """What a training with other settings leaves no use for."""
 EVALUATED = (SAMPLES, COEFFICIENTS)
 """What the manifest vouches for, beside training.json."""
@@ -195,7 +196,7 @@ def resume_sums(path: Path, folder: Path) -> dict[str, Any]:
     metrics = path / METRICS
     size = metrics.stat().st_size if metrics.is_file() else 0
     return {
-        SUMS: {f"{RESUME}/{name}": x for name, x in sums_of(folder, names).items()} | sums_of(path, (PROBLEMS,)),
+        SUMS: {f"{RESUME}/{name}": x for name, x in sums_of(folder, names).items()} | sums_of(path, (PROBLEMS, KEPT)),
         "metrics": {"bytes": size, "sha256": sum_of(metrics, size) if size else None},
     }
 
@@ -214,7 +215,8 @@ def resume_faults(path: Path) -> list[str]:
             faults.append(f"{METRICS} does not hold the rows that {RESUME}/ follows")
     except OSError as error:
         return [f"{error.filename} cannot be read ({error.strerror})"]
-    return [*faults, *unfit(path, record[SUMS], (*names, PROBLEMS))]
+    kept = _within(record[SUMS], (KEPT,))  # further ones may have followed
+    return [*faults, *unfit(path, record[SUMS], (*names, PROBLEMS, *kept))]
 
 
 def _read(folder: Path, name: str, called: str | None = None) -> tuple[dict[str, Any] | None, list[str]]:
@@ -239,7 +241,7 @@ def _within(sums: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
 def _check_kinds(path: Path) -> None:
     """Raises RecordError where a link, a file or a folder is where it should not be."""
     refuse_links(path)
-    folders = [path, *(path / name for name in (RESUME, CHECKPOINT, EARLIER, ROLLOUTS))]
+    folders = [path, *(path / name for name in (RESUME, CHECKPOINT, EARLIER, ROLLOUTS, KEPT))]
     names = (
         HASH,
         METRICS,

@@ -331,9 +331,7 @@ def ablation_notes(
 
 def point_replays(cells: Sequence[PointCell], points: Sequence[str], names: Mapping[str, str]) -> list[str]:
     """Whose rollouts were replayed at which point; nothing where each algorithm draws its own at all of them."""
-    own = {
-        point: [RecordedCell(cell.folder, cell.manifest) for cell in cells if cell.point == point] for point in points
-    }
+    own = {point: [cell.by_label() for cell in cells if cell.point == point] for point in points}
     return [note for point in points for note in replay_notes(own[point], names, f"{point}: ")]
 
 

@@ -15,6 +15,7 @@ from benchmarks.errors import BenchError
 from harness.record.cell_folder import SAMPLE_COLUMNS, CellFolder
 from harness.record.cell_state import look
 from harness.record.files import RecordError
+from harness.record.kept_samples import KeptSamples
 from harness.record.runs_folder import cell_folders, folders_in
 from harness.record.text import last_line
 from harness.report.trials import read_trials, trials_of_suite
@@ -37,6 +38,10 @@ class Rows(Protocol):
     @property
     def path(self) -> Path:
         """Where that lies, for messages."""
+
+    @property
+    def kept(self) -> KeptSamples:
+        """The responses that training drew, at the steps that are kept."""
 
     def samples(self, columns: Sequence[str]) -> pd.DataFrame:
         """A row per evaluated sample."""

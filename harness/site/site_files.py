@@ -37,9 +37,27 @@ def site_files(pages: Sequence[SuitePages]) -> dict[str, bytes]:
 
     Raises SiteError where two suites have one name, or a library is not installed.
     """
-    folders = {page.suite: re.sub(r"[^A-Za-z0-9._-]", "_", page.suite) for page in pages}
+    folders = {page.suite: folder_of(page.suite) for page in pages}
     if len(set(folders.values())) < len(pages):
         raise SiteError(f"suites of a site need names of their own: {', '.join(page.suite for page in pages)}")
+    files = page_files()
+    suites = [{**page.summary, "folder": folders[page.suite]} for page in pages]
+    files["data/site.js"] = data_script("site", {"suites": suites})
+    for page in pages:
+        folder = folders[page.suite]
+        for name, data in page.data.items():
+            files[f"data/{folder}/{name}.js"] = data_script(f"{folder}/{name}", data)
+        files[f"data/{folder}/all.zip"] = archive(page.files())
+    return files
+
+
+def folder_of(suite: str) -> str:
+    """The folder of a suite's data."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", suite)
+
+
+def page_files() -> dict[str, bytes]:
+    """The files of every site: index.html, its scripts and styles, libraries. Raises SiteError as `vendored`."""
     files = {f"vendor/{name}": content for name, content in vendored().items()}
     page_folder = resources.files("harness.site") / "page"
     files |= {
@@ -50,13 +68,6 @@ def site_files(pages: Sequence[SuitePages]) -> dict[str, bytes]:
     html = (page_folder / "index.html").read_text(encoding="utf-8")
     html = html.replace("{policy}", POLICY.format(hash=f"sha256-{digest}")).replace("{boot}", boot)
     files["index.html"] = html.encode()
-    suites = [{**page.summary, "folder": folders[page.suite]} for page in pages]
-    files["data/site.js"] = data_script("site", {"suites": suites})
-    for page in pages:
-        folder = folders[page.suite]
-        for name, data in page.data.items():
-            files[f"data/{folder}/{name}.js"] = data_script(f"{folder}/{name}", data)
-        files[f"data/{folder}/all.zip"] = archive(page.files)
     return files
 
 

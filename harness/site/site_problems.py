@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from statistics import fmean
@@ -78,14 +78,16 @@ def gather(cells: Sequence[RecordedCell], names: Sequence[str], *, most: int = M
                 frame.insert(0, "algorithm", cell.algorithm)
                 frame.insert(1, "seed", seed)
                 frames.append(frame)
-    shards = list(_shards(answered))
+    shards = list(in_shards(_responses(answered)))
     of_shard = {(row["benchmark"], row["id"]): number for number, shard in enumerate(shards) for row in shard}
-    known = {benchmark: _known(benchmark) for benchmark in dict.fromkeys(benchmark for benchmark, _ in answered)}
+    known = {
+        benchmark: known_problems(benchmark) for benchmark in dict.fromkeys(benchmark for benchmark, _ in answered)
+    }
     listed = [
         {
             "benchmark": benchmark,
             "id": problem,
-            **_texts(known[benchmark], problem),
+            **question_and_gold(known[benchmark], problem),
             "shard": of_shard[benchmark, problem],
             "scores": [round(fmean(found.scores[name]), 4) if name in found.scores else None for name in names],
         }
@@ -132,27 +134,33 @@ def _add(
     return length
 
 
-def _shards(answered: Mapping[tuple[str, str], _Answered]) -> Iterator[list[dict[str, Any]]]:
-    shard: list[dict[str, Any]] = []
-    length = 0
+def _responses(answered: Mapping[tuple[str, str], _Answered]) -> Iterator[dict[str, Any]]:
     for (benchmark, problem), found in answered.items():
-        row = {
+        yield {
             "benchmark": benchmark,
             "id": problem,
             "texts": list(found.texts),
             "rows": [[*key, samples] for key, samples in found.rows.items()],
             "counts": found.counts,
         }
-        length += len(json.dumps(row))
-        if shard and length > SHARD:
+
+
+def in_shards(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows in their order, in files of about SHARD characters."""
+    shard: list[dict[str, Any]] = []
+    length = 0
+    for row in rows:
+        size = len(json.dumps(row))
+        if shard and length + size > SHARD:
             yield shard
             shard, length = [], 0
         shard.append(row)
+        length += size
     if shard:
         yield shard
 
 
-def _known(benchmark: str) -> dict[str, Problem] | str:
+def known_problems(benchmark: str) -> dict[str, Problem] | str:
     """The problems of a benchmark by their ids, or why they are not to be had here."""
     try:
         return {problem.id: problem for problem in load_benchmark(benchmark).problems()}
@@ -160,7 +168,7 @@ def _known(benchmark: str) -> dict[str, Problem] | str:
         return str(error)
 
 
-def _texts(known: dict[str, Problem] | str, problem: str) -> dict[str, str | None]:
+def question_and_gold(known: dict[str, Problem] | str, problem: str) -> dict[str, str | None]:
     """The question and the gold answer, None where they are not to be had."""
     found = None if isinstance(known, str) else known.get(problem)
     return {"question": found.prompt, "gold": found.answer} if found else {"question": None, "gold": None}

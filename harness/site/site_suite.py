@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import matplotlib.colors
 import numpy as np
 import pandas as pd
 
+from harness.record.kept_samples import KEPT
 from harness.record.text import to_csv
 from harness.report.columns import SIGNIFICANT, TextTable, plain, tokens, with_interval
 from harness.report.comparison import difference
@@ -21,6 +22,7 @@ from harness.report.recorded_cells import RecordedCell
 from harness.site.site_curves import AXES, curve_frame, metrics_of, series
 from harness.site.site_problems import COUNTED, MOST_TEXT, gather
 from harness.site.site_tables import escapes, table_json, texts_of
+from harness.site.site_training import gather_training
 from harness.statistics.intervals import MIN_SEEDS_TO_TEST, critical_t
 from harness.statistics.pairs import Pair, pairwise
 
@@ -40,8 +42,21 @@ class SuitePages:
     """JSON by the name under which the page asks for it: "overview" first, all else when it is looked at."""
     summary: Mapping[str, Any]
     """The suite's part of the index page."""
-    files: Mapping[str, bytes]
-    """What the button for all data gives, by name."""
+    files: Callable[[], Mapping[str, bytes]]
+    """What the button for all data gives, by name; made when it is called, since it takes a while."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The part of a suite's pages that only cells which are over have a part in."""
+
+    publication: Publication
+    overview: Mapping[str, Any]
+    data: Mapping[str, Any]
+    pairs: pd.DataFrame
+    """The pairwise differences in full precision."""
+    samples: pd.DataFrame
+    """A row an evaluated sample."""
 
 
 def suite_pages(publication: Publication, *, most_text: int = MOST_TEXT) -> SuitePages:
@@ -51,54 +66,87 @@ def suite_pages(publication: Publication, *, most_text: int = MOST_TEXT) -> Suit
         publication: what `write_report` or `write_ablation` published.
         most_text: characters of responses after which those of no further seed are held; see `gather`.
     """
+    return pages_of(compared(publication, most_text=most_text))
+
+
+def compared(publication: Publication, *, most_text: int = MOST_TEXT) -> Compared:
+    """Tables, pairs, problems and manifests: see `suite_pages`."""
     cells = list(publication.cells)
     finished = [(place, cell) for place, cell in enumerate(cells) if cell.finished]
     labels = [label for label in publication.names if any(cell.algorithm == label for _, cell in finished)]
     tables = [table_json(what, table) for what, table in publication.shown.items()]
     runs = table_json("runs", run_table(publication))
     pairs, pair_rows = pair_data(publication, [label for label in labels if label != "base"])
-    curves = curve_frame([cell for _, cell in finished])
-    curves["place"] = [finished[int(place)][0] for place in curves["place"]]
-    metrics = metrics_of(curves)
     problems = gather([cell for _, cell in finished], labels, most=most_text)
     listed = problems.listed
     listed["cells"] = [place for place, _ in finished]
-    listed["escaped"] = escapes(
-        text
-        for row in listed["problems"]
-        for text in (row["benchmark"], row["id"], row["question"], row["gold"])
-        if text
-    )
-    overview: dict[str, Any] = {
-        "suite": publication.suite,
-        "algorithms": algorithms(publication),
-        "cells": [[cell.name, cell.algorithm, cell.manifest["seed"], cell.finished] for cell in cells],
+    listed["escaped"] = problem_escapes(listed)
+    overview = {
         "tables": tables,
         "runs": runs,
         "notes": publication.notes,
         "provenance": [[name, counted(cells, name)] for name in PROVENANCE],
-        "axes": {name: text for name, text in AXES.items() if name in curves and curves[name].notna().any()},
-        "metrics": metrics,
         "counted": COUNTED,
-        "critical_t": [critical_t(df) for df in range(1, max(2, len(seeds_of(cells))))],
-        "escaped": escapes(text for table in (*tables, runs) for text in texts_of(table))
-        | escapes([publication.suite, *publication.names.values()]),
     }
     data = {
-        "overview": overview,
         "pairs": pairs,
         "problems": listed,
         "manifests": [manifest_json(cell) for cell in cells],
-        **{f"curves-{number}": series(curves, name) for number, name in enumerate(metrics)},
-        **{f"axis-{name}": series(curves, name) for name in overview["axes"]},
         **{f"responses-{number}": shard for number, shard in enumerate(problems.shards)},
     }
-    frames = {"pairs": pair_rows, "curves": curves.drop(columns="place")}
-    files = publication.tables()
-    files |= {f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()}
-    files["samples.parquet"] = problems.samples.to_parquet(index=False, compression="zstd")
-    files["manifests.json"] = json.dumps(data["manifests"], indent=1).encode()
-    return SuitePages(publication.suite, data, summary(publication, len(listed["problems"])), files)
+    return Compared(publication, overview, data, pair_rows, problems.samples)
+
+
+def pages_of(compared: Compared, running: Sequence[RecordedCell] = ()) -> SuitePages:
+    """The pages of a suite, with the curves and kept samples of cells that run, which come after all others."""
+    publication, cells = compared.publication, [*compared.publication.cells, *running]
+    names = {cell.algorithm: cell.algorithm.replace("/", " ") for cell in running} | dict(publication.names)
+    drawn = [(place, cell) for place, cell in enumerate(cells) if cell.manifest["status"] != "failed"]
+    curves = curve_frame([cell for _, cell in drawn])
+    curves["place"] = [drawn[int(place)][0] for place in curves["place"]]
+    metrics = metrics_of(curves)
+    training = gather_training(cells)
+    tables = (*compared.overview["tables"], compared.overview["runs"])
+    overview: dict[str, Any] = {
+        "suite": publication.suite,
+        "algorithms": algorithms(publication, names),
+        "cells": [[cell.name, cell.algorithm, cell.manifest["seed"], cell.manifest["status"]] for cell in cells],
+        **compared.overview,
+        "axes": {name: text for name, text in AXES.items() if name in curves and curves[name].notna().any()},
+        "metrics": metrics,
+        "kept": training is not None,
+        "critical_t": [critical_t(df) for df in range(1, max(2, len(seeds_of(cells))))],
+        "escaped": escapes(text for table in tables for text in texts_of(table))
+        | escapes([publication.suite, *names.values()]),
+    }
+    data = {
+        "overview": overview,
+        **compared.data,
+        **{f"curves-{number}": series(curves, name) for number, name in enumerate(metrics)},
+        **{f"axis-{name}": series(curves, name) for name in overview["axes"]},
+    }
+    if training is not None:
+        data["training"] = training.listed | {"escaped": problem_escapes(training.listed)}
+        data |= {f"training-{number}": shard for number, shard in enumerate(training.shards)}
+
+    def files() -> dict[str, bytes]:
+        found = publication.tables()
+        frames = {"pairs": compared.pairs, "curves": curves.drop(columns="place")}
+        found |= {f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()}
+        found["samples.parquet"] = compared.samples.to_parquet(index=False, compression="zstd")
+        found["manifests.json"] = json.dumps(data["manifests"], indent=1).encode()
+        for cell in cells:
+            kept = cell.rows.kept
+            found |= {f"{KEPT}/{cell.name}/{step}.parquet": kept.content(step) for step in kept.steps()}
+        return found
+
+    return SuitePages(publication.suite, data, summary(publication, len(data["problems"]["problems"])), files)
+
+
+def problem_escapes(listed: Mapping[str, Any]) -> dict[str, list[str]]:
+    """`escapes` of what stands in a list of problems."""
+    shown = ("benchmark", "id", "question", "gold")
+    return escapes(row[name] for row in listed["problems"] for name in shown if row[name])
 
 
 def seeds_of(cells: Sequence[RecordedCell]) -> list[int]:
@@ -126,14 +174,20 @@ def summary(publication: Publication, problems: int) -> dict[str, Any]:
     }
 
 
-def algorithms(publication: Publication) -> list[dict[str, Any]]:
+def algorithms(publication: Publication, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Names and families, and how each is drawn: as in the figures."""
     table = publication.csv["table"]
     family = dict(zip(table["algorithm"], table["family"], strict=True)) if "family" in table else {}
-    look = styles(label for label in publication.names if label != "base")
+    look = styles(label for label in names if label != "base")
+    ordered = [*publication.names, *(label for label in names if label not in publication.names)]
     return [
-        {"label": label, "name": name, "family": family.get(label.partition("@")[0]) or "", **_style(look.get(label))}
-        for label, name in publication.names.items()
+        {
+            "label": label,
+            "name": names[label],
+            "family": family.get(label.partition("@")[0]) or "",
+            **_style(look.get(label)),
+        }
+        for label in ordered
     ]
 
 

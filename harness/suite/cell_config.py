@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,16 @@ from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
     "model": (Model, ("teacher", "teacher_template", "weights", "lora")),
-    "train": (Train, ("refill_rounds", "pass_rate", "pass_rate_samples", "record_rollouts", "replay")),
+    "train": (
+        Train,
+        ("refill_rounds", "pass_rate", "pass_rate_samples", "record_rollouts", "replay", "keep_samples_every"),
+    ),
 }
 """Settings that few algorithms read or few suites make, by section: at its default none is in a hash or a manifest, so
 that cells that were recorded before there was such a setting stay what they are."""
+
+NO_NUMBER = {"resources": True, "train": {"keep_samples_every"}}
+"""What decides no number, and so is in no hash, by section."""
 
 COEFFICIENTS = "coefficients"
 """The label of the job that compares the algorithms' gradient coefficients."""
@@ -65,11 +71,11 @@ class CellConfig(Section):
         return Path(cell).absolute() if self.train.replays_other_runs else runs / self.suite.partition("/")[2] / cell
 
     def hashes(self) -> Hashes:
-        """Of all that decides the numbers: not of `resources`, nor of the folder of a user's file or of other runs.
+        """Of all that decides numbers: not of what is NO_NUMBER, nor of the folder of a user's file or of other runs.
 
         What is trained and how it is evaluated are apart, so that a change of [evaluation] trains nothing again.
         """
-        values = self.stated({"resources"})
+        values = self.decisive()
         if self.source_sha256 is not None:
             values["algorithm"] = Path(self.algorithm).name
         if self.train.replay is not None:
@@ -77,11 +83,18 @@ class CellConfig(Section):
         evaluation = values.pop("evaluation")
         return Hashes(hash_of(values), "" if self.label == COEFFICIENTS else hash_of(evaluation))
 
-    def stated(self, exclude: Set[str] = frozenset()) -> dict[str, Any]:
-        """Every field but some as JSON, without what is UNSAID."""
-        values = self.model_dump(mode="json", exclude=set(exclude))
+    def decisive(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """What `stated` gives of all that decides numbers, without some sections."""
+        return self._stated(NO_NUMBER | dict.fromkeys(without, True))
+
+    def stated(self) -> dict[str, Any]:
+        """Every field as JSON, without what is UNSAID."""
+        return self._stated({})
+
+    def _stated(self, exclude: dict[str, Any]) -> dict[str, Any]:
+        values = self.model_dump(mode="json", exclude=exclude)
         for section, (kind, keys) in UNSAID.items():
-            for key in keys:
+            for key in values.get(section, {}).keys() & keys:
                 if values[section][key] == kind.model_fields[key].default:
                     del values[section][key]
         if values.get("protocol") == "tuned":

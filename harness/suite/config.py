@@ -17,6 +17,7 @@ from harness.suite.lora_settings import LoRA
 from harness.suite.points import Ablation, Count, FolderName, Section, name_that_fits
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
+from harness.suite.tracking_settings import Tracking
 
 
 class ConfigError(BenchError, ValueError):
@@ -91,6 +92,9 @@ class Train(Section):
     refill_rounds: Count = 4
     """Of algorithms that refill: how often further prompts are drawn in place of groups not worth training on, before
     what is left of these stays in the batch."""
+    keep_samples_every: int = Field(0, ge=0)
+    """Every so many steps the responses that are trained on are kept in the cell's folder, to be read on the page; 0
+    keeps none. No hash covers it, and no cell is trained again for it: steps that are over have none."""
     sampler_ratio_cap: float | None = Field(None, ge=1.0)
     """c of truncated importance sampling: each token's gradient coefficient times min(c, π_trainer/π_sampler), against
     what the sampling engine computes differently from the trainer. Off by default; refused for algorithms that are
@@ -308,6 +312,7 @@ class Suite(Section):
     resources: Resources = Resources()
     protocols: list[Protocol] = Field(["tuned"], min_length=1)
     """Under which of them each algorithm runs: "tuned", "default", or both. The report shows them side by side."""
+    tracking: Tracking = Tracking()
     tuning: Tuning | None = None
     ablation: Ablation | None = None
     algorithms: dict[str, AlgorithmEntry] = Field(min_length=1)

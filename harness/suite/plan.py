@@ -309,4 +309,4 @@ def settings_hash(config: CellConfig) -> str:
     replay = config.train.replay and Path(config.train.replay).name
     train = config.train.model_copy(update={"replay": replay})
     alike = config.model_copy(update={"model": without_teacher(config.model), "train": train})
-    return hash_of(alike.stated(CellConfig.model_fields.keys() - shared))
+    return hash_of(alike.decisive(without=CellConfig.model_fields.keys() - shared))

@@ -90,7 +90,7 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
 
     Raises RecordError where a cell was finished with other settings, or a link or something of the wrong kind is there.
     """
-    outcome, unsealed = Outcome(), 0
+    outcome, unsealed, without_samples = Outcome(), 0, 0
     waiting: list[Cell] = []
     for cell in cells:
         folder, hashes = CellFolder(runs / cell.name), cell.config.hashes()
@@ -99,6 +99,8 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
                 refuse_links(runs / above)
         if said := folder.mend(hashes):
             say(console, f"{cell.name}: {said}")
+        every = cell.config.train.keep_samples_every if cell.is_trained else 0
+        without_samples += bool(every) and folder.kept.missing(every, len(folder.metrics()))
         if folder.state(hashes) == "finished":
             outcome.reused.append(cell.name)
             unsealed += not folder.is_sealed()
@@ -108,4 +110,9 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
     if outcome.reused:
         without = f", {unsealed} of them recorded without checksums" if unsealed else ""
         console.print(f"{len(outcome.reused)} of {len(cells)} cells were finished before{without}")
+    if without_samples:
+        console.print(
+            f"train.keep_samples_every: {without_samples} of {len(cells)} cells keep no responses of steps that they "
+            "were trained before it was set, and are not trained again for it; remove a cell's folder to have them"
+        )
     return outcome, waiting

@@ -18,6 +18,7 @@ from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
 from harness.record.files import remove
+from harness.record.standing import PlannedCell, write_plan
 from harness.record.text import say, terminal
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
@@ -26,9 +27,11 @@ from harness.suite.cell_config import COEFFICIENTS
 from harness.suite.config import ConfigError, Suite
 from harness.suite.load import points_of
 from harness.suite.plan import Cell, coefficients_job, plan, training_problems
+from harness.suite.tracking_settings import Tracking
 from harness.sweep.cells import run_cells, run_cells_on_ranks
 from harness.sweep.events import Executor, Outcome
 from harness.sweep.pool import LocalPool
+from harness.tracking.tracked import check_trackers, tracked
 
 
 def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str], console: Console) -> bool:
@@ -48,7 +51,9 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             say(console, f"{about}; {executor}, {suite.resources} a cell")
             prepare_model(suite, console)
             check_health(suite, cells, out, executor.workers, console)
-            outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+            write_plan(runs, planned(cells))
+            with tracked(suite.tracking, suite.name, cells, runs, out / "tracking" / suite.name, console):
+                outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
         else:
             if not isinstance(executor, LocalPool):
                 raise ConfigError(f"{executor}: under torchrun, cells run on its ranks; leave --ray and --minutes out")
@@ -56,7 +61,10 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             say(console, f"{about}; each on {ranks.size} ranks")
             ranks.first(lambda: prepare_model(suite, console))
             ranks.first(lambda: check_health(suite, cells, out, 1, console))
-            outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
+            ranks.first(lambda: write_plan(runs, planned(cells)))
+            tracking = suite.tracking if ranks.rank == 0 else Tracking()
+            with tracked(tracking, suite.name, cells, runs, out / "tracking" / suite.name, console):
+                outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
     if ranks.rank > 0:
         return False
     report: Report | AblationReport
@@ -105,6 +113,20 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         say(console, ("failed", "red"), f" {name}: {where}")
     say(console, f"report: {report.path}")
     return bool(outcome.failed)
+
+
+def planned(cells: Sequence[Cell]) -> list[PlannedCell]:
+    """The cells as whoever watches the sweep is told of them."""
+    return [
+        PlannedCell(
+            cell=cell.name,
+            algorithm=cell.config.label,
+            seed=cell.config.seed if cell.is_trained else None,
+            steps=cell.config.train.steps if cell.is_trained else 0,
+            benchmark=cell.config.train.benchmark,
+        )
+        for cell in cells
+    ]
 
 
 def still_to_run(cells: Sequence[Cell], outcome: Outcome) -> tuple[list[Cell], list[int]]:
@@ -178,9 +200,10 @@ def check_health(suite: Suite, cells: Sequence[Cell], out: Path, workers: int, c
 def prepare_model(suite: Suite, console: Console) -> None:
     """Checks the suite's model against its problems; a GGUF file is converted first, where it isn't cached.
 
-    Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine cannot run here,
-    before any cell starts.
+    Raises ConfigError where the model is not to be had or has too few positions, or the rollout engine or a tracker
+    cannot run here, before any cell starts.
     """
+    check_trackers(suite.tracking)
     points = points_of(suite).values() or [suite]
     for point in points:
         check_adapter(point.model)

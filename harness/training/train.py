@@ -30,6 +30,7 @@ from harness.training.coefficient_metrics import coefficient_metrics
 from harness.training.gradient import accumulate_gradient
 from harness.training.history import History, mix_in_history, pack, unpack
 from harness.training.judgement import prepared
+from harness.training.kept_rows import kept_rows
 from harness.training.learner import Learner
 from harness.training.replay import Replay, record_rollouts
 from harness.training.resume import load, save
@@ -53,10 +54,11 @@ def train(
 ) -> Spent:
     """Trains `lm.model` in place, continuing from the folder's last checkpoint where there is one.
 
-    `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it. With several ranks
-    each runs this very loop on the same batches: they share out the samples to draw, the rows to score and the weights,
-    and rank 0 writes. `spent` is what the run has cost before its first step. With `recording`, the folder of another
-    cell, it is trained on the rollouts that this one has recorded.
+    `base` is its `frozen_base`. Leaves a row a step in metrics.jsonl, and calls `on_step` with it; of a step whose
+    samples are kept these come first, so that no row is without them. With several ranks each runs this very loop on
+    the same batches: they share out the samples to draw, the rows to score and the weights, and rank 0 writes. `spent`
+    is what the run has cost before its first step. With `recording`, the folder of another cell, it is trained on the
+    rollouts that this one has recorded.
 
     Raises RecordError before its first step where those do not fit, or its own are to be kept and cannot be.
     """
@@ -134,6 +136,8 @@ def train(
         row["padding"] = 0.0 if packs else padding_share(rows.length_N, resources.token_budget, ranks.size)
         row["seconds"] = spent.rollout_seconds + spent.train_seconds
         if ranks.rank == 0:
+            if settings.keep_samples_every and (step + 1) % settings.keep_samples_every == 0:
+                folder.kept.write(step + 1, kept_rows(fresh, lm, settings.benchmark))
             folder.add_metrics(row)
         on_step(step + 1, row)
         if resources.checkpoint_every and (step + 1) % resources.checkpoint_every == 0:

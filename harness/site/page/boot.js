@@ -8,7 +8,7 @@ site.script = (path) =>
     const element = document.createElement("script");
     element.src = path;
     element.async = false;
-    element.onload = () => resolve();
+    element.onload = () => resolve(element.remove());
     element.onerror = () => reject(new Error(`${path} is missing or cannot be read`));
     document.head.append(element);
   });
@@ -19,12 +19,22 @@ const loaded = new Map();
 site.put = (name, text) => packed.set(name, text);
 
 site.load = (name) => {
-  if (!loaded.has(name)) loaded.set(name, unpack(name));
+  if (!loaded.has(name)) loaded.set(name, unpack(name, site.version));
   return loaded.get(name);
 };
 
-async function unpack(name) {
-  await site.script(`data/${name}.js`);
+// Of a page that is watched: which version its data are of. Those of others are forgotten.
+site.version = "";
+site.turnTo = (version) => {
+  site.version = version;
+  loaded.clear();
+};
+
+// Data that are asked for again and again.
+site.news = (name) => unpack(name, String(Date.now()));
+
+async function unpack(name, version) {
+  await site.script(`data/${name}.js${version && `?v=${version}`}`);
   if (typeof DecompressionStream === "undefined") {
     throw new Error("this browser cannot decompress the data; take one from 2023 or later");
   }
@@ -44,8 +54,9 @@ site.fail = (error) => {
 };
 
 Promise.all(
-  ["vendor/datatables", "page/dom", "page/state", "page/export", "page/grid", "page/chooser", "page/leaderboard",
-    "page/pairs", "page/curves", "page/runs", "page/problems", "page/responses", "page/main"].map((name) =>
+  ["vendor/datatables", "page/dom", "page/state", "page/export", "page/grid", "page/chooser", "page/live",
+    "page/leaderboard", "page/pairs", "page/curves", "page/runs", "page/problems", "page/responses", "page/training",
+    "page/main"].map((name) =>
     site.script(`${name}.js`),
   ),
 )

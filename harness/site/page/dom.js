@@ -1,5 +1,6 @@
 "use strict";
 // Elements and texts. Data become text nodes and nothing else: there is no innerHTML on these pages.
+site.views = {};
 {
   // What cannot be seen, or turns the direction of what can: shown as JavaScript would write it.
   const hidden = new RegExp(

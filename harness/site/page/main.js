@@ -6,6 +6,7 @@
   };
   let waiting = null;
   let suites = [];
+  let live = null;
 
   const link = (text, href, current) =>
     site.el("a", { href, "aria-current": current ? "page" : null, class: current ? "current" : null }, text);
@@ -15,8 +16,9 @@
     document.getElementById("suites").replaceChildren(
       ...suites.map(({ suite: name }) => link(name, site.state.link(name === suite ? view : "leaderboard", {}, name), name === suite)));
     document.getElementById("views").replaceChildren(
-      ...(suite ? Object.entries(site.views).map(([key, { title }]) => link(title, site.state.link(key), key === view)) : []),
+      ...(suite ? Object.entries(site.views).filter(([, one]) => live || !one.live).map(([key, { title }]) => link(title, site.state.link(key), key === view)) : []),
       suite ? site.button("Copy link", copy, { title: "A link that restores this view" }) : "");
+    if (live && !site.liveBar.isConnected) document.querySelector("header").append(site.liveBar);
     document.querySelectorAll("header .current").forEach((one) => one.scrollIntoView({ block: "nearest", inline: "nearest" }));
   };
 
@@ -42,17 +44,21 @@
             one.date && `; ${one.date}`)))));
   };
 
-  site.show = async (moved = false) => {
+  // Draws the view that the address names: `moved` where the reader has gone there, `again` where its data are new. Then
+  // the old one stays until the new one is whole, and the reader's place in it is kept.
+  site.show = async ({ moved = false, again = false } = {}) => {
     const main = document.getElementById("main");
     const { suite: name, view } = site.state;
+    const old = again ? main.querySelector(".view") : null;
     site.onTheme = null;
-    main.replaceChildren();
     main.setAttribute("aria-busy", "true");
-    site.say("");
+    if (!old) {
+      main.replaceChildren();
+      site.say("");
+    }
     navigation();
     const known = suites.find(({ suite }) => suite === name);
-    // Drawn apart and put in place when it is whole, unless the reader has gone on by then.
-    const part = site.el("div", { class: `view ${view}` });
+    const part = site.el("div", { class: `view ${view}${old ? " coming" : ""}` });
     main.append(part);
     if (!name) home(part);
     else if (!known || !(view in site.views)) {
@@ -65,26 +71,41 @@
       part.append(site.el("h1", {}, `${suite.suite}: ${site.views[view].title.toLowerCase()}`));
       await site.views[view].draw(part, suite);
     }
-    if (!part.isConnected) return;
+    if (!part.isConnected) return; // the reader has gone on
+    if (old) {
+      const place = site.place.of(old);
+      old.remove();
+      part.classList.remove("coming");
+      site.place.restore(part, place);
+    }
     document.title = `${[name, known && site.views[view]?.title].filter(Boolean).map(site.visible).join(" · ") || "Results"} – gvpo-bench`;
     main.removeAttribute("aria-busy");
     if (moved) main.focus({ preventScroll: true });
   };
 
   site.start = async () => {
-    ({ suites } = await site.load("site"));
+    const load = async () => ({ suites, live = null } = await site.load("site"));
+    await load();
+    const first = live ? "progress" : "leaderboard";
     const go = () => {
       site.state.read();
-      if (site.state.suite && !site.state.view) location.replace(site.state.link("leaderboard"));
+      if (site.state.suite && !site.state.view) location.replace(site.state.link(first));
     };
-    if (!site.state.suite && suites.length === 1) location.replace(site.state.link("leaderboard", {}, suites[0].suite));
+    if (!site.state.suite && suites.length === 1) location.replace(site.state.link(first, {}, suites[0].suite));
     go();
     window.addEventListener("hashchange", () => {
       go();
       window.scrollTo(0, 0);
-      site.show(true).catch(site.fail);
+      site.show({ moved: true }).catch(site.fail);
     });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => site.onTheme?.());
+    if (live) site.turnTo(live.version);
     await site.show();
+    if (live) {
+      site.follow(live, async () => {
+        await load();
+        await site.show({ again: true });
+      });
+    }
   };
 }

@@ -4,7 +4,7 @@
   const trained = (algorithms) => algorithms.filter((label) => label !== "base");
 
   // One strip a problem: a bar for each chosen algorithm, as high as its score. Form tells it, not colour.
-  const strip = (scores) => {
+  site.strip = (scores) => {
     const share = 100 / scores.length;
     const element = site.el("span", { class: "strip", "aria-hidden": "true" });
     element.append(...scores.map((score, place) => {
@@ -17,11 +17,20 @@
     return element;
   };
 
-  site.problemNotes = ({ seeds, unknown }, suite) => {
+  // A problem with all else as the reader has set it.
+  site.problemLink = ({ benchmark, id }) => {
+    const settings = new URLSearchParams(location.hash.split("?")[1] ?? "");
+    settings.set("benchmark", benchmark);
+    settings.set("problem", id);
+    return site.state.link("problems", settings);
+  };
+
+  const notes = ({ seeds, unknown }, suite, drawn) => {
     const all = [...new Set(suite.cells.map(([, , seed]) => seed).filter((seed) => seed !== null))].sort((a, b) => a - b);
     const which = seeds.length === all.length ? `all ${all.length} seeds` : `seeds ${seeds.join(", ")} of ${all.length}`;
     return [
-      `Verdicts are those of every sample of every finished run; responses those of ${which}.`,
+      drawn ? `Drawn in training, at the steps that were kept; of ${which}. Rewards are what was trained on.`
+        : `Verdicts are those of every sample of every finished run; responses those of ${which}.`,
       ...Object.entries(unknown).map(([name, reason]) => `Questions and gold answers of ${name} are not shown: ${reason}`),
     ];
   };
@@ -29,7 +38,8 @@
   site.views.problems = {
     title: "Problems",
     async draw(main, suite) {
-      const data = await site.load(`${suite.folder}/problems`);
+      const drawn = suite.kept && site.state.get("of") === "training";
+      const data = await site.load(`${suite.folder}/${drawn ? "training" : "problems"}`);
       site.addEscaped(data.escaped);
       const { problems, algorithms } = data;
       const known = suite.algorithms.filter(({ label }) => algorithms.includes(label));
@@ -65,7 +75,7 @@
           column("gold answer", rows.map(({ gold }) => gold ?? "")),
           column("mean score", number(middle), { values: middle }),
           column("apart by", number(spread), { values: spread }),
-          column("scores", found.map((row) => number(row).join(" ")), { kind: "scores", draw: (row) => strip(found[row]) }),
+          column("scores", found.map((row) => number(row).join(" ")), { kind: "scores", draw: (row) => site.strip(found[row]) }),
         ];
         const keep = columns.filter(({ texts }) => texts.some(Boolean) || !texts.length);
         if (!rows.length) {
@@ -75,12 +85,7 @@
         parts.replaceChildren();
         site.grid(parts, { what: "problems", columns: keep }, {
           narrow: ["benchmark", "question"],
-          link: (row) => {
-            const settings = new URLSearchParams(location.hash.split("?")[1] ?? "");
-            settings.set("benchmark", rows[row].benchmark);
-            settings.set("problem", rows[row].id);
-            return site.state.link("problems", settings);
-          },
+          link: (row) => site.problemLink(rows[row]),
         });
       };
 
@@ -98,8 +103,20 @@
         site.state.get("problem") &&
         problems.find(({ id, benchmark }) =>
           id === site.state.get("problem") && benchmark === site.state.get("benchmark", benchmark));
-      const toolbar = site.el("div", { class: "toolbar" }, chooser.element,
-        !site.state.get("problem") && [
+      const step = () => (data.steps?.includes(Number(site.state.get("step"))) ? site.state.get("step") : "");
+      const toolbar = site.el("div", { class: "toolbar" },
+        suite.kept && site.select("Responses", [["", "of the evaluation"], ["training", "drawn in training"]],
+          drawn ? "training" : "", (value) => {
+            site.state.set({ of: value || null, problem: null, benchmark: null, step: null, seed: null, sort: null, hide: null, on: null });
+            site.show();
+          }),
+        chooser.element,
+        drawn && site.select("Step", [["", "all that were kept"], ...data.steps.map((at) => [String(at), String(at)])], step(),
+          (value) => {
+            site.state.set({ step: value || null });
+            draw();
+          }),
+        !drawn && !site.state.get("problem") && [
           benchmarks.length > 1 && site.select("Benchmark", [["", "all"], ...benchmarks.map((name) => [name, name])],
             site.state.get("benchmark"), (value) => {
               site.state.set({ benchmark: value || null });
@@ -111,16 +128,20 @@
         const one = chosen();
         if (site.state.get("problem") && !one) {
           parts.replaceChildren(site.el("p", { role: "alert" }, `There is no problem ${site.state.get("problem")}.`));
+        } else if (one && drawn) {
+          return site.trainingProblem(parts, suite, data, one, chooser.on);
         } else if (one) {
           return site.responses(parts, suite, data, one, wanted(), chooser.on);
+        } else if (drawn) {
+          site.trainingList(parts, data, places(), step());
         } else {
           list();
         }
         return null;
       };
       site.add(main,
-        site.el("ul", { class: "notes" }, site.problemNotes(data, suite).map((note) => site.el("li", {}, note)),
-          !site.state.get("problem") && site.el("li", {},
+        site.el("ul", { class: "notes" }, notes(data, suite, drawn).map((note) => site.el("li", {}, note)),
+          !drawn && !site.state.get("problem") && site.el("li", {},
             "Apart by: the highest less the lowest mean score of the chosen algorithms, over all their seeds and samples. ",
             "Scores: a bar for each of them, in the order of the leaderboard.")),
         toolbar, parts);

@@ -1,44 +1,44 @@
 "use strict";
 // One problem: the responses of all chosen algorithms side by side, equal ones together.
 {
-  const MARKS = { correct: "✓", wrong: "✗", no_answer: "∅", timeout: "!", error: "!" };
+  const MARKS = { correct: "✓", wrong: "✗", no_answer: "∅", timeout: "!", error: "!", given: "→" };
   const FEW = 4;
 
   const verdict = (name) =>
     site.el("span", { class: `verdict ${name === "correct" ? "right" : "off"}` },
       `${MARKS[name] ?? "?"} ${name.replaceAll("_", " ")}`);
 
-  // The samples of one algorithm that gave the same text, the most frequent first: {text, samples, seeds, kl: [..],
-  // logp: [..]} of each.
-  const together = (rows, cells) => {
+  // The samples of one algorithm that gave the same text: [{text, samples, seeds, values}], the most frequent first;
+  // `values` are lists of what each row has between text and samples.
+  site.together = (rows, cells) => {
     const found = new Map();
-    rows.forEach(([place, text, kl, logp, samples]) => {
-      if (!found.has(text)) found.set(text, { text, samples: 0, seeds: new Map(), kl: [], logp: [] });
+    rows.forEach(([place, text, ...rest]) => {
+      const samples = rest.pop();
+      if (!found.has(text)) found.set(text, { text, samples: 0, seeds: new Map(), values: rest.map(() => []) });
       const one = found.get(text);
       const seed = cells[place][2];
       one.samples += samples.length;
       one.seeds.set(seed, [...(one.seeds.get(seed) ?? []), ...samples]);
-      if (kl !== null) one.kl.push(kl);
-      if (logp !== null) one.logp.push(logp);
+      rest.forEach((value, at) => value !== null && one.values[at].push(value));
     });
     return [...found.values()].sort((a, b) => b.samples - a.samples);
   };
 
-  const between = (values) => {
+  site.between = (values) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     return low === high ? `${low}` : `${low} to ${high}`;
   };
 
-  const response = ({ text, samples, seeds, kl, logp }, texts) => {
-    const [shown, answer, judged, finish, tokens] = texts[text];
+  // One text: `samples` of `seeds` gave it; `more` is what else is known of them.
+  site.response = ({ samples, seeds }, { shown, answer, verdict: judged, tokens, truncated, more }) => {
     const which = [...seeds].filter(([seed]) => seed !== null)
       .map(([seed, found]) => `seed ${seed}: sample${found.length > 1 ? "s" : ""} ${found.join(", ")}`);
     return site.el("li", { class: "response" },
-      site.el("p", { class: "head" }, verdict(judged), site.el("b", {}, `${samples}×`),
+      site.el("p", { class: "head" }, verdict(judged ?? "given"), site.el("b", {}, `${samples}×`),
         site.el("span", {}, "answer ", answer ? site.el("code", {}, answer) : "none")),
       site.el("pre", { tabindex: "0", "aria-label": "response" }, shown === "" ? "(empty)" : shown),
-      site.el("p", { class: "fine" }, `${tokens} tokens`, finish === "length" && ", cut off at the limit",
-        logp.length > 0 && `, log-prob ${between(logp)} nats`, kl.length > 0 && `, KL ${between(kl)} nats`),
+      site.el("p", { class: "fine" },
+        [`${tokens} tokens`, truncated && "cut off at the limit", ...more].filter(Boolean).join(", ")),
       which.length > 0 && site.el("details", { class: "fine" },
         site.el("summary", {}, seeds.size === 1 ? `seed ${[...seeds.keys()][0]}` : `${seeds.size} seeds`),
         site.el("p", {}, which.join("; "))));
@@ -61,27 +61,28 @@
     const samples = total.slice(0, 4).reduce((sum, count) => sum + count, 0);
     const others = suite.counted.map((name, place) => [name, total[place]]).slice(1).filter(([, count]) => count)
       .map(([name, count]) => `${count} ${name.replaceAll("_", " ")}`);
-    const list = site.el("ul", {}, own.responses.slice(0, FEW).map((one) => response(one, problem.texts)));
-    const more = own.responses.length - FEW;
+    const show = (one) => {
+      const [shown, answer, judged, finish, tokens] = problem.texts[one.text];
+      const [kl, logp] = one.values;
+      return site.response(one, { shown, answer, verdict: judged, tokens, truncated: finish === "length",
+        more: [logp.length > 0 && `log-prob ${site.between(logp)} nats`, kl.length > 0 && `KL ${site.between(kl)} nats`] });
+    };
+    const rest = own.responses.slice(FEW);
     return site.el("article", { class: "card", "aria-label": algorithm.name },
       site.el("h3", {}, algorithm.name),
       site.el("p", { class: "head" }, `${total[0]} of ${samples} correct`, own.counts.length > 1 && bySeed(own.counts, suite.counted)),
       others.length > 0 && site.el("p", { class: "fine" }, others.join(", ")),
-      own.responses.length ? list : site.el("p", { class: "fine" }, "No response of this seed is held here."),
-      more > 0 && site.button(`${more} more distinct response${more > 1 ? "s" : ""}`, (event) => {
-        list.append(...own.responses.slice(FEW).map((one) => response(one, problem.texts)));
-        event.target.remove();
-      }));
+      own.responses.length ? site.el("ul", {}, own.responses.slice(0, FEW).map(show)) : site.el("p", { class: "fine" }, "No response of this seed is held here."),
+      rest.length > 0 && site.el("details", { class: "fine" },
+        site.el("summary", {}, `${rest.length} more distinct response${rest.length > 1 ? "s" : ""}`),
+        site.el("ul", {}, rest.map(show))));
   };
 
   const around = (problem, list) => {
     const at = list.indexOf(problem);
     const link = (other, text) => {
       if (!other) return site.el("span", { class: "button off" }, text);
-      const settings = new URLSearchParams(location.hash.split("?")[1] ?? "");
-      settings.set("benchmark", other.benchmark);
-      settings.set("problem", other.id);
-      return site.el("a", { class: "button", href: site.state.link("problems", settings) }, text);
+      return site.el("a", { class: "button", href: site.problemLink(other) }, text);
     };
     const settings = new URLSearchParams(location.hash.split("?")[1] ?? "");
     settings.delete("problem");
@@ -90,6 +91,15 @@
       link(list[at - 1], "Previous"), link(at >= 0 ? list[at + 1] : list[0], "Next"),
       at >= 0 && site.el("span", { class: "count" }, `${at + 1} of ${list.length}`));
   };
+
+  // The way through the `list`, and what `one` of it asks.
+  site.problemHead = (one, list) => [
+    around(one, list), site.el("h2", {}, one.id),
+    site.el("dl", { class: "problem" },
+      site.el("dt", {}, "benchmark"), site.el("dd", {}, one.benchmark),
+      one.question !== null && [site.el("dt", {}, "question"), site.el("dd", {}, site.el("pre", {}, one.question))],
+      one.gold !== null && [site.el("dt", {}, "gold answer"), site.el("dd", {}, site.el("code", {}, one.gold))]),
+  ];
 
   // Shows `one`, a row of the list of problems; `list` are the rows that the reader goes through.
   site.responses = async (parent, suite, data, one, list, on) => {
@@ -104,15 +114,11 @@
       const places = cells.flatMap((cell, place) => (cell[1] === algorithm.label && fits(cell) ? [place] : []));
       const rows = problem.rows.filter(([place]) => places.includes(place));
       const counts = places.map((place) => [cells[place][2], problem.counts[place]]);
-      return card(algorithm, { responses: together(rows, cells), counts }, problem, suite);
+      return card(algorithm, { responses: site.together(rows, cells), counts }, problem, suite);
     });
     parent.replaceChildren();
     site.add(parent,
-      around(one, list), site.el("h2", {}, one.id),
-      site.el("dl", { class: "problem" },
-        site.el("dt", {}, "benchmark"), site.el("dd", {}, one.benchmark),
-        one.question !== null && [site.el("dt", {}, "question"), site.el("dd", {}, site.el("pre", {}, one.question))],
-        one.gold !== null && [site.el("dt", {}, "gold answer"), site.el("dd", {}, site.el("code", {}, one.gold))]),
+      site.problemHead(one, list),
       site.el("div", { class: "toolbar" },
         seeds.length > 1 && site.select("Seed", [["", "all"], ...seeds.map((seed) => [String(seed), String(seed)])], only,
           (value) => {

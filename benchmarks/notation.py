@@ -181,7 +181,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "number of a base",
         rf"_\s*\{{?\s*\\text\s*\{{\s*(?:base[\s-]*)?(\d+|{'|'.join(_BASES)})\s*\}}\s*\}}?"
-        rf"|_\s*\{{\s*\(\s*(\d+)\s*\)\s*\}}|\s*(?:in\s+|\\text\s*\{{\s*(?:in )?)?base[\s-]+(\d+|{'|'.join(_BASES)})\s*\}}?(?=\$?$)",
+        r"|_\s*\{\s*\(\s*(\d+)\s*\)\s*\}"
+        rf"|\s*(?:in\s+|\\text\s*\{{\s*(?:in )?)?base[\s-]+(\d+|{'|'.join(_BASES)})\s*\}}?(?=\$?$)",
         lambda m: f"_{{{_BASES.get(base := m[1] or m[2] or m[3], base)}}}",
         r"52_\text{base 8}",
         "52_{8}",

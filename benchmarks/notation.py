@@ -134,7 +134,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "label",
         r"^(\$?)(?:\\text\s*\{\s*)?(?i:(?:(?:the|final|my|our|so|thus|hence|therefore)\s+)*"
-        r"(?:answer|ans|result|number|value|solution|total)\b(?:\s+(?:is|of))?)\s*[:=]?\s*\}?\s*[:=]?\s*(?=[^\s$])",
+        r"(?:answer|ans|result|number|value|solution|total)\b(?:\s+(?:is|of))?)\s*[:=]?\s*\}?\s*[:=]?\s*(?=[^\s$}])",
         r"\1",
         r"\text{Final answer: }5",
         "5",

@@ -303,7 +303,10 @@ CORRECT = [
     ("5", "<｜Assistant｜>The answer is 5.<｜end▁of▁sentence｜>"),
     (
         "5",
-    ("5", "<|channel|>analysis<|message|>3?<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{5}<|return|>"),
+        (
+            "5",
+            "<|channel|>analysis<|message|>3?<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{5}<|return|>",
+        ),
     ),
     (r"\arctan 2", "atan(2)"),
     (r"\sqrt[3]{7}", "cbrt(7)"),

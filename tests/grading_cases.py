@@ -301,13 +301,7 @@ CORRECT = [
     ("5000000", r"The answer is \boxed{5} million."),
     ("5", "<|assistant|>The answer is 5<|end|>"),
     ("5", "<｜Assistant｜>The answer is 5.<｜end▁of▁sentence｜>"),
-    (
-        "5",
-        (
-            "5",
-            "<|channel|>analysis<|message|>3?<|end|><|start|>assistant<|channel|>final<|message|>\\boxed{5}<|return|>",
-        ),
-    ),
+    ("5", "<|channel|>analysis<|message|>3?<|start|>assistant<|channel|>final<|message|>\\boxed{5}<|return|>"),
     (r"\arctan 2", "atan(2)"),
     (r"\sqrt[3]{7}", "cbrt(7)"),
     ("2^{-3}", "2**-3"),

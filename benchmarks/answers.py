@@ -86,7 +86,8 @@ _NUMBER = re.compile(
     re.ASCII,
 )
 _WEAK = (
-    r"not|no|never|neither|nobody|nothing|impossible|hardly|almost|isn't|wasn't|cannot|can't|couldn't|at (?:least|most|minimum|maximum)"
+    r"not|no|never|neither|nobody|nothing|impossible|hardly|almost|isn't|wasn't|cannot|can't|couldn't"
+    r"|at (?:least|most|minimum|maximum)"
     r"|(?:more|less|greater|fewer|larger|smaller|other|rather|different) (?:than|from)|anything but|unlike\w*"
     r"|probably|possibly|perhaps|maybe|might|may|could|either|up to|as (?:many|much|few|little) as|unless|except"
     r"|instead of|under|over|above|below|beyond|exceed\w*|near|close to|somewhere\b.{0,10}|doubt\w*|den(?:y|ies)"

@@ -40,8 +40,8 @@ from benchmarks.benchmark import Verdict
 from benchmarks.errors import BenchError, ExitCode
 
 WALL_FACTOR = 20.0
-"""The limit of wall-clock time as a multiple of the limit of CPU time: it is for a process that sleeps, and a machine may
-be so busy that one that computes gets a twentieth of a core."""
+"""The limit of wall-clock time as a multiple of the limit of CPU time. It is for a process that sleeps: on a busy
+machine one that computes may get a small part of a core."""
 
 START_SECONDS = 120.0
 """How long a worker may take to start. Importing math-verify takes 1 s on an idle machine."""

@@ -134,7 +134,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "label",
         r"^(\$?)(?:\\text\s*\{\s*)?(?i:(?:(?:the|final|my|our|so|thus|hence|therefore)\s+)*"
-        r"(?:answer|ans|result|number|value|solution|total)\b(?:\s+(?:is|of))?)\s*[:=]?\s*\}?\s*[:=]?\s*(?=[^\s$])",
+        r"(?:answer|ans|result|number|value|solution|total)\b(?:\s+(?:is|of))?)\s*[:=]?\s*\}?\s*[:=]?\s*(?=[^\s$}])",
         r"\1",
         r"\text{Final answer: }5",
         "5",
@@ -181,7 +181,8 @@ RULES: tuple[Rule, ...] = (
     _rule(
         "number of a base",
         rf"_\s*\{{?\s*\\text\s*\{{\s*(?:base[\s-]*)?(\d+|{'|'.join(_BASES)})\s*\}}\s*\}}?"
-        rf"|_\s*\{{\s*\(\s*(\d+)\s*\)\s*\}}|\s*(?:in\s+|\\text\s*\{{\s*(?:in )?)?base[\s-]+(\d+|{'|'.join(_BASES)})\s*\}}?(?=\$?$)",
+        r"|_\s*\{\s*\(\s*(\d+)\s*\)\s*\}"
+        rf"|\s*(?:in\s+|\\text\s*\{{\s*(?:in )?)?base[\s-]+(\d+|{'|'.join(_BASES)})\s*\}}?(?=\$?$)",
         lambda m: f"_{{{_BASES.get(base := m[1] or m[2] or m[3], base)}}}",
         r"52_\text{base 8}",
         "52_{8}",

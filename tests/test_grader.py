@@ -127,7 +127,7 @@ def test_it_works_inside_a_spawned_process() -> None:
     results = context.Queue()
     child = context.Process(target=grade_in_child, args=(results,))
     child.start()
-    assert results.get(timeout=60) == ["correct"]
+    assert results.get(timeout=300) == ["correct"]
     child.join()
 
 
@@ -269,13 +269,19 @@ def test_it_agrees_with_recorded_verdicts_except_where_explained() -> None:
     assert {disagreement.id for disagreement in report.disagreements} <= explained
 
 
-def test_after_a_timeout_what_differs_by_numbers_alone_is_given_up_in_training() -> None:
+def test_after_a_timeout_what_differs_by_numbers_alone_is_given_up_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    begin = benchmarks.grader._Worker.__init__
+
+    def counted(worker: Any, seconds: float) -> None:
+        started.append(seconds)
+        begin(worker, seconds)
+
+    monkeypatch.setattr(benchmarks.grader._Worker, "__init__", counted)
     towers = [("7", rf"\boxed{{{n}^{{9^{{9^{{9}}}}}}}}") for n in range(2, 22)]
     with Grader(seconds=0.5, give_up=True) as grader:
-        grader.grade([("1", "#### 1")])
-        start = time.monotonic()
         assert grader.grade([*towers, ("7", "#### 7")]) == ["timeout"] * 20 + ["correct"]
-        assert time.monotonic() - start < 10  # one limit and one start, not twenty
+    assert len(started) == 2  # one limit and one start more, not twenty
 
 
 def test_a_process_that_hangs_at_its_start_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,8 @@ def test_the_page_says_what_trials_took_and_found(tmp_path, monkeypatch):
     )
     assert "| SFT | 3 | 1 | 1.8 k | 2.1 k | 0 | 0.300 | 0.300 | 0.500 | 0.0001 | 1 |  |" in page
     assert "Every trial of every algorithm may draw 1,000 response tokens" in page
+    # the learning rates fall while clip rises; two of the three β are the same: ranks 2 1 0 with .5 2 .5
+    assert "is 0.50 in size in the median, and -1.00 at most (grpo, clip)" in page
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}"
         for name in ("best_after_trials", "score_against_lr", "score_against_parameters")

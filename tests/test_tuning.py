@@ -109,7 +109,7 @@ def test_every_trial_is_recorded_with_its_budget_and_what_it_took(tuned):
         spent = manifest(tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000")["tokens"]
         assert (row.generated_tokens, row.trained_tokens) == (spent["generated"], spent["trained"])
         assert 0 < row.generated_tokens <= row.token_budget
-        assert (row.extra_tokens > 0) == (row.algorithm == "ppo")  # its critic's passes, and no other
+        assert row.extra_tokens == spent["scored"] + spent["critic"] + spent["reference"]
 
 
 def test_another_algorithm_joins_the_trials_that_are_there(tuned, tmp_path):

@@ -1,7 +1,9 @@
 """The recorded trials of a search: held to equal budgets, drawn, and put on a page."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,7 +15,7 @@ from harness.report.tuning_page import write_tuning_page
 SCORES = {"grpo": [0.9, 0.2, 0.6], "sft": [0.0, 0.5, 0.4]}
 
 
-def recorded(**changes: object) -> pd.DataFrame:
+def recorded(**changes: Any) -> pd.DataFrame:
     """Three trials each of an algorithm with two hyper-parameters of its own and of one with none."""
     rows = [
         {
@@ -105,7 +107,7 @@ def test_a_choice_that_holds_zero_is_drawn_in_steps_and_what_never_varied_is_not
     assert list(drawing.data["parameter"].unique()) == ["beta", "clip"]  # the anchor is no number, SFT has none
     beta, clip = drawing.figure.axes[:2]
     assert [tick.get_text() for tick in beta.get_xticklabels()] == ["0", "0.01"]
-    assert [line.get_xdata()[0] for line in beta.lines] == [0, 1, 0]
+    assert [np.asarray(line.get_xdata()).item() for line in beta.lines] == [0, 1, 0]
     assert clip.get_xscale() == "log"
 
 

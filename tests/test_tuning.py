@@ -105,10 +105,10 @@ def test_every_trial_is_recorded_with_its_budget_and_what_it_took(tuned):
     table = pd.read_csv(tuned / "tuning" / "small" / "trials.csv")
     assert set(table["seeds"]) == {1}
     assert set(table["token_budget"]) == {2 * 8 * 8 * 4}  # steps, prompts, samples, tokens of a response
+    assert table["generated_tokens"].between(1, 2 * 8 * 8 * 4).all()
     for row in table.itertuples():
         spent = manifest(tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000")["tokens"]
         assert (row.generated_tokens, row.trained_tokens) == (spent["generated"], spent["trained"])
-        assert 0 < row.generated_tokens <= row.token_budget
         assert row.extra_tokens == spent["scored"] + spent["critic"] + spent["reference"]
 
 

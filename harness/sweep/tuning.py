@@ -120,8 +120,8 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
         own = [cell for cell in cells if cell.config.label == name]
         row |= result_row(runs, [cell for cell in own if cell.name not in outcome.failed], len(own))
     found = pd.DataFrame(rows.values())
-    for label, row in best_trials(found).iterrows():
-        entry = entries[f"{label}-t{int(row['trial'])}"]
+    for label, trial in best_trials(found)["trial"].items():
+        entry = entries[f"{label}-t{trial}"]
         optimizer = entry.optimizer.model_dump(include=set(OPTIMIZER), exclude_none=True)
         best[str(label)] = {"optimizer": optimizer, "parameters": entry.parameters}
     found_by.append(visible(f"# The best of {suite.tuning.trials} trials each: {' '.join(command)}"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -87,23 +88,23 @@ def trial_notes(trials: pd.DataFrame, about: Mapping[str, Any]) -> list[str]:
     """What was searched, under which budget, and how to read the table."""
     budget = trials["token_budget"].dropna().unique()
     correlation = {
-        (str(label), name): own["lr"].corr(own[name].astype(float), method="spearman")
+        (str(label), name): float(own["lr"].corr(own[name].astype(float), method="spearman"))
         for label, own in trials.groupby("algorithm")
         for name in searched(trials, str(label))
+        if own["lr"].nunique() > 1
     }
-    together = pd.Series(correlation, dtype=float).dropna()
     notes = [
         f"{settings_text(dict(about))}: the same for every algorithm, whose own hyper-parameters have the ranges that "
         "its class declares. No table uses these seeds or problems.",
         "Scores are avg@k on the tuning problems, the mean over the tuning seeds; a run that failed counts as 0. best "
         "of one, half and all: the expected best score after so many of the trials, over all orders of them.",
     ]
-    if len(together):
-        label, name = together.abs().idxmax()
+    if correlation:
+        (label, name), most = max(correlation.items(), key=lambda item: abs(item[1]))
         notes.append(
             "A few points cannot vary everything apart: the rank correlation of the learning rate with a "
-            f"hyper-parameter of the algorithm's own is {together.abs().median():.2f} in size in the median, and "
-            f"{together[label, name]:.2f} at most ({visible(label)}, {visible(name.removeprefix(PARAMETER))})."
+            f"hyper-parameter of the algorithm's own is {median(map(abs, correlation.values())):.2f} in size in the "
+            f"median, and {most:.2f} at most ({visible(label)}, {visible(name.removeprefix(PARAMETER))})."
         )
     if len(budget):
         notes.append(

@@ -29,6 +29,7 @@ def recorded(**changes: Any) -> pd.DataFrame:
             "parameters.clip": [0.1, 0.2, 0.4][trial] if label == "grpo" else None,
             "score": score,
             "failed": int(score == 0),
+            "sampler": "sobol",
             "seeds": 1,
             "token_budget": 1000,
             "generated_tokens": 600 + trial,
@@ -58,7 +59,9 @@ def test_what_was_written_is_read(tmp_path):
 
 
 def test_trials_from_before_budgets_were_recorded_are_read(tmp_path):
-    old = recorded().drop(columns=["seeds", "token_budget", "generated_tokens", "trained_tokens", "extra_tokens"])
+    old = recorded().drop(
+        columns=["sampler", "seeds", "token_budget", "generated_tokens", "trained_tokens", "extra_tokens"]
+    )
     trials = read_trials(written(tmp_path, old))
     assert trials[["seeds", "token_budget", "generated_tokens"]].isna().all(axis=None)
 
@@ -69,6 +72,7 @@ def test_trials_from_before_budgets_were_recorded_are_read(tmp_path):
         (recorded().iloc[:-1], "grpo has trials 3 and sft 2"),
         (recorded(token_budget=[1000] * 3 + [4000] * 3), "sft has token_budget 4,000 and grpo 1,000"),
         (recorded(seeds=[2] * 3 + [1] * 3), "grpo has seeds 2 and sft 1"),
+        (recorded(sampler=["sobol"] * 3 + ["spread-sobol"] * 3), "sft has sampler spread-sobol and grpo sobol"),
         (recorded(seeds=[1, 2, 1, 1, 1, 1]), "seeds differs between the trials of one algorithm"),
     ],
 )

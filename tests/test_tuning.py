@@ -5,6 +5,7 @@ import json
 import shutil
 import tomllib
 
+import numpy as np
 import pandas as pd
 import pytest
 from small import command, manifest, write_suite
@@ -63,6 +64,20 @@ def test_trials_cover_both_halves_of_each_range(suite):
     low, high = suite.tuning.lr
     middle = (low * high) ** 0.5  # 1.7e-4
     assert sum(trial["optimizer"]["lr"] < middle for trial in trials(suite, "gvpo")) == 4
+
+
+@pytest.mark.parametrize(("sampler", "low", "high"), [("sobol", 0.8, 0.85), ("spread-sobol", 0.0, 0.3)])
+def test_spread_points_vary_the_learning_rate_and_an_algorithms_own_apart(sampler, low, high):
+    suite = load_suite("embedded", [f"tuning.sampler={sampler}"])
+    found = trials(suite, "gvpo")
+    lr, beta = ([np.log(x) for x in of] for of in zip(*map(lr_and_beta, found), strict=True))
+    assert low <= abs(np.corrcoef(lr, beta)[0, 1]) <= high
+    middle = (suite.tuning.lr[0] * suite.tuning.lr[1]) ** 0.5
+    assert sum(trial["optimizer"]["lr"] < middle for trial in found) == 4  # each range is covered as before
+
+
+def lr_and_beta(trial):
+    return trial["optimizer"]["lr"], trial["parameters"]["beta"]
 
 
 def test_trials_are_the_same_at_every_call(suite):

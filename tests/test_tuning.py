@@ -69,6 +69,7 @@ def test_trials_cover_both_halves_of_each_range(suite):
 @pytest.mark.parametrize(("sampler", "low", "high"), [("sobol", 0.8, 0.85), ("spread-sobol", 0.0, 0.3)])
 def test_spread_points_vary_the_learning_rate_and_an_algorithms_own_apart(sampler, low, high):
     suite = load_suite("embedded", [f"tuning.sampler={sampler}"])
+    assert suite.tuning is not None
     found = trials(suite, "gvpo")
     lr, beta = ([np.log(x) for x in of] for of in zip(*map(lr_and_beta, found), strict=True))
     assert low <= abs(np.corrcoef(lr, beta)[0, 1]) <= high

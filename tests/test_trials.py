@@ -1,7 +1,9 @@
 """The recorded trials of a search: held to equal budgets, drawn, and put on a page."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,7 +15,7 @@ from harness.report.tuning_page import write_tuning_page
 SCORES = {"grpo": [0.9, 0.2, 0.6], "sft": [0.0, 0.5, 0.4]}
 
 
-def recorded(**changes: object) -> pd.DataFrame:
+def recorded(**changes: Any) -> pd.DataFrame:
     """Three trials each of an algorithm with two hyper-parameters of its own and of one with none."""
     rows = [
         {
@@ -27,6 +29,7 @@ def recorded(**changes: object) -> pd.DataFrame:
             "parameters.clip": [0.1, 0.2, 0.4][trial] if label == "grpo" else None,
             "score": score,
             "failed": int(score == 0),
+            "sampler": "sobol",
             "seeds": 1,
             "token_budget": 1000,
             "generated_tokens": 600 + trial,
@@ -56,7 +59,9 @@ def test_what_was_written_is_read(tmp_path):
 
 
 def test_trials_from_before_budgets_were_recorded_are_read(tmp_path):
-    old = recorded().drop(columns=["seeds", "token_budget", "generated_tokens", "trained_tokens", "extra_tokens"])
+    old = recorded().drop(
+        columns=["sampler", "seeds", "token_budget", "generated_tokens", "trained_tokens", "extra_tokens"]
+    )
     trials = read_trials(written(tmp_path, old))
     assert trials[["seeds", "token_budget", "generated_tokens"]].isna().all(axis=None)
 
@@ -67,6 +72,7 @@ def test_trials_from_before_budgets_were_recorded_are_read(tmp_path):
         (recorded().iloc[:-1], "grpo has trials 3 and sft 2"),
         (recorded(token_budget=[1000] * 3 + [4000] * 3), "sft has token_budget 4,000 and grpo 1,000"),
         (recorded(seeds=[2] * 3 + [1] * 3), "grpo has seeds 2 and sft 1"),
+        (recorded(sampler=["sobol"] * 3 + ["spread-sobol"] * 3), "sft has sampler spread-sobol and grpo sobol"),
         (recorded(seeds=[1, 2, 1, 1, 1, 1]), "seeds differs between the trials of one algorithm"),
     ],
 )
@@ -105,7 +111,7 @@ def test_a_choice_that_holds_zero_is_drawn_in_steps_and_what_never_varied_is_not
     assert list(drawing.data["parameter"].unique()) == ["beta", "clip"]  # the anchor is no number, SFT has none
     beta, clip = drawing.figure.axes[:2]
     assert [tick.get_text() for tick in beta.get_xticklabels()] == ["0", "0.01"]
-    assert [line.get_xdata()[0] for line in beta.lines] == [0, 1, 0]
+    assert [np.asarray(line.get_xdata()).item() for line in beta.lines] == [0, 1, 0]
     assert clip.get_xscale() == "log"
 
 
@@ -128,6 +134,8 @@ def test_the_page_says_what_trials_took_and_found(tmp_path, monkeypatch):
     )
     assert "| SFT | 3 | 1 | 1.8 k | 2.1 k | 0 | 0.300 | 0.300 | 0.500 | 0.0001 | 1 |  |" in page
     assert "Every trial of every algorithm may draw 1,000 response tokens" in page
+    # the learning rates fall while clip rises; two of the three β are the same: ranks 2 1 0 with .5 2 .5
+    assert "is 0.50 in size in the median, and -1.00 at most (grpo, clip)" in page
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{kind}"
         for name in ("best_after_trials", "score_against_lr", "score_against_parameters")

@@ -5,6 +5,7 @@ import json
 import shutil
 import tomllib
 
+import numpy as np
 import pandas as pd
 import pytest
 from small import command, manifest, write_suite
@@ -65,6 +66,21 @@ def test_trials_cover_both_halves_of_each_range(suite):
     assert sum(trial["optimizer"]["lr"] < middle for trial in trials(suite, "gvpo")) == 4
 
 
+@pytest.mark.parametrize(("sampler", "low", "high"), [("sobol", 0.8, 0.85), ("spread-sobol", 0.0, 0.3)])
+def test_spread_points_vary_the_learning_rate_and_an_algorithms_own_apart(sampler, low, high):
+    suite = load_suite("embedded", [f"tuning.sampler={sampler}"])
+    assert suite.tuning is not None
+    found = trials(suite, "gvpo")
+    lr, beta = ([np.log(x) for x in of] for of in zip(*map(lr_and_beta, found), strict=True))
+    assert low <= abs(np.corrcoef(lr, beta)[0, 1]) <= high
+    middle = (suite.tuning.lr[0] * suite.tuning.lr[1]) ** 0.5
+    assert sum(trial["optimizer"]["lr"] < middle for trial in found) == 4  # each range is covered as before
+
+
+def lr_and_beta(trial):
+    return trial["optimizer"]["lr"], trial["parameters"]["beta"]
+
+
 def test_trials_are_the_same_at_every_call(suite):
     assert trials(suite, "gvpo") == trials(suite, "gvpo")
 
@@ -105,11 +121,11 @@ def test_every_trial_is_recorded_with_its_budget_and_what_it_took(tuned):
     table = pd.read_csv(tuned / "tuning" / "small" / "trials.csv")
     assert set(table["seeds"]) == {1}
     assert set(table["token_budget"]) == {2 * 8 * 8 * 4}  # steps, prompts, samples, tokens of a response
+    assert table["generated_tokens"].between(1, 2 * 8 * 8 * 4).all()
     for row in table.itertuples():
         spent = manifest(tuned / "runs" / "small-tuning" / f"{row.algorithm}-t{row.trial}-s1000")["tokens"]
         assert (row.generated_tokens, row.trained_tokens) == (spent["generated"], spent["trained"])
-        assert 0 < row.generated_tokens <= row.token_budget
-        assert (row.extra_tokens > 0) == (row.algorithm == "ppo")  # its critic's passes, and no other
+        assert row.extra_tokens == spent["scored"] + spent["critic"] + spent["reference"]
 
 
 def test_another_algorithm_joins_the_trials_that_are_there(tuned, tmp_path):

@@ -164,7 +164,8 @@ def suite_report(
     protocols = {cell.protocol for cell in recorded if cell.algorithm != "base"}
     protocol = first_protocol(protocols)
     by_protocol = [ProtocolCell(cell.name, cell.manifest, cell.rows) for cell in recorded] if len(protocols) > 1 else []
-    recorded = [*by_protocol] or recorded
+    if by_protocol:
+        recorded = [*by_protocol]
     cells = [cell for cell in recorded if cell.algorithm == "base" or cell.protocol == protocol]
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})

@@ -5,15 +5,17 @@ trials.csv has a row a trial:
     algorithm, trial       the label of the suite's entry, and its number from 0
     lr, max_norm, critic_lr, parameters.<name>     what was tried
     score, failed          avg@k on the tuning problems, the mean over seeds; runs that failed, which count as 0
-    seeds, token_budget    runs of the trial, and response tokens that they may draw: the same for every algorithm
+    sampler, seeds, token_budget    of the points; runs of the trial, and response tokens that they may draw: the same
+                           for every algorithm
     generated_tokens, trained_tokens, extra_tokens     what they took, as their ledgers say; none where a run failed
 
-Files written before budgets were recorded lack the last two lines. Does not import torch.
+Files written before budgets were recorded lack the last three lines. Does not import torch.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,7 +24,8 @@ from harness.record.files import RecordError
 TRIALS = "trials.csv"
 PARAMETER = "parameters."
 """What the columns of an algorithm's own hyper-parameters begin with."""
-BUDGET = ("seeds", "token_budget")
+BUDGET = ("sampler", "seeds", "token_budget")
+"""What a search is given."""
 SPENT = ("generated_tokens", "trained_tokens", "extra_tokens")
 
 
@@ -53,20 +56,24 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 
 def require_equal_budgets(trials: pd.DataFrame, where: str) -> None:
-    """Raises RecordError, which names `where`, unless every algorithm has as many trials, on as many seeds, with the
-    same budget of tokens. What is not recorded is not compared."""
+    """Raises RecordError, which names `where`, unless every algorithm has as many trials, of one sampler, on as many
+    seeds, with the same budget of tokens. What is not recorded is not compared."""
     counts = trials.groupby("algorithm")["trial"].nunique()
-    found = {"trials": {str(label): float(n) for label, n in counts.items()}}
+    found: dict[str, dict[str, Any]] = {"trials": {str(label): n for label, n in counts.items()}}
     for name in BUDGET:
         if name in trials:
             known = trials.dropna(subset=[name])
-            found[name] = {str(label): float(n) for label, n in zip(known["algorithm"], known[name], strict=True)}
+            found[name] = {str(label): given for label, given in zip(known["algorithm"], known[name], strict=True)}
             if (known.groupby("algorithm")[name].nunique() > 1).any():
                 raise RecordError(f"{where}: {name} differs between the trials of one algorithm; tune it again")
     for name, by_label in found.items():
         if len(set(by_label.values())) > 1:
             least, most = min(by_label, key=by_label.__getitem__), max(by_label, key=by_label.__getitem__)
             raise RecordError(
-                f"{where}: {most} has {name} {by_label[most]:,.0f} and {least} {by_label[least]:,.0f}, which is no "
-                "fair search: tune all algorithms of the suite in one run, or these elsewhere (--out)"
+                f"{where}: {most} has {name} {_shown(by_label[most])} and {least} {_shown(by_label[least])}, which is "
+                "no fair search: tune all algorithms of the suite in one run, or these elsewhere (--out)"
             )
+
+
+def _shown(given: Any) -> str:
+    return given if isinstance(given, str) else f"{given:,.0f}"

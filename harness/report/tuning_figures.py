@@ -36,7 +36,7 @@ def tuning_drawings(trials: pd.DataFrame, names: Mapping[str, str], baseline: st
     shown = baseline if baseline in names else None
     with look():
         drawings = [best_after_trials(trials, names, shown), score_against_lr(trials, names, shown)]
-        if any(_searched(trials, label) for label in order):
+        if any(searched(trials, label) for label in order):
             drawings.append(score_against_parameters(trials, names))
     return drawings
 
@@ -99,7 +99,7 @@ def score_against_parameters(trials: pd.DataFrame, names: Mapping[str, str]) -> 
     parts = []
     for label in names:
         own = trials[trials["algorithm"] == label]
-        for column in _searched(trials, label):
+        for column in searched(trials, label):
             part = own[["algorithm", "trial", "score", "failed"]].assign(value=own[column].astype(float))
             part.insert(1, "parameter", column.removeprefix(PARAMETER))
             parts.append(part)
@@ -130,7 +130,7 @@ def score_against_parameters(trials: pd.DataFrame, names: Mapping[str, str]) -> 
     return Drawing("score_against_parameters", caption, figure, pd.concat(parts, ignore_index=True))
 
 
-def _searched(trials: pd.DataFrame, label: str) -> list[str]:
+def searched(trials: pd.DataFrame, label: str) -> list[str]:
     """The columns of an algorithm's own hyper-parameters that are numbers and vary."""
     own = trials[trials["algorithm"] == label]
     names = [str(name) for name in trials if str(name).startswith(PARAMETER)]

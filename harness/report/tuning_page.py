@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,7 @@ from harness.report.formats import to_markdown
 from harness.report.notes import settings_text
 from harness.report.page import pictures, write_figures
 from harness.report.trials import PARAMETER, SPENT, TRIALS
-from harness.report.tuning_figures import tuning_drawings
+from harness.report.tuning_figures import searched, tuning_drawings
 from harness.statistics.best_of import best_after
 
 
@@ -86,22 +87,34 @@ def trial_columns(trials: pd.DataFrame, names: Mapping[str, str]) -> TextTable:
 def trial_notes(trials: pd.DataFrame, about: Mapping[str, Any]) -> list[str]:
     """What was searched, under which budget, and how to read the table."""
     budget = trials["token_budget"].dropna().unique()
+    correlation = {
+        (str(label), name): float(own["lr"].corr(own[name].astype(float), method="spearman"))
+        for label, own in trials.groupby("algorithm")
+        for name in searched(trials, str(label))
+        if own["lr"].nunique() > 1
+    }
     notes = [
         f"{settings_text(dict(about))}: the same for every algorithm, whose own hyper-parameters have the ranges that "
         "its class declares. No table uses these seeds or problems.",
         "Scores are avg@k on the tuning problems, the mean over the tuning seeds; a run that failed counts as 0. best "
         "of one, half and all: the expected best score after so many of the trials, over all orders of them.",
     ]
+    if correlation:
+        (label, name), most = max(correlation.items(), key=lambda item: abs(item[1]))
+        notes.append(
+            "A few points cannot vary everything apart: the rank correlation of the learning rate with a "
+            f"hyper-parameter of the algorithm's own is {median(map(abs, correlation.values())):.2f} in size in the "
+            f"median, and {most:.2f} at most ({visible(label)}, {visible(name.removeprefix(PARAMETER))})."
+        )
     if len(budget):
         notes.append(
             f"Every trial of every algorithm may draw {budget[0]:,.0f} response tokens for training. What its trials "
             "took is in the ledger's columns: responses end where the policy ends them, and what an algorithm draws or "
             "scores besides is its own."
         )
-    if (unknown := sorted({str(label) for label in trials.loc[trials["trained_tokens"].isna(), "algorithm"]})) and len(
-        unknown
-    ) < trials["algorithm"].nunique():
-        notes.append(f"Tokens are not recorded of: {', '.join(map(visible, unknown))}.")
-    elif unknown:
+    unknown = sorted(set(trials.loc[trials["trained_tokens"].isna(), "algorithm"].astype(str)))
+    if len(unknown) == trials["algorithm"].nunique():
         notes.append("What the trials took was not recorded.")
+    elif unknown:
+        notes.append(f"Tokens are not recorded of: {', '.join(map(visible, unknown))}.")
     return notes

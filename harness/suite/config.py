@@ -267,6 +267,9 @@ class Tuning(Section):
     """Log-uniform range of the clipping norm."""
     critic_lr: tuple[float, float]
     """Log-uniform range of the critic's learning rate."""
+    sampler: Literal["sobol", "spread-sobol"] = "sobol"
+    """Of the points that are tried. A new search had better be "spread-sobol", whose few points vary everything apart;
+    "sobol" is that of the searches already recorded (harness/sweep/tuning.py)."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Tuning:

@@ -172,8 +172,9 @@ def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
     if suite.train.pass_rate is None:  # else nobody knows yet how many will be kept
         check_repeats(suite.train, len(problems))
 
-    shared = {"report": suite.report, "tuning": suite.tuning}
-    about = {name: None if part is None else part.model_dump(mode="json") for name, part in shared.items()}
+    # Without defaults: so was a search recorded before there was a choice of samplers.
+    tuning = None if suite.tuning is None else suite.tuning.model_dump(mode="json", exclude_defaults=True)
+    about = {"report": suite.report.model_dump(mode="json"), "tuning": tuning}
     settings: dict[str, Any] = {
         "suite": suite.name,
         "model": without_teacher(suite.model),

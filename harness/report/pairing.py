@@ -113,8 +113,8 @@ def pairing_notes(rows: pd.DataFrame, reference: str | None = None) -> list[str]
             below, above = (own["ratio_ci_high"] < 1).sum(), (own["ratio_ci_low"] > 1).sum()
             text += (
                 f"; the variance of a difference is {mean:.2g} times that at {reference} (geometric mean; "
-                f"{known.min():.2g} to {known.max():.2g}): its interval lies below 1 for {below} of {len(known)} pairs, "
-                f"above 1 for {above}"
+                f"{known.min():.2g} to {known.max():.2g}); of {len(known)} pairs it is lower for {below} and higher "
+                f"for {above} with 95% confidence"
             )
         notes.append(f"{text}.")
     return notes

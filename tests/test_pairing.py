@@ -69,6 +69,7 @@ def test_report_says_how_much_variance_pairing_and_replay_remove(runs, tmp_path)
     assert "| 0.25 (0.25 to 0.25) |" in text
     assert "At GRPO, pairing removes" in text
     assert "the variance of a difference is 0.25 times that at own (geometric mean; 0.25 to 0.25)" in text
+    assert "of 1 pairs it is lower for 1 and higher for 0 with 95% confidence." in text
     assert "GRPO: GVPO were trained on the rollouts that GRPO drew at the same seed: off-policy data" in text
     assert "GVPO declare that they are right whatever policy sampled" in text
     table = report.table.set_index(["point", "label"])

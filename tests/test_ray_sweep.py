@@ -169,14 +169,21 @@ def test_node_that_would_give_other_numbers_stops_the_sweep(suite_file, tmp_path
         driver._accept(dataclasses.replace(place, **difference))
 
 
-def test_pass_rates_that_are_shared_need_a_folder_that_is(suite_file, tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("train.pass_rate=[0.1, 0.9]", "pass_rate is measured once for all cells"),
+        ("train.replay=gvpo", "replay has cells read what another has recorded"),
+    ],
+)
+def test_what_cells_share_needs_a_folder_that_they_share(suite_file, tmp_path, setting, why):
     def driver(*settings):
         cell = next(cell for cell in plan(load_suite(str(suite_file), settings)) if cell.is_trained)
         return _Driver([cell], tmp_path, [])
 
-    measures = driver("train.pass_rate=[0.1, 0.9]")
+    measures = driver(setting)
     elsewhere = Place(node_id="1", environment=environment(), mark=None, missing=None)
-    with pytest.raises(ConfigError, match=r"pass_rate is measured once for all cells, and .* does not see .*: give an"):
+    with pytest.raises(ConfigError, match=rf"{why}, and .* does not see .*: give an"):
         measures._accept(elsewhere)
     here = dataclasses.replace(elsewhere, mark=measures.text)
     assert measures._accept(here) is here

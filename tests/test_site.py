@@ -40,6 +40,8 @@ from harness.statistics.pairs import pairwise
         ("12.5%", (0.125, None)),
         ("37.1 k", (37100.0, None)),
         ("3e-05", (3e-05, None)),
+        ("−12% (−30% to 5%)", (-0.12, None)),
+        ("0.57 (0.40–0.70)", (0.57, None)),
         ("clip 0.2", None),
         ("too few seeds to test", None),
         ("", None),

@@ -34,12 +34,12 @@ class Drawn(NamedTuple):
 
 
 SUMS = (
-    Drawn("coefficient_positive", UP, "-", "sum over tokens that are pushed up"),
-    Drawn("coefficient_negative", DOWN, "--", "sum over tokens that are pushed down"),
-    Drawn("coefficient_zero", "black", ":", "share of tokens with exactly 0", scaled=False),
+    Drawn("coefficient_positive", UP, "-", "sum pushed up"),
+    Drawn("coefficient_negative", DOWN, "--", "sum pushed down"),
+    Drawn("coefficient_zero", "black", ":", "share of exact zeros", scaled=False),
 )
 QUANTILES = (
-    Drawn("coefficient_high", UP, "-", "95% quantile over tokens"),
+    Drawn("coefficient_high", UP, "-", "95% quantile"),
     Drawn("coefficient_median", "black", ":", "median"),
     Drawn("coefficient_low", DOWN, "--", "5% quantile"),
 )

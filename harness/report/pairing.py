@@ -84,7 +84,7 @@ def pairing_table(rows: pd.DataFrame, names: Mapping[str, str], reference: str |
         shown[f"removed by pairing{at}"] = texts(point, "removed", ".0%")
     for point in wide:
         if point != reference and rows.loc[rows["point"] == point, "ratio"].notna().any():
-            shown[f"Var Δ, {point} / {reference}"] = texts(point, "ratio", ".2f")
+            shown[f"Var Δ, {point} / {reference}"] = texts(point, "ratio", ".3g")
     return TextTable(shown)
 
 
@@ -110,10 +110,11 @@ def pairing_notes(rows: pd.DataFrame, reference: str | None = None) -> list[str]
         known = own["ratio"][own["ratio"] > 0]
         if len(known):
             mean = float(np.exp(np.log(known).mean()))
+            below, above = (own["ratio_ci_high"] < 1).sum(), (own["ratio_ci_low"] > 1).sum()
             text += (
-                f"; the variance of a difference is {mean:.2f} times that at {reference} (geometric mean; "
-                f"{known.min():.2f} to {known.max():.2f}), of {int((own['ratio_ci_high'] < 1).sum())} of {len(known)} "
-                "pairs below it with 95% confidence"
+                f"; the variance of a difference is {mean:.2g} times that at {reference} (geometric mean; "
+                f"{known.min():.2g} to {known.max():.2g}); of {len(known)} pairs it is lower for {below} and higher "
+                f"for {above} with 95% confidence"
             )
         notes.append(f"{text}.")
     return notes

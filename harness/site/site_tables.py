@@ -9,15 +9,15 @@ from typing import Any
 from harness.record.text import escape_latex, escape_markdown
 from harness.report.columns import NAME, TextTable
 
-NUMBER = re.compile(r"(?:< )?([+−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ± (\d+(?:\.\d+)?))?(%| [kMG])?")
+NUMBER = re.compile(r"(?:< )?([+−-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: ± (\d+(?:\.\d+)?))?(%| [kMG])?(?: \([^()]+\))?")
 SIZES = {"%": 1e-2, " k": 1e3, " M": 1e6, " G": 1e9, None: 1.0}
 
 
 def reading(text: str) -> tuple[float, float | None] | None:
     """The number that a text of a table shows, and half the width of its interval; None where it shows none.
 
-    "0.905 ± 0.011" is (0.905, 0.011), "−0.2" is (−0.2, None), "37.1 k" is (37100, None), "< 0.001" is (0, None):
-    below every number that is shown.
+    "0.905 ± 0.011" is (0.905, 0.011), "−0.2" is (−0.2, None), "37.1 k" is (37100, None), "12% (−3% to 40%)" is
+    (0.12, None), and "< 0.001" is (0, None): below every number that is shown.
     """
     found = NUMBER.fullmatch(text)
     if found is None:

@@ -120,12 +120,12 @@ class _Driver:
             models=[Path(name).resolve() for name in sorted(models - EMBEDDED.keys()) if Path(name).exists()],
             base=pack(embedded[0].parent, [folder.name for folder in embedded]) if embedded else None,
         )
-        trained = [cell.config for cell in cells if cell.is_trained]
+        trained = [cell.config.train for cell in cells if cell.is_trained]
         self.shared = [
             text
             for text, shares in {
-                "train.pass_rate is measured once for all cells": any(c.train.pass_rate is not None for c in trained),
-                "train.replay has cells read what another has recorded": any(c.replays is not None for c in trained),
+                "train.pass_rate is measured once for all cells": any(train.pass_rate is not None for train in trained),
+                "train.replay has cells read what another has recorded": any(train.replay for train in trained),
             }.items()
             if shares
         ]

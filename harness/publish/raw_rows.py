@@ -51,6 +51,8 @@ KINDS: dict[str, pa.DataType] = {
 """Of the columns of the samples."""
 SAMPLE_SCHEMA = pa.schema([(name, KINDS[name]) for name in ("cell", *SAMPLE_COLUMNS)])
 TEXTS = [name for name, kind in KINDS.items() if kind == pa.string()]
+DICTIONARY = [name for name in KINDS if name != "kl"]
+"""Columns of few values. Those of KL are as many as responses: zstd finds the repeated ones by itself."""
 MAY_BE_MISSING = ("response", "answer")
 """Columns of the samples that a cell may not have."""
 
@@ -95,7 +97,7 @@ def write_raw(folder: Path, suite: RecordedSuite) -> None:
     ]
     _write(folder / CELLS, pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in rows[0]])))
     samples = [_sample_table(name, frame, with_responses) for name, frame in frames.items()]
-    _write(folder / SAMPLES, pa.concat_tables([SAMPLE_SCHEMA.empty_table(), *samples]), dictionary=[*TEXTS, "kl"])
+    _write(folder / SAMPLES, pa.concat_tables([SAMPLE_SCHEMA.empty_table(), *samples]), dictionary=DICTIONARY)
     _write(folder / METRICS, _metric_table(suite.cells))
     if suite.coefficients is not None:
         _write(folder / COEFFICIENTS, pa.Table.from_pandas(suite.coefficients, preserve_index=False))

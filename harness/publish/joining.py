@@ -15,8 +15,8 @@ from harness.publish.raw_rows import PublishError, opened
 from harness.record.files import hash_of
 from harness.report.recorded_cells import RecordedCell, RecordedSuite
 
-COMPARABLE = ("suite_hash", "template", "converted_from", "weights")
-"""What the manifests of one table have in common, beside config, code and grader."""
+COMPARABLE = ("template", "converted_from", "weights")
+"""What the manifests of one table have in common where they say it; earlier ones may not."""
 SECTIONS = ("model", "train", "rollout", "evaluation", "report")
 """Parts of the config that the cells of one table share."""
 VERSIONS = ("gvpo-bench", "grader", "math-verify")
@@ -104,9 +104,8 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
     if cell.algorithm != "base":
         for section in ("algorithm", "tuning"):
             yield from leaves(f"{prefix}{section} of {cell.algorithm}", cell.config(section) or {})
-    for name in COMPARABLE:
-        if manifest.get(name) is not None:
-            yield prefix + name if name == "suite_hash" else name, manifest[name]
+    yield f"{prefix}suite_hash", manifest["suite_hash"]
+    yield from ((name, manifest[name]) for name in COMPARABLE if manifest.get(name) is not None)
     for made in environments(manifest):
         yield "code_sha256", made.get("code_sha256")
         for package in VERSIONS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import pandas as pd
@@ -101,6 +102,17 @@ def test_raw_rows_hold_every_sample_metric_manifest_and_traceback(recorded: Path
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_raw_rows_hold_the_coefficients_and_the_trials_as_they_are(recorded: Path, tmp_path: Path) -> None:
+    trials = pd.DataFrame({"algorithm": ["gvpo"] * 2, "trial": [0, 1], "lr": [1e-3, 0.1 + 0.2], "score": [0.25, None]})
+    suite = replace_fields(recorded_suite(recorded), trials=trials)
+    write_raw(tmp_path / "raw", suite)
+    kept = read_raw(tmp_path / "raw")
+    for found, expected in ((kept.trials, trials), (kept.coefficients, suite.coefficients)):
+        assert found is not None
+        assert expected is not None
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
 def test_responses_that_are_too_large_are_left_out_and_that_is_said(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

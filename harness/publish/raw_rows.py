@@ -5,6 +5,7 @@
     raw/samples.parquet        a row an evaluated sample of every cell
     raw/metrics.parquet        a row a training step of every cell
     raw/coefficients.parquet   the gradient coefficients, where they were compared
+    raw/trials.parquet         the trials behind the settings, where they were at hand
     raw/sums.json              the SHA-256 of each of these
 
 A suite that is read from here (`read_raw`) has the very numbers that the folders of its cells have.
@@ -36,7 +37,7 @@ RAW = "raw"
 FORMAT = 1
 """Of the files; read_raw refuses any other."""
 SUITE, CELLS, SAMPLES, METRICS = "suite.json", "cells.parquet", "samples.parquet", "metrics.parquet"
-COEFFICIENTS = "coefficients.parquet"
+COEFFICIENTS, TRIALS = "coefficients.parquet", "trials.parquet"
 
 MOST_TEXT = 64_000_000
 """Characters of responses beyond which a suite is published without them."""
@@ -99,8 +100,9 @@ def write_raw(folder: Path, suite: RecordedSuite) -> None:
     samples = [_sample_table(name, frame, with_responses) for name, frame in frames.items()]
     _write(folder / SAMPLES, pa.concat_tables([SAMPLE_SCHEMA.empty_table(), *samples]), dictionary=DICTIONARY)
     _write(folder / METRICS, _metric_table(suite.cells))
-    if suite.coefficients is not None:
-        _write(folder / COEFFICIENTS, pa.Table.from_pandas(suite.coefficients, preserve_index=False))
+    for name, frame in ((COEFFICIENTS, suite.coefficients), (TRIALS, suite.trials)):
+        if frame is not None:
+            _write(folder / name, pa.Table.from_pandas(frame, preserve_index=False))
     write_own_sums(folder)
 
 
@@ -188,20 +190,24 @@ def read_raw(folder: Path) -> RecordedSuite:
         )
         for row in pa.parquet.read_table(folder / CELLS).to_pylist()
     ]
-    compared = folder / COEFFICIENTS
     suite = RecordedSuite(
         name=about["suite"],
         path=folder,
         cells=cells,
         unfinished=about["unfinished"],
-        coefficients=pd.read_parquet(compared) if compared.is_file() else None,
+        coefficients=_read(folder / COEFFICIENTS),
         left_out=about["left_out"],
+        trials=_read(folder / TRIALS),
         baseline=about["baseline"],
         highlight=about["highlight"],
     )
     for point in points_of(suite).values():
         require_one_suite(point, folder)
     return suite
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def points_of(suite: RecordedSuite) -> dict[str, list[RecordedCell]]:

@@ -105,6 +105,8 @@ class RecordedSuite:
     """The gradient coefficients of its algorithms, None where they were not to be had."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Why there are none, by the labels of the algorithms that are left out, or by "all"."""
+    trials: pd.DataFrame | None = None
+    """The trials behind its settings, a row each, where they are at hand."""
     baseline: str | None = None
     """The label that differences are taken from, where it is another than the cells recorded."""
     highlight: Sequence[str] = ()

@@ -101,7 +101,6 @@ def test_raw_rows_hold_every_sample_metric_manifest_and_traceback(recorded: Path
     assert "/somewhere" not in json.dumps([cell.manifest for cell in cells.values()])
 
 
-@pytest.mark.usefixtures("without_figures")
 def test_raw_rows_hold_the_coefficients_and_the_trials_as_they_are(recorded: Path, tmp_path: Path) -> None:
     trials = pd.DataFrame({"algorithm": ["gvpo"] * 2, "trial": [0, 1], "lr": [1e-3, 0.1 + 0.2], "score": [0.25, None]})
     suite = replace_fields(recorded_suite(recorded), trials=trials)
@@ -113,6 +112,7 @@ def test_raw_rows_hold_the_coefficients_and_the_trials_as_they_are(recorded: Pat
         pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_responses_that_are_too_large_are_left_out_and_that_is_said(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ publish: install
 
 # Every table and figure of what is published, made anew from its raw rows.
 verify: install
-	for raw in results/*/raw; do $(BIN)/gvpo-bench verify $$(dirname $$raw) || exit; done
+	for suite in $(patsubst %/raw,%,$(wildcard results/*/raw)); do $(BIN)/gvpo-bench verify $$suite || exit; done
 
 # The weights that ship with the project, by their recipe, into results/embedded-base/. The kernels decide the last digits.
 embedded-base: install

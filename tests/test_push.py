@@ -102,7 +102,7 @@ CALLS: list[Any] = []
     ("kind", "created", "card"),
     [
         ("space", {"repo_type": "space", "exist_ok": True, "space_sdk": "static"}, "sdk: static\napp_file: index.html"),
-        ("dataset", {"repo_type": "dataset", "exist_ok": True}, "viewer: false"),
+        ("dataset", {"repo_type": "dataset", "exist_ok": True, "space_sdk": None}, "viewer: false"),
     ],
 )
 def test_publish_pushes_the_site_to_a_space_or_a_dataset_of_the_hub(

@@ -102,7 +102,7 @@ def _cut_note(rows: int, every: int) -> list[str]:
 def _known(asked: Sequence[str], known: Sequence[str], what: str) -> list[str]:
     if unknown := [name for name in asked if name not in known]:
         raise ConfigError(f"--{what} {','.join(unknown)}: there is no such thing here; choose from: {', '.join(known)}")
-    return list(asked)
+    return list(dict.fromkeys(asked))
 
 
 def write_cut(found: Cut, kind: str, out: Path | None) -> str | None:

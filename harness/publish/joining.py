@@ -15,8 +15,8 @@ from harness.publish.raw_rows import PublishError, opened
 from harness.record.files import hash_of
 from harness.report.recorded_cells import RecordedCell, RecordedSuite
 
-COMPARABLE = ("suite_hash", "template", "converted_from", "weights")
-"""What the manifests of one table have in common, beside config, code and grader."""
+COMPARABLE = ("template", "converted_from", "weights")
+"""What the manifests of one table have in common where they say it; earlier ones may not."""
 SECTIONS = ("model", "train", "rollout", "evaluation", "report")
 """Parts of the config that the cells of one table share."""
 VERSIONS = ("gvpo-bench", "grader", "math-verify")
@@ -104,9 +104,8 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
     if cell.algorithm != "base":
         for section in ("algorithm", "tuning"):
             yield from leaves(f"{prefix}{section} of {cell.algorithm}", cell.config(section) or {})
-    for name in COMPARABLE:
-        if manifest.get(name) is not None:
-            yield prefix + name if name == "suite_hash" else name, manifest[name]
+    yield f"{prefix}suite_hash", manifest["suite_hash"]
+    yield from ((name, manifest[name]) for name in COMPARABLE if manifest.get(name) is not None)
     for made in environments(manifest):
         yield "code_sha256", made.get("code_sha256")
         for package in VERSIONS:
@@ -134,7 +133,7 @@ def problems(cell: RecordedCell) -> str:
     counts = cell.rows.samples(["benchmark", "problem_id"]).value_counts(sort=False).sort_index()
     of_each = counts.groupby(level="benchmark").agg(["size", "sum"])
     texts = [f"{name} {row['size']} problems, {row['sum']} samples" for name, row in of_each.iterrows()]
-    return f"{', '.join(texts)} (ids {hash_of([[*map(str, key), int(n)] for key, n in counts.items()])})"
+    return f"{', '.join(texts)} (ids {hash_of(counts.reset_index().to_numpy().tolist())})"
 
 
 def other_numbers(first: RecordedCell, second: RecordedCell) -> tuple[str, str] | None:
@@ -145,15 +144,15 @@ def other_numbers(first: RecordedCell, second: RecordedCell) -> tuple[str, str] 
         return None
     samples = [cell.samples().astype({"kl": float}) for cell in (first, second)]
     if not samples[0].equals(samples[1]):
-        return _texts("score", *(frame["score"].mean() for frame in samples), "other samples")
+        return _texts("score", [frame["score"].mean() for frame in samples], "other samples")
     metrics = [pd.DataFrame(cell.rows.metrics()).drop(columns=TIMED, errors="ignore") for cell in (first, second)]
     if not metrics[0].equals(metrics[1]):
         rewards = [frame["reward"].mean() if "reward" in frame else float("nan") for frame in metrics]
-        return _texts("mean training reward", *rewards, "other metrics of its training")
+        return _texts("mean training reward", rewards, "other metrics of its training")
     return None
 
 
-def _texts(what: str, first: float, second: float, otherwise: str) -> tuple[str, str]:
+def _texts(what: str, values: Sequence[float], otherwise: str) -> tuple[str, str]:
     """Both values where they differ as they are shown, else that something else does."""
-    texts = f"{what} {first:.6g}", f"{what} {second:.6g}"
-    return texts if texts[0] != texts[1] else (texts[0], f"{texts[1]} with {otherwise}")
+    first, second = (f"{what} {value:.6g}" for value in values)
+    return first, second if first != second else f"{second} with {otherwise}"

@@ -73,8 +73,8 @@ def push_hub(site: Path, repository: str, kind: HubKind) -> str:
         shutil.copytree(site, tree, dirs_exist_ok=True)
         write(tree / "README.md", f"---\n{FRONT_MATTER[kind]}---\n\nMade by `gvpo-bench publish`: open index.html.\n")
         hub = HfApi()
-        sdk = {"space_sdk": "static"} if kind == "space" else {}
-        hub.create_repo(repository, repo_type=kind, exist_ok=True, **sdk)
+        sdk = "static" if kind == "space" else None
+        hub.create_repo(repository, repo_type=kind, exist_ok=True, space_sdk=sdk)
         hub.upload_folder(
             repo_id=repository,
             repo_type=kind,

@@ -53,6 +53,8 @@ KINDS: dict[str, pa.DataType] = {
 """Of the columns of the samples."""
 SAMPLE_SCHEMA = pa.schema([(name, KINDS[name]) for name in ("cell", *SAMPLE_COLUMNS)])
 TEXTS = [name for name, kind in KINDS.items() if kind == pa.string()]
+DICTIONARY = [name for name in KINDS if name not in ("kl", "logp")]
+"""Columns of few values. KL and log-prob have as many as there are responses: zstd finds the repeated ones by itself."""
 MAY_BE_MISSING = ("response", "answer", "logp")
 """Columns of the samples that a cell may not have."""
 
@@ -97,9 +99,7 @@ def write_raw(folder: Path, suite: RecordedSuite) -> None:
     ]
     _write(folder / CELLS, pa.Table.from_pylist(rows, pa.schema([(name, pa.string()) for name in rows[0]])))
     samples = [_sample_table(name, frame, with_responses) for name, frame in frames.items()]
-    _write(
-        folder / SAMPLES, pa.concat_tables([SAMPLE_SCHEMA.empty_table(), *samples]), dictionary=[*TEXTS, "kl", "logp"]
-    )
+    _write(folder / SAMPLES, pa.concat_tables([SAMPLE_SCHEMA.empty_table(), *samples]), dictionary=DICTIONARY)
     _write(folder / METRICS, _metric_table(suite.cells))
     for name, frame in ((COEFFICIENTS, suite.coefficients), (TRIALS, suite.trials)):
         if frame is not None:
@@ -196,21 +196,24 @@ def read_raw(folder: Path) -> RecordedSuite:
         )
         for row in pa.parquet.read_table(folder / CELLS).to_pylist()
     ]
-    compared, tried = (folder / name for name in (COEFFICIENTS, TRIALS))
     suite = RecordedSuite(
         name=about["suite"],
         path=folder,
         cells=cells,
         unfinished=about["unfinished"],
-        coefficients=pd.read_parquet(compared) if compared.is_file() else None,
+        coefficients=_read(folder / COEFFICIENTS),
         left_out=about["left_out"],
-        trials=pd.read_parquet(tried) if tried.is_file() else None,
+        trials=_read(folder / TRIALS),
         baseline=about["baseline"],
         highlight=about["highlight"],
     )
     for point in points_of(suite).values():
         require_one_suite(point, folder)
     return suite
+
+
+def _read(path: Path) -> pd.DataFrame | None:
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def points_of(suite: RecordedSuite) -> dict[str, list[RecordedCell]]:

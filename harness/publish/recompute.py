@@ -115,8 +115,8 @@ def frame_differences(published: pd.DataFrame, expected: pd.DataFrame, close: fl
         return
     for place, column in enumerate(expected.columns):
         found, right = published.iloc[:, place], expected.iloc[:, place]
-        for row in np.flatnonzero(~_same(found, right, close)):
-            key = " ".join(str(x) for x in expected.iloc[row, :2])
+        for row in np.flatnonzero(~_same(found, right, close)).tolist():
+            key = " ".join(map(str, expected.iloc[row].tolist()[:2]))
             follows = f"{right.iloc[row]} follows from the raw rows"
             yield f"row {row + 1} ({key}): {column} is {found.iloc[row]}, and {follows}"
 

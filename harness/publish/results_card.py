@@ -106,8 +106,8 @@ def not_claimed(publication: Publication, suite: RecordedSuite) -> list[str]:
     ]
     if len(seeds) < MIN_SEEDS_TO_TEST:
         items.insert(1, f"No test: {len(seeds)} seeds are fewer than the {MIN_SEEDS_TO_TEST} that one takes.")
-    if suite.left_out:
-        items.append(f"No gradient coefficients of {escape_markdown(', '.join(suite.left_out))}.")
+    for label, reason in suite.left_out.items():
+        items.append(f"No gradient coefficients of {escape_markdown(f'{label}: {reason}')}.")
     return items
 
 

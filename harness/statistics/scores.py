@@ -74,9 +74,12 @@ def problem_scores(samples: pd.DataFrame) -> pd.DataFrame:
     for j in sorted({j for k in table["samples"].unique() for j in pass_ks(int(k))}):
         counts = zip(table["samples"], correct, strict=True)
         table[f"pass_at_{j}"] = [pass_at_k(int(n), round(c), j) if n >= j else math.nan for n, c in counts]
-    if table["samples"].max() > 1:
+    if table["samples"].max() > 1 and "answer" in rows:
+        answers, scores, places = rows["answer"].tolist(), rows["score"].tolist(), groups.indices
         table["maj_at_k"] = [
-            majority_score(list(rows["answer"]), list(rows["score"])) if "answer" in rows else math.nan
-            for _, rows in groups
+            majority_score([answers[i] for i in places[problem]], [scores[i] for i in places[problem]])
+            for problem in table.index
         ]
+    elif table["samples"].max() > 1:
+        table["maj_at_k"] = math.nan
     return table

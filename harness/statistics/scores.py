@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 import pandas as pd
@@ -75,8 +75,16 @@ def problem_scores(samples: pd.DataFrame) -> pd.DataFrame:
         counts = zip(table["samples"], correct, strict=True)
         table[f"pass_at_{j}"] = [pass_at_k(int(n), round(c), j) if n >= j else math.nan for n, c in counts]
     if table["samples"].max() > 1:
-        table["maj_at_k"] = [
-            majority_score(list(rows["answer"]), list(rows["score"])) if "answer" in rows else math.nan
-            for _, rows in groups
-        ]
+        table["maj_at_k"] = [majority_score(*both) for both in _by_problem(rows)] if "answer" in rows else math.nan
     return table
+
+
+def _by_problem(rows: pd.DataFrame) -> Iterable[tuple[list[str], list[float]]]:
+    """The answers and scores of each benchmark and problem, in the order of the rows."""
+    found: dict[tuple[str, str], tuple[list[str], list[float]]] = {}
+    columns = [rows[name].tolist() for name in ("benchmark", "problem_id", "answer", "score")]
+    for benchmark, problem, answer, score in zip(*columns, strict=True):
+        answers, scores = found.setdefault((benchmark, problem), ([], []))
+        answers.append(answer)
+        scores.append(score)
+    return found.values()

@@ -411,7 +411,7 @@ def test_sections_cannot_be_changed_after_validation(suite_toml):
         suite.train.steps = 4  # type: ignore[misc]
 
 
-SECTIONS = {"model", "train", "rollout", "evaluation", "report", "resources", "tuning", "ablation"}
+SECTIONS = {"model", "train", "rollout", "evaluation", "report", "resources", "tracking", "tuning", "ablation"}
 
 
 @pytest.mark.parametrize("section", [Suite, Train, Model, Resources])

@@ -37,6 +37,12 @@ site.views = {};
     return element;
   };
 
+  // Whether nothing is compared yet, which a page that is watched then says.
+  site.uncompared = (main, { tables, notes }) => {
+    if (!tables.length) site.add(main, notes.map((note) => site.el("p", {}, note)));
+    return !tables.length;
+  };
+
   site.say = (text) => {
     document.getElementById("status").textContent = site.visible(text);
   };

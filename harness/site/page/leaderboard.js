@@ -4,10 +4,7 @@ site.views.leaderboard = {
   title: "Leaderboard",
   async draw(main, suite) {
     const { tables, notes, provenance, algorithms } = suite;
-    if (!tables.length) {
-      main.append(...notes.map((note) => site.el("p", {}, note)));
-      return;
-    }
+    if (site.uncompared(main, suite)) return;
     const wanted = site.state.get("table", tables[0].what);
     const table = tables.find(({ what }) => what === wanted) ?? tables[0];
     const body = site.el("div", {});

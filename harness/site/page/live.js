@@ -1,7 +1,6 @@
 "use strict";
 // A page that is watched (gvpo-bench watch): it asks what is new, and draws its view again without losing the reader's place.
 {
-  const PERIOD = 2000;
   const QUIET = { select: 10000, other: 1000 }; // how long after the reader's last touch a view is drawn again
   let paused = false;
   let touched = 0;
@@ -35,30 +34,41 @@
     said.classList.toggle("lost", lost || trouble !== null);
   };
 
-  // What the reader has opened, scrolled to and put the cursor in, by its place in the view.
+  // What the reader has opened, scrolled to and put the cursor in. New data may bring rows and cards: a control is found by
+  // its name, all else by its place among its kind.
+  const KINDS = { menus: ".menu", details: "details:not(.menu)", boxes: ".scroller, pre" };
+  const of = (part, kind) => [...part.querySelectorAll(KINDS[kind])];
+  const named = (one) => `${one.tagName} ${one.labels?.[0]?.textContent ?? one.ariaLabel ?? one.textContent}`;
   const placeOf = (part) => {
-    const focusable = [...part.querySelectorAll("a[href], button, input, select, summary, [tabindex]")];
-    const at = focusable.indexOf(document.activeElement);
-    const { selectionStart: from = null, selectionEnd: to = null, type } = document.activeElement ?? {};
+    const active = part.contains(document.activeElement) ? document.activeElement : null;
     return {
-      open: [...part.querySelectorAll("details")].map((one) => one.open),
-      scrolled: [...part.querySelectorAll(".scroller, pre")].map((one) => [one.scrollLeft, one.scrollTop]),
-      focus: at, count: focusable.length, caret: type === "search" ? [from, to] : null, window: [scrollX, scrollY],
+      menus: of(part, "menus").map((one) => one.open),
+      details: of(part, "details").map((one) => one.open),
+      boxes: of(part, "boxes").map((one) => [one.scrollLeft, one.scrollTop]),
+      control: active && named(active),
+      caret: active?.type === "search" ? [active.selectionStart, active.selectionEnd] : null,
+      window: [scrollX, scrollY],
     };
   };
-  const restore = (part, { open, scrolled, focus, count, caret, window: seen }) => {
-    const details = [...part.querySelectorAll("details")];
-    if (details.length === open.length) details.forEach((one, place) => (one.open = open[place]));
-    const boxes = [...part.querySelectorAll(".scroller, pre")];
-    if (boxes.length === scrolled.length) boxes.forEach((one, place) => one.scrollTo(...scrolled[place]));
-    const focusable = [...part.querySelectorAll("a[href], button, input, select, summary, [tabindex]")];
-    if (focus >= 0 && focusable.length === count) {
-      focusable[focus].focus({ preventScroll: true });
-      if (caret) focusable[focus].setSelectionRange(...caret);
+  const restore = (part, place) => {
+    const each = (kind, set) => {
+      const found = of(part, kind);
+      if (found.length === place[kind].length) found.forEach((one, at) => set(one, place[kind][at]));
+    };
+    each("menus", (one, open) => (one.open = open));
+    each("details", (one, open) => (one.open = open));
+    each("boxes", (one, scrolled) => one.scrollTo(...scrolled));
+    if (place.control) {
+      const controls = [...part.querySelectorAll("a[href], button, input, select, summary, [tabindex]")];
+      const focus = controls.find((one) => named(one) === place.control);
+      focus?.focus({ preventScroll: true });
+      if (place.caret) focus?.setSelectionRange(...place.caret);
     }
-    scrollTo(...seen);
+    scrollTo(...place.window);
   };
   site.place = { of: placeOf, restore };
+
+  site.period = 2000; // ms between two questions
 
   site.follow = (first, renew) => {
     let known = first;
@@ -74,9 +84,9 @@
       } catch {
         tell(known, true);
       }
-      setTimeout(ask, PERIOD);
+      setTimeout(ask, site.period);
     };
-    setTimeout(ask, PERIOD);
+    setTimeout(ask, site.period);
   };
 
   site.views.progress = {

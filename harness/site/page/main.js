@@ -44,6 +44,12 @@
             one.date && `; ${one.date}`)))));
   };
 
+  // Takes parts of the page away, and what Plotly would keep of them.
+  const clear = (...parts) => parts.forEach((part) => {
+    part.querySelectorAll(".js-plotly-plot").forEach((plot) => Plotly.purge(plot));
+    part.remove();
+  });
+
   // Draws the view that the address names: `moved` where the reader has gone there, `again` where its data are new. Then
   // the old one stays until the new one is whole, and the reader's place in it is kept.
   site.show = async ({ moved = false, again = false } = {}) => {
@@ -53,7 +59,7 @@
     site.onTheme = null;
     main.setAttribute("aria-busy", "true");
     if (!old) {
-      main.replaceChildren();
+      clear(...main.children);
       site.say("");
     }
     navigation();
@@ -74,7 +80,7 @@
     if (!part.isConnected) return; // the reader has gone on
     if (old) {
       const place = site.place.of(old);
-      old.remove();
+      clear(old);
       part.classList.remove("coming");
       site.place.restore(part, place);
     }

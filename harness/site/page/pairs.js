@@ -3,6 +3,7 @@
 site.views.pairs = {
   title: "Pairs",
   async draw(main, suite) {
+    if (site.uncompared(main, suite)) return;
     const { labels, pairs, notes } = await site.load(`${suite.folder}/pairs`);
     if (labels.length < 2) {
       main.append(site.el("p", {}, "There is no pair of finished algorithms."));

@@ -38,7 +38,8 @@
   site.views.problems = {
     title: "Problems",
     async draw(main, suite) {
-      const drawn = suite.kept && site.state.get("of") === "training";
+      const drawn = suite.kept && (site.state.get("of") === "training" || !suite.tables.length);
+      if (!drawn && site.uncompared(main, suite)) return;
       const data = await site.load(`${suite.folder}/${drawn ? "training" : "problems"}`);
       site.addEscaped(data.escaped);
       const { problems, algorithms } = data;

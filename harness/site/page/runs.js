@@ -10,11 +10,11 @@ site.views.runs = {
       await one(main, suite, place);
       return;
     }
-    const names = suite.runs.columns[0]?.texts ?? [];
+    if (site.uncompared(main, suite)) return;
+    const names = suite.runs.columns[0].texts;
     const failed = suite.cells.filter(([, , , status]) => status === "failed").length;
     main.append(site.el("p", {}, `${names.length} runs, ${failed} of them failed. A run's name leads to its `,
       "settings, versions and costs."));
-    if (!names.length) return;
     site.grid(main, suite.runs, { narrow: ["algorithm", "seed"], link: (row) => site.state.link("runs", { run: names[row] }) });
 
     async function one(parent, { folder, cells, algorithms }, at) {

@@ -1,0 +1,74 @@
+"""A sweep fills a small file system: it says so in a sentence, and goes on once there is room."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import ClassVar
+
+from parts import Part
+from verdicts import Outcome, fault_of, judge, message_of
+
+MOST_SHARE = 1.05
+"""Of what the undisturbed sweep takes, that a disk has."""
+ROOM = "256m"
+
+
+class FullDisks(Part):
+    """See the module."""
+
+    name: ClassVar[str] = "full disks"
+    about: ClassVar[str] = (
+        "The results go to a file system (tmpfs) that is too small for them, by more or less. The sweep ends with exit "
+        "code 1 and one sentence; then there is room, and the same command goes on."
+    )
+    whole = 24
+
+    def lacks(self) -> str | None:
+        """See `Part`."""
+        return None if os.geteuid() == 0 else "needs root, who alone may mount a small file system"
+
+    def prepare(self) -> object:
+        """See `Part`."""
+        return self.stage.numbers
+
+    def _kilobytes(self, number: int) -> int:
+        used = sum(path.stat().st_blocks for path in self.stage.undisturbed.rglob("*")) // 2  # blocks of 512 bytes
+        return max(16, round(used * MOST_SHARE * (number + self.rng(number).random()) / self.whole))
+
+    def describe(self, number: int) -> str:
+        """See `Part`."""
+        return f"a file system of {self._kilobytes(number)} KiB"
+
+    def run(self, number: int, folder: Path) -> Outcome:
+        """See `Part`."""
+        (disk := folder / "disk").mkdir()
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={self._kilobytes(number)}k", "chaos", str(disk)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if mounted.returncode != 0:
+            return Outcome("not run", f"a tmpfs cannot be mounted: {mounted.stderr.strip()}")
+        try:
+            return self._filled(disk, folder)
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+    def _filled(self, disk: Path, folder: Path) -> Outcome:
+        arguments = self.stage.sweep(out := disk / "out")
+        ended = self.stage.zygote.start(arguments, folder, shown=folder / "full.txt").wait()
+        if (fault := fault_of(ended)) is not None:
+            return fault
+        said = message_of(ended)
+        if ended.code not in (0, 1) or (ended.code == 1 and said is None):
+            return Outcome("wrong end", f"on the full disk, exit code {ended.code}: {ended.shown[-1000:]}")
+        if said is not None and "make room" not in said:
+            return Outcome("wrong end", f"on the full disk it says: {said}")
+        subprocess.run(["mount", "-o", f"remount,size={ROOM}", str(disk)], check=True)
+        again = self.stage.zygote.start(arguments, folder, shown=folder / "room.txt").wait()
+        outcome = judge(again, self.stage.numbers, out)
+        how = "there was room for all of it" if said is None else said.replace(str(folder), "…")
+        return Outcome("identical", how) if outcome.verdict == "identical" else outcome

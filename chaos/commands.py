@@ -16,14 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from zygote import Job
+from job import Job
+
+from harness.processes.fork_server import WORKER_ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SECONDS = 300.0
-"""After which a command hangs. It takes ten on an idle machine."""
+SECONDS = 900.0
+"""After which a command hangs. On an idle machine it takes ten, and on one where others come first, a hundred."""
 
-LEFT_SECONDS = 30.0
+ONE_THREAD = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Of pyarrow's allocator, in what is forked."""
+
+LEFT_SECONDS = 60.0
 """How long processes of a command that has ended may take to notice."""
 
 
@@ -78,7 +83,7 @@ class Zygote:
             [sys.executable, str(Path(__file__).with_name("zygote.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment(),
+            env={**environment(), **WORKER_ENVIRONMENT, **ONE_THREAD},
         )
         self.ids = itertools.count()
         self.lock = threading.Lock()

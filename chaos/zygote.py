@@ -1,4 +1,4 @@
-"""Starts `gvpo-bench` by forking, since its imports take longer than a small sweep.
+"""Starts `gvpo-bench` by forking, since its imports, and those of its fork server, take longer than a small sweep.
 
     python chaos/zygote.py
 
@@ -9,38 +9,26 @@ that has ended. All of them end with it, and it ends with its standard input.
 
 from __future__ import annotations
 
+import fcntl
+import importlib
 import json
+import multiprocessing.util
 import os
 import signal
+import socket
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from pathlib import Path
+
+from job import Job
 
 import harness.cli
 import harness.report.figures
 import harness.sweep.executors
 import harness.sweep.run
+from benchmarks import load_benchmark
 from benchmarks.farewell import end_with_parent
-
-
-@dataclass(frozen=True)
-class Job:
-    """A command to start."""
-
-    id: int
-    arguments: Sequence[str]
-    """After `gvpo-bench`."""
-    folder: str
-    """To work in."""
-    shown: str
-    """The file that takes what it prints."""
-    environment: Mapping[str, str]
-    figures: bool
-    """Whether a report draws its figures, which takes longer than all else of it."""
-
-    def line(self) -> bytes:
-        """For the standard input of this script."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+from harness.processes.fork_server import PRELOADED
 
 
 def tell(**news: int) -> None:
@@ -88,13 +76,61 @@ def become(job: Job) -> None:
     os.environ.update(job.environment)
     os.chdir(job.folder)
     sys.argv = ["gvpo-bench", *job.arguments]
+    sys.path.remove(str(Path(__file__).parent))
+    sys.modules["__main__"] = harness.cli  # which processes of multiprocessing's import
     if not job.figures:
         harness.report.figures.draw = lambda **_: []
+
+
+def provide_fork_server() -> None:
+    """Has multiprocessing's fork server be a fork of this process as it is now, in place of a Python that would import
+    anew what is here already. It waits until it is asked for, with the descriptors and the environment of that time."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        serve(theirs)
+    theirs.close()
+    spawn = multiprocessing.util.spawnv_passfds
+
+    def spawn_or_ask(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in arguments[-1]:
+            return spawn(path, arguments, descriptors)
+        multiprocessing.util.spawnv_passfds = spawn
+        message = json.dumps([arguments[-1], list(descriptors), dict(os.environ)])
+        socket.send_fds(ours, [message.encode()], list(descriptors))
+        ours.close()
+        return pid
+
+    multiprocessing.util.spawnv_passfds = spawn_or_ask
+
+
+def serve(asked: socket.socket) -> None:
+    """Becomes the fork server when it is asked to, and ends where it never is."""
+    message, received, _, _ = socket.recv_fds(asked, 2**20, 8)
+    asked.close()
+    if not message:
+        os._exit(0)
+    command, wanted, environment = json.loads(message)
+    aside = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in received]
+    for descriptor in received:
+        os.close(descriptor)
+    for descriptor, number in zip(aside, wanted, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(environment)
+    exec(command, {})
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the campaign's to hear
     signal.signal(signal.SIGCHLD, reap)
+    for module in PRELOADED:
+        importlib.import_module(module)
+    for benchmark in ("arithmetic-train", "arithmetic", "arithmetic-hard"):
+        load_benchmark(benchmark).problems()  # which are kept
     if (job := next_job()) is not None:
         become(job)
+        provide_fork_server()
         harness.cli.main()

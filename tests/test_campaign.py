@@ -269,7 +269,7 @@ def test_a_campaign_with_a_fault_ends_with_1_and_goes_on_where_it_was(tmp_path, 
     ran.clear()
     assert code("--part", "planted", "--trial", "2") == 0
     assert code() == 0
-    assert ran == [2, *sorted(ran[1:])]
+    assert sorted(ran) == [1, 2, 3]
     text = (tmp_path / "README.md").read_text()
     assert "4 trials, of which 0 ended as none may" in text
     assert "| planted | 4 of 4 | 4 |" in text

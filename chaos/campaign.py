@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign_page import Ledger, Trial, write_page
+from campaign_page import DIGITS, Ledger, Trial, write_page
 from commands import ROOT, Zygote
 from configuration_trials import ConfigurationTrials
 from damages import Damages
@@ -81,6 +81,7 @@ def main() -> None:
         stage = Stage(work / f"stage-{CODE_SHA256[:8]}", zygote)
         parts = [part(stage, options.seed) for part in PARTS if part.name in options.parts]
         if options.trials:
+            parts[0].prepare()
             trials = [one_trial(parts[0], number, work) for number in options.trials]
             sys.exit(any(trial.verdict in FAULTS for trial in trials))
         for part in parts:
@@ -130,8 +131,11 @@ def one_trial(part: Part, number: int, work: Path, *, quiet: bool = False) -> Tr
     folder.mkdir(parents=True)
     started = time.monotonic()
     outcome = part.run(number, folder)
+    seconds = time.monotonic() - started
     said = visible(outcome.said.replace(str(folder), "…").replace(str(work), "…"), lines=True)
-    trial = Trial(part.name, number, part.describe(number), outcome.verdict, said, time.monotonic() - started)
+    trial = Trial(
+        part.name, number, part.describe(number), outcome.verdict, said, seconds, part.seed, CODE_SHA256[:DIGITS]
+    )
     line = f"{part.name} {number}: {trial.about}: {trial.verdict} ({trial.seconds:.0f} s)"
     if trial.verdict in FAULTS:
         again = f"python chaos/campaign.py --seed {part.seed} --part '{part.name}' --trial {number}"

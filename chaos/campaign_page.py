@@ -17,6 +17,9 @@ from harness.record.files import write
 from harness.record.markdown import markdown_table
 from harness.record.text import escape_markdown, spreadsheet
 
+DIGITS = 12
+"""Of a hash."""
+
 MOST_SAID = 2000
 """Characters of what was said that are kept."""
 
@@ -31,31 +34,35 @@ class Trial:
     verdict: Verdict
     said: str
     seconds: float
+    seed: int
+    code: str
+    """The first digits of `CODE_SHA256`."""
 
 
 class Ledger:
     """trials.csv, which is there again when the campaign is: each trial is added as it ends."""
 
     def __init__(self, path: Path, seed: int, code: str) -> None:
-        """Reads what is there from the same seed and the same code (`CODE_SHA256`). Rows of others are of another
-        campaign, and go when the first trial of this one is added."""
-        self.path, self.stamp = path, [str(seed), code[:12]]
+        """Reads what is there. Rows of another seed are of another campaign, and go when the first trial of this one is
+        added; those of other code (`CODE_SHA256`) stay until their trials are run again."""
+        self.path, self.seed, self.code = path, seed, code[:DIGITS]
         self.trials: list[Trial] = []
         rows = []
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file))
-        self.is_new = not any(row[-2:] == self.stamp for row in rows)
         for row in rows[1:]:
-            if len(row) == len(COLUMNS) and row[-2:] == self.stamp:
-                part, number, about, verdict, said, seconds, *_ = row
+            if len(row) == len(COLUMNS) and row[-2] == str(seed):
+                part, number, about, verdict, said, seconds, _, code = row
                 assert verdict in MEANINGS
-                self.trials.append(Trial(part, int(number), about, verdict, said, float(seconds)))
+                self.trials.append(Trial(part, int(number), about, verdict, said, float(seconds), seed, code))
+        self.is_new = not self.trials
 
     def has(self, part: str, number: int) -> bool:
-        """Whether a trial has ended, and as it should."""
+        """Whether a trial of this code has ended, and as it should."""
         return any(
-            (trial.part, trial.number) == (part, number) and trial.verdict not in (*FAULTS, "not run")
+            (trial.part, trial.number, trial.code) == (part, number, self.code)
+            and trial.verdict not in (*FAULTS, "not run")
             for trial in self.trials
         )
 
@@ -81,10 +88,10 @@ class Ledger:
 
     def _row(self, trial: Trial) -> list[str]:
         said = " ".join(trial.said[:MOST_SAID].split())
-        return [*map(str, astuple(trial)[:4]), said, f"{trial.seconds:.1f}", *self.stamp]
+        return [*map(str, astuple(trial)[:4]), said, f"{trial.seconds:.1f}", str(trial.seed), trial.code]
 
 
-COLUMNS = [*(field.name for field in fields(Trial)), "seed", "code"]
+COLUMNS = [field.name for field in fields(Trial)]
 
 
 def _line(row: Sequence[str]) -> str:
@@ -115,6 +122,8 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
     made = environment()
     git, hardware = made["git"] or {}, made["hardware"]
     commit = f"{git.get('commit', 'unknown')}{' with changes' if git.get('dirty') else ''}"
+    by_code = Counter(trial.code for trial in whole)
+    codes = ", ".join(f"{code} ({count:,} trials)" for code, count in by_code.most_common())
     versions = ", ".join(f"{name} {version}" for name, version in made["versions"].items())
     lines = [
         "# The campaign against silent errors",
@@ -144,7 +153,7 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
         "## How it was made",
         "",
         f"- command: `{command}`; its trials together took {sum(trial.seconds for trial in whole) / 60:,.0f} minutes",
-        f"- commit: {escape_markdown(commit)}; code {ledger.stamp[1]}",
+        f"- commit: {escape_markdown(commit)}; code {codes}",
         f"- hardware: {escape_markdown(str(hardware['cpu']))}, {hardware['cores']} cores, {hardware['system']}",
         f"- versions: {escape_markdown(versions)}",
         f"- date: {made['date']}",

@@ -272,14 +272,14 @@ def test_a_campaign_with_a_fault_ends_with_1_and_goes_on_where_it_was(tmp_path, 
     assert sorted(ran) == [1, 2, 3]
     text = (tmp_path / "README.md").read_text()
     assert "4 trials, of which 0 ended as none may" in text
-    assert "| planted | 4 of 4 | 4 |" in text
+    assert "| planted | 4 of 4 | 3 | 1 |" in text
 
 
 def trial(number: int, verdict: Any = "identical", **changes: Any) -> Trial:
-    return dataclasses.replace(Trial("kills", number, "SIGKILL", verdict, "", 1.5), **changes)
+    return dataclasses.replace(Trial("kills", number, "SIGKILL", verdict, "", 1.5, 0, "code"), **changes)
 
 
-def test_ledger_keeps_trials_of_the_same_seed_and_code_alone(tmp_path):
+def test_ledger_keeps_trials_of_the_same_seed_and_counts_on_those_of_the_same_code(tmp_path):
     path = tmp_path / "trials.csv"
     ledger = Ledger(path, 0, "code")
     ledger.add(trial(1))
@@ -294,10 +294,14 @@ def test_ledger_keeps_trials_of_the_same_seed_and_code_alone(tmp_path):
     assert [found.number for found in again.faults(["kills"])] == [2]
     again.add(trial(2))
     assert [line.split(",")[3] for line in path.read_text().splitlines()[1:]] == ["identical", "identical"]
-    for seed, code in ((1, "code"), (0, "other")):
-        other = Ledger(path, seed, code)
-        assert other.trials == []
-    other.add(trial(7))
+    later = Ledger(path, 0, "later")
+    assert [found.number for found in later.trials] == [1, 2]
+    assert not later.has("kills", 1)
+    later.add(trial(1, code="later"))
+    assert [line.rpartition(",")[2] for line in path.read_text().splitlines()] == ["code", "code", "later"]
+    other = Ledger(path, 1, "code")
+    assert other.trials == []
+    other.add(trial(7, seed=1))
     assert [line.split(",")[1] for line in path.read_text().splitlines()[1:]] == ["7"]
 
 

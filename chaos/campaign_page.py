@@ -128,8 +128,8 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
     lines = [
         "# The campaign against silent errors",
         "",
-        f"{len(whole):,} trials, of which {len(faults):,} ended as none may. A small sweep (2 algorithms × 2 seeds, 3 "
-        "steps, the embedded base) is killed, damaged, misused and starved, and what it leaves is compared with what "
+        f"{len(whole):,} trials, of which {len(faults):,} ended as none may. A small sweep (2 algorithms, 3 steps, the "
+        "embedded base) is killed, damaged, misused and starved, and what it leaves is compared with what "
         "an undisturbed one leaves, to the last digit. Each trial is a row of [trials.csv](trials.csv).",
         "",
         markdown_table(["part", "trials run", *shown], rows),

@@ -57,7 +57,7 @@ PLACES: tuple[Place, ...] = (
     Place("evaluated_otherwise", "{cell}/earlier/{key}"),
 )
 
-CELLS = ("gvpo-s0", "gvpo-s1", "mine-s0", "mine-s1")
+CELLS = ("gvpo-s0", "mine-s0")
 
 
 def flip(path: Path, rng: random.Random) -> None:
@@ -207,8 +207,8 @@ def damages() -> list[Damage]:
     found: list[Damage] = []
     for place in PLACES:
         for way in ways_of(place):
-            i = len(found)
-            found.append(Damage(place, way, CELLS[i % 4], CELLS[(i + 1 + i // 4 % 3) % 4]))
+            turn = len(found) % 2
+            found.append(Damage(place, way, CELLS[turn], CELLS[1 - turn]))
     return found
 
 

@@ -1,8 +1,11 @@
-"""Each hostile algorithm in a sweep with an honest one, whose numbers are those of a sweep without it."""
+"""Hostile algorithms in a sweep with an honest one, whose numbers are those of a sweep without them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -12,9 +15,22 @@ from parts import Part
 from stage import SUITE_NAME
 from verdicts import Outcome, differences, fault_of, numbers_of
 
+from harness.record.cell_folder import CellFolder
+
 HONEST = ("base", "gvpo-s0")
-STALL_SECONDS = 20
-"""Without progress, after which a cell that is to stall is stopped."""
+STALL_SECONDS = 60
+"""Without progress, after which a cell that is to stall is stopped; any other reports some sooner on a busy machine too."""
+COMPANY = 10
+"""So many share a sweep at most."""
+
+
+def companies() -> list[list[int]]:
+    """Which of them share a sweep, by number: what is refused ends a sweep by itself, and what stalls takes time."""
+    numbers = range(len(HOSTILE))
+    alone = [[i] for i in numbers if HOSTILE[i].ends == "refused"]
+    stall = [i for i in numbers if HOSTILE[i].ends == "stalls"]
+    rest = [i for i in numbers if HOSTILE[i].ends not in ("refused", "stalls")]
+    return [*alone, stall, *(rest[i : i + COMPANY] for i in range(0, len(rest), COMPANY))]
 
 
 class HostileSweeps(Part):
@@ -22,8 +38,9 @@ class HostileSweeps(Part):
 
     name: ClassVar[str] = "hostile"
     about: ClassVar[str] = (
-        "An algorithm that breaks what it can (`chaos/hostile.py`) runs beside an honest one. The honest one's numbers "
-        "are those of a sweep without the other, whose cell is refused, fails, stalls or finishes as it should."
+        "Algorithms that break what they can (`chaos/hostile.py`) run beside an honest one, up to ten in a sweep. The "
+        "honest one's numbers are those of a sweep without them, and the cell of each of them is refused, fails, stalls "
+        "or finishes as it should."
     )
     whole = len(HOSTILE)
 
@@ -32,31 +49,71 @@ class HostileSweeps(Part):
         """The honest one's numbers."""
         return numbers_of(self.stage.undisturbed, cells=HONEST)
 
+    @cached_property
+    def outcomes(self) -> dict[int, Outcome]:
+        """Of those whose sweep is over."""
+        return {}
+
+    @cached_property
+    def locks(self) -> defaultdict[int, threading.Lock]:
+        """One for each sweep, by its first algorithm."""
+        return defaultdict(threading.Lock)
+
     def prepare(self) -> object:
         """See `Part`."""
-        return self.stage.numbers, self.expected
+        return self.stage.numbers, self.expected, self.outcomes, self.locks
+
+    def chosen(self, share: float) -> list[int]:
+        """See `Part`: whole sweeps."""
+        order = companies()
+        random.Random(f"{self.seed} {self.name}").shuffle(order)
+        found: list[int] = []
+        for company in order:
+            if found and len(found) + len(company) / 2 > share * self.whole:
+                break
+            found += company
+        return found
 
     def describe(self, number: int) -> str:
         """See `Part`."""
         return f"{HOSTILE[number].name}: {HOSTILE[number].ends}"
 
     def run(self, number: int, folder: Path) -> Outcome:
-        """See `Part`."""
-        hostile, out = HOSTILE[number], folder / "out"
+        """See `Part`. The first of a company to be run runs it for all."""
+        company = next(company for company in companies() if number in company)
+        with self.locks[company[0]]:
+            if number not in self.outcomes:
+                self.outcomes.update(self._swept(company, folder))
+            return self.outcomes.pop(number)
+
+    def _swept(self, company: Sequence[int], folder: Path) -> dict[int, Outcome]:
+        out = folder / "out"
         (here := folder / "here").mkdir()
         (here / SCRATCH).touch()
-        options: list[object] = ["--seeds", 1, "--algorithm", "gvpo", "--algorithm", hostile.write(folder)]
-        if hostile.ends == "stalls":
+        options: list[object] = ["--algorithm", "gvpo"]
+        for number in company:
+            options += ["--algorithm", HOSTILE[number].write(folder)]
+        if HOSTILE[company[0]].ends == "stalls":
             options += ["--set", f"resources.stall_seconds={STALL_SECONDS}"]
         shown = folder / "sweep.txt"
         ended = self.stage.zygote.start(self.stage.sweep(out, *options, workers=2), here, shown=shown).wait()
         if (fault := fault_of(ended)) is not None:
-            return fault
-        assert ended.code is not None
+            return dict.fromkeys(company, fault)
         runs = out / "runs" / SUITE_NAME
-        if (unlike := hostile.unlike_expected(runs, ended.code, ended.shown)) is not None:
-            return Outcome("wrong end", unlike)
-        if hostile.ends == "refused":
-            return Outcome("refused", ended.shown.strip())
+        if HOSTILE[company[0]].ends == "refused":
+            assert ended.code is not None
+            unlike = HOSTILE[company[0]].unlike_expected(runs, ended.code, ended.shown)
+            return {
+                company[0]: Outcome("refused", ended.shown.strip()) if unlike is None else Outcome("wrong end", unlike)
+            }
         differing = differences(self.expected, numbers_of(out, cells=HONEST))
-        return Outcome("silently different", "; ".join(differing)) if differing else Outcome("identical")
+        if differing:
+            return dict.fromkeys(company, Outcome("silently different", f"of the honest one: {'; '.join(differing)}"))
+        statuses = {i: (CellFolder(runs / f"{HOSTILE[i].label}-s0").manifest() or {}).get("status") for i in company}
+        if ended.code != ("failed" in statuses.values()):
+            return dict.fromkeys(company, Outcome("wrong end", f"exit code {ended.code}: {statuses}"))
+        found = {}
+        for i in company:
+            unlike = HOSTILE[i].unlike_expected(runs, int(statuses[i] == "failed"), ended.shown)
+            found[i] = Outcome("identical") if unlike is None else Outcome("wrong end", unlike)
+        return found

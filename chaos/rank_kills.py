@@ -19,7 +19,7 @@ from kills import MOMENTS, Moment, kill_one, wait_for_moment
 from parts import Part
 from verdicts import Outcome, fault_of, judge, numbers_of
 
-GVPO = ("--seeds", 1, "--algorithm", "gvpo")
+GVPO = ("--algorithm", "gvpo")
 OTHERS_SECONDS = 90.0
 """How long processes in sessions of their own may outlive a sweep: Ray's look for a lost cluster for a minute."""
 

@@ -15,7 +15,7 @@ from verdicts import numbers_of
 
 SUITE = """
 name = "small"
-seeds = 2
+seeds = 1
 
 [model]
 path = "embedded"
@@ -165,8 +165,8 @@ class Stage:
         out = self.undisturbed
         runs = out / "runs" / SUITE_NAME
         over = max(path.stat().st_mtime for path in runs.glob("*-s*/manifest.json"))
-        trained, cell = (runs / "gvpo-s1" / name for name in ("training.json", "manifest.json"))
-        first = (runs / "gvpo-s1" / "hash").stat().st_mtime
+        trained, cell = (runs / "gvpo-s0" / name for name in ("training.json", "manifest.json"))
+        first = (runs / "gvpo-s0" / "hash").stat().st_mtime
         last = max(path.stat().st_mtime for path in (out / SUITE_NAME).rglob("*"))
         slowly = self.from_nothing
         imported = (slowly / "runs" / SUITE_NAME / "base" / "hash").stat().st_mtime - (slowly / ASKED).stat().st_mtime

@@ -19,7 +19,7 @@ from harness.record.cell_folder import CellFolder
 
 HONEST = ("base", "gvpo-s0")
 STALL_SECONDS = 60
-"""Without progress, after which a cell that is to stall is stopped; any other reports some sooner on a busy machine too."""
+"""Without progress, after which a cell that is to stall is stopped; others report some sooner on a busy machine too."""
 COMPANY = 10
 """So many share a sweep at most."""
 
@@ -39,8 +39,8 @@ class HostileSweeps(Part):
     name: ClassVar[str] = "hostile"
     about: ClassVar[str] = (
         "Algorithms that break what they can (`chaos/hostile.py`) run beside an honest one, up to ten in a sweep. The "
-        "honest one's numbers are those of a sweep without them, and the cell of each of them is refused, fails, stalls "
-        "or finishes as it should."
+        "honest one's numbers are those of a sweep without them, and the cell of each is refused, fails, stalls or "
+        "finishes as it should."
     )
     whole = len(HOSTILE)
 

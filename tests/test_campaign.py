@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import random
 from pathlib import Path
@@ -20,7 +21,8 @@ from campaign_page import Ledger, Trial, page
 from commands import Ended
 from damages import WAYS, Damages
 from full_disks import FullDisks
-from hostile_sweeps import HostileSweeps
+from hostile import HOSTILE
+from hostile_sweeps import HostileSweeps, companies
 from kills import MOMENTS, SIGNALS, TARGETS, Kills, kills_of
 from parts import Part
 from rank_kills import RankKills
@@ -324,7 +326,7 @@ def test_page_counts_each_part_and_says_what_was_not_run(tmp_path):
     assert all(f"**{verdict}**" in text for verdict in MEANINGS)
 
 
-@pytest.mark.parametrize("part", [Kills, Damages, HostileSweeps, RankKills])
+@pytest.mark.parametrize("part", [Kills, Damages, RankKills])
 def test_a_share_is_drawn_by_the_seed_and_lies_within_a_larger_one(part):
     stage: Any = None
     tenth, whole = (part(stage, 0).chosen(share) for share in (0.1, 1.0))
@@ -332,6 +334,19 @@ def test_a_share_is_drawn_by_the_seed_and_lies_within_a_larger_one(part):
     assert whole[: len(tenth)] == tenth
     assert sorted(whole) == list(range(part(stage, 0).whole))
     assert part(stage, 1).chosen(1.0) != whole
+
+
+def test_hostile_algorithms_that_are_refused_have_a_sweep_each_and_the_others_share_theirs():
+    every = companies()
+    assert sorted(itertools.chain.from_iterable(every)) == list(range(len(HOSTILE)))
+    assert {len(company) for company in every if HOSTILE[company[0]].ends == "refused"} == {1}
+    assert (
+        len({HOSTILE[i].ends for i in next(company for company in every if HOSTILE[company[0]].ends == "stalls")}) == 1
+    )
+    stage: Any = None
+    tenth = HostileSweeps(stage, 0).chosen(0.1)
+    assert 6 <= len(tenth) <= 15
+    assert all(set(company) <= set(tenth) or not set(company) & set(tenth) for company in every)
 
 
 def test_full_disks_are_for_root_alone(monkeypatch):

@@ -15,7 +15,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def parse(words: Sequence[str] | None = None) -> Options:
 
 
 def main() -> None:
-    """Runs what is asked for, and writes the results after each part."""
+    """Runs what is asked for, and writes the results."""
     options = parse()
     work = options.out / "work"
     ledger = Ledger(options.out / "trials.csv", options.seed, CODE_SHA256)
@@ -81,18 +81,28 @@ def main() -> None:
         stage = Stage(work / f"stage-{CODE_SHA256[:8]}", zygote)
         parts = [part(stage, options.seed) for part in PARTS if part.name in options.parts]
         if options.trials:
-            parts[0].prepare()
             trials = [one_trial(parts[0], number, work) for number in options.trials]
             sys.exit(any(trial.verdict in FAULTS for trial in trials))
-        for part in parts:
-            if (lacking := part.lacks()) is not None:
-                print(f"{part.name}: not run: it {lacking}", flush=True)
-                continue
-            wanted = [number for number in part.chosen(options.share) if not ledger.has(part.name, number)]
-            for trial in run_part(part, wanted, work, deadline):
+        try:
+            for trial in run_trials(in_turn(parts, options.share, ledger), work, deadline):
                 ledger.add(trial)
-            write_page(options.out, ledger, [kind(stage, options.seed) for kind in PARTS], command_of(options))
+        finally:
+            write_page(options.out, ledger, [part(stage, options.seed) for part in PARTS], command_of(options))
     sys.exit(bool(ledger.faults(options.parts)))
+
+
+def in_turn(parts: Sequence[Part], share: float, ledger: Ledger) -> list[tuple[Part, int]]:
+    """What is still to run of a share of each part that can run here, such that a campaign that is stopped early has
+    tried as large a share of one part as of another."""
+    found: list[tuple[float, Part, int]] = []
+    for part in parts:
+        if (lacking := part.lacks()) is not None:
+            print(f"{part.name}: not run: it {lacking}", flush=True)
+            continue
+        for place, number in enumerate(part.chosen(share)):
+            if not ledger.has(part.name, number):
+                found.append((0.0 if part.in_main_thread else (place + 0.5) / part.whole, part, number))
+    return [(part, number) for _, part, number in sorted(found, key=lambda each: each[0])]
 
 
 def command_of(options: Options) -> str:
@@ -101,24 +111,19 @@ def command_of(options: Options) -> str:
     return " ".join(words)
 
 
-def run_part(part: Part, numbers: Sequence[int], work: Path, deadline: float | None) -> Iterator[Trial]:
-    """Each trial as it ends, two of them side by side where the part allows; none is started after the deadline."""
-    if not numbers or (deadline is not None and time.monotonic() > deadline):
-        return
-    part.prepare()
-    waiting = list(numbers)
-    if part.in_main_thread:
-        while waiting and (deadline is None or time.monotonic() < deadline):
-            yield one_trial(part, waiting.pop(0), work, quiet=True)
-        return
-    width = SIDE_BY_SIDE if part.side_by_side else 1
-    with ThreadPoolExecutor(width) as pool:
-        running = set()
-        while True:
-            while waiting and len(running) < width and (deadline is None or time.monotonic() < deadline):
-                running.add(pool.submit(one_trial, part, waiting.pop(0), work))
-            if not running:
-                return
+def run_trials(waiting: Sequence[tuple[Part, int]], work: Path, deadline: float | None) -> Iterator[Trial]:
+    """Each trial as it ends, two of them side by side; none is started after the deadline."""
+    waiting = list(waiting)
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        running: set[Future[Trial]] = set()
+        while waiting or running:
+            if deadline is not None and time.monotonic() > deadline:
+                waiting.clear()
+            elif waiting and waiting[0][0].in_main_thread:
+                yield one_trial(*waiting.pop(0), work, quiet=True)
+                continue
+            while waiting and len(running) < SIDE_BY_SIDE:
+                running.add(pool.submit(one_trial, *waiting.pop(0), work))
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
 
@@ -130,7 +135,8 @@ def one_trial(part: Part, number: int, work: Path, *, quiet: bool = False) -> Tr
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     started = time.monotonic()
-    outcome = part.run(number, folder)
+    with part.alone:
+        outcome = part.run(number, folder)
     seconds = time.monotonic() - started
     said = visible(outcome.said.replace(str(folder), "…").replace(str(work), "…"), lines=True)
     trial = Trial(

@@ -226,11 +226,6 @@ class Damages(Part):
         """See `Part`."""
         return len(damages())
 
-    def prepare(self) -> object:
-        """See `Part`."""
-        stage = self.stage
-        return stage.numbers, stage.trained, stage.interrupted, stage.evaluated_otherwise
-
     def describe(self, number: int) -> str:
         """See `Part`."""
         return str(damages()[number])

@@ -31,10 +31,6 @@ class FullDisks(Part):
         """See `Part`."""
         return None if os.geteuid() == 0 else "needs root, who alone may mount a small file system"
 
-    def prepare(self) -> object:
-        """See `Part`."""
-        return self.stage.numbers
-
     def _kilobytes(self, number: int) -> int:
         used = sum(path.stat().st_blocks for path in self.stage.undisturbed.rglob("*")) // 2  # blocks of 512 bytes
         return max(16, round(used * MOST_SHARE * (number + self.rng(number).random()) / self.whole))

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from hostile import HOSTILE, SCRATCH
 from parts import Part
-from stage import SUITE_NAME
+from stage import SUITE_NAME, Stage
 from verdicts import Outcome, differences, fault_of, numbers_of
 
 from harness.record.cell_folder import CellFolder
@@ -44,24 +44,18 @@ class HostileSweeps(Part):
     )
     whole = len(HOSTILE)
 
+    def __init__(self, stage: Stage, seed: int) -> None:
+        """See `Part`."""
+        super().__init__(stage, seed)
+        self.outcomes: dict[int, Outcome] = {}
+        """Of those whose sweep is over."""
+        self.locks = defaultdict[int, threading.Lock](threading.Lock)
+        """One for each sweep, by its first algorithm."""
+
     @cached_property
     def expected(self) -> Mapping[str, str]:
         """The honest one's numbers."""
         return numbers_of(self.stage.undisturbed, cells=HONEST)
-
-    @cached_property
-    def outcomes(self) -> dict[int, Outcome]:
-        """Of those whose sweep is over."""
-        return {}
-
-    @cached_property
-    def locks(self) -> defaultdict[int, threading.Lock]:
-        """One for each sweep, by its first algorithm."""
-        return defaultdict(threading.Lock)
-
-    def prepare(self) -> object:
-        """See `Part`."""
-        return self.stage.numbers, self.expected, self.outcomes, self.locks
 
     def chosen(self, share: float) -> list[int]:
         """See `Part`: whole sweeps."""

@@ -26,7 +26,7 @@ TARGETS: tuple[Target, ...] = ("group", "main", "worker")
 """The sweep's process group, as a terminal does; its first process; one of those that it has started."""
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
-POLL_SECONDS = 0.001
+POLL_SECONDS = 0.003
 
 EVENTS: dict[Moment, tuple[str, ...]] = {
     "start": (),
@@ -140,17 +140,13 @@ class Kills(Part):
     )
     whole = 100
 
-    def prepare(self) -> object:
-        """See `Part`."""
-        return self.stage.numbers, self.stage.timeline
-
     def describe(self, number: int) -> str:
         """See `Part`."""
         return ", then ".join(map(str, kills_of(number, self.rng(number))))
 
     def run(self, number: int, folder: Path) -> Outcome:
         """See `Part`."""
-        rng, out, late = self.rng(number), folder / "out", 0
+        rng, out, late, timeline = self.rng(number), folder / "out", 0, self.stage.timeline
         out.mkdir()
         arguments = self.stage.sweep(out, workers=1 + number % 2)
         for i, kill in enumerate(kills_of(number, self.rng(number))):
@@ -159,7 +155,7 @@ class Kills(Part):
                 command = commands.start(arguments, folder, shown=shown)
             else:
                 command = self.stage.zygote.start(arguments, folder, shown=shown, figures=kill.moment == "report")
-            late += not hit(command, kill, out, self.stage.timeline, rng)
+            late += not hit(command, kill, out, timeline, rng)
             if (fault := fault_of(command.wait())) is not None:
                 return fault
         ended = self.stage.zygote.start(arguments, folder, shown=folder / "last.txt").wait()

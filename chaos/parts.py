@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,14 +18,14 @@ class Part(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     """A sentence for the page."""
-    side_by_side: ClassVar[bool] = True
-    """Whether two trials may run at the same time."""
     in_main_thread: ClassVar[bool] = False
     """Whether trials are too short to be worth a thread, or need the main one."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         """The same trials for the same seed."""
         self.stage, self.seed = stage, seed
+        self.alone: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        """Held for a trial: a lock where no two of them may run at the same time."""
 
     @property
     @abstractmethod
@@ -38,10 +39,6 @@ class Part(ABC):
     @abstractmethod
     def run(self, number: int, folder: Path) -> Outcome:
         """Runs a trial in an empty folder of its own."""
-
-    def prepare(self) -> object:
-        """Makes what all trials need, before two of them run at the same time."""
-        return None
 
     def lacks(self) -> str | None:
         """Why the part cannot run here, and what it needs; None where it can."""

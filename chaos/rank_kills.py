@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ import commands
 from commands import ROOT, Command, Ended, command_line, descendants
 from kills import MOMENTS, Moment, kill_one, wait_for_moment
 from parts import Part
+from stage import Stage
 from verdicts import Outcome, fault_of, judge, numbers_of
 
 GVPO = ("--algorithm", "gvpo")
@@ -48,10 +50,6 @@ class SpecialKills(Part):
     @abstractmethod
     def undisturbed(self) -> Path:
         """Its results."""
-
-    def prepare(self) -> object:
-        """See `Part`."""
-        return self.expected
 
     def moment(self, number: int) -> Moment:
         """When a trial kills: not at the start, where not every process is there."""
@@ -87,6 +85,15 @@ class SpecialKills(Part):
         return self.stage.zygote.start(arguments, folder, shown=folder / shown)
 
 
+class AloneKills(SpecialKills):
+    """Kills of sweeps that take a machine for themselves."""
+
+    def __init__(self, stage: Stage, seed: int) -> None:
+        """See `Part`."""
+        super().__init__(stage, seed)
+        self.alone = threading.Lock()
+
+
 class RankKills(SpecialKills):
     """A cell on two ranks."""
 
@@ -105,7 +112,7 @@ class RankKills(SpecialKills):
         return self.stage.swept(self.name, *self.options)
 
 
-class RayKills(SpecialKills):
+class RayKills(AloneKills):
     """A cluster of this machine."""
 
     name: ClassVar[str] = "ray"
@@ -113,7 +120,6 @@ class RayKills(SpecialKills):
         "A sweep with `--ray local` is killed in its driver, its node (raylet), the cluster's server (gcs_server), a "
         "worker or a cell, and goes on to the numbers of one without Ray."
     )
-    side_by_side: ClassVar[bool] = False
     targets = (
         *(("main", signal.SIGKILL), ("raylet", signal.SIGKILL), ("ray::Worker", signal.SIGKILL)),
         *(("gcs_server", signal.SIGKILL), ("cell", signal.SIGKILL), ("main", signal.SIGTERM)),
@@ -135,12 +141,11 @@ class RayKills(SpecialKills):
 VLLM_PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
 
 
-class VLLMKills(SpecialKills):
+class VLLMKills(AloneKills):
     """vLLM in a process beside the trainer."""
 
     name: ClassVar[str] = "vllm"
     about: ClassVar[str] = "A sweep whose samples come from a vLLM server is killed in its first process or the server."
-    side_by_side: ClassVar[bool] = False
     targets = (
         *(("vllm_server", signal.SIGKILL), ("main", signal.SIGKILL), ("vllm_server", signal.SIGTERM)),
         *(("cell", signal.SIGKILL), ("main", signal.SIGINT), ("group", signal.SIGKILL), ("cell", signal.SIGTERM)),

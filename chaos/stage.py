@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ class Stage:
     def __init__(self, folder: Path, zygote: Zygote) -> None:
         """`folder` is made where there is none."""
         self.folder, self.zygote = folder, zygote
+        self.lock = threading.RLock()
         folder.mkdir(parents=True, exist_ok=True)
         mine = folder / "mine.py"
         mine.write_text(MINE, encoding="utf-8")
@@ -112,12 +114,13 @@ class Stage:
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         """A folder that is made once, and whole."""
         target, scratch = self.folder / name, self.folder / f"{name}.new"
-        if not target.is_dir():
-            shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir()
-            (scratch / ASKED).touch()
-            make(scratch)
-            scratch.rename(target)
+        with self.lock:
+            if not target.is_dir():
+                shutil.rmtree(scratch, ignore_errors=True)
+                scratch.mkdir()
+                (scratch / ASKED).touch()
+                make(scratch)
+                scratch.rename(target)
         return target
 
     def _finish(self, command: Command) -> None:

@@ -16,7 +16,7 @@ import damages
 import kills
 import pandas as pd
 import pytest
-from campaign import parse, run_part
+from campaign import in_turn, parse, run_trials
 from campaign_page import Ledger, Trial, page
 from commands import Ended
 from damages import WAYS, Damages
@@ -236,7 +236,8 @@ def planted(seed: int = 0) -> Part:
 
 
 def test_a_trial_that_ends_as_none_may_keeps_its_folder_and_says_how_it_is_run_again(tmp_path, capsys):
-    trials = list(run_part(planted(), [0, 1, 2, 3], tmp_path, None))
+    part = planted()
+    trials = list(run_trials([(part, number) for number in range(4)], tmp_path, None))
     assert sorted((trial.number, trial.verdict) for trial in trials) == list(enumerate(Planted.verdicts))
     assert [path.name for path in tmp_path.iterdir()] == ["planted-1"]
     assert (tmp_path / "planted-1" / "left").is_file()
@@ -246,7 +247,7 @@ def test_a_trial_that_ends_as_none_may_keeps_its_folder_and_says_how_it_is_run_a
         f"kept in {tmp_path}/planted-1; again by: python chaos/campaign.py --seed 0 --part 'planted' --trial 1" in shown
     )
     assert {trial.said for trial in trials} == {"in …"}  # no folder of this machine
-    assert list(run_part(planted(), [0], tmp_path, deadline=0.0)) == []
+    assert list(run_trials([(part, 0)], tmp_path, deadline=0.0)) == []
 
 
 def test_a_campaign_with_a_fault_ends_with_1_and_goes_on_where_it_was(tmp_path, monkeypatch):
@@ -275,6 +276,17 @@ def test_a_campaign_with_a_fault_ends_with_1_and_goes_on_where_it_was(tmp_path, 
     text = (tmp_path / "README.md").read_text()
     assert "4 trials, of which 0 ended as none may" in text
     assert "| planted | 4 of 4 | 3 | 1 |" in text
+
+
+def test_a_campaign_that_is_stopped_early_has_tried_the_same_share_of_each_part(tmp_path):
+    stage: Any = None
+    ledger = Ledger(tmp_path / "trials.csv", 0, "code")
+    order = in_turn([Kills(stage, 0), planted()], 1.0, ledger)
+    assert sorted(number for part, number in order if part.name == "planted") == [0, 1, 2, 3]
+    for share in (0.25, 0.5, 1.0):
+        assert sum(part.name == "planted" for part, _ in order[: int(104 * share)]) == int(4 * share)
+    ledger.add(trial(order[0][1]))
+    assert len(in_turn([Kills(stage, 0), planted()], 1.0, ledger)) == 103  # what has been tried is not again
 
 
 def trial(number: int, verdict: Any = "identical", **changes: Any) -> Trial:

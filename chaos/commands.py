@@ -78,13 +78,8 @@ class Zygote:
     """A process that forks commands (zygote.py), to be used as a context."""
 
     def __init__(self) -> None:
-        """Starts it."""
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**environment(), **WORKER_ENVIRONMENT, **ONE_THREAD},
-        )
+        """It starts when it is first needed."""
+        self.process: subprocess.Popen[bytes] | None = None
         self.ids = itertools.count()
         self.lock = threading.Lock()
         self.asked: dict[int, tuple[Path, threading.Event]] = {}
@@ -92,8 +87,6 @@ class Zygote:
         """Those that run, by their process."""
         self.started: dict[int, Command] = {}
         """Those that `start` is about to return, by the id of their job."""
-        assert self.process.stdout is not None
-        threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True).start()
 
     def __enter__(self) -> Zygote:
         """Itself."""
@@ -101,8 +94,9 @@ class Zygote:
 
     def __exit__(self, *_: object) -> None:
         """Ends it, and all that it has forked."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def start(self, arguments: Sequence[object], folder: Path, *, shown: Path, figures: bool = False) -> Command:
         """Starts `gvpo-bench` with these arguments in a folder. What it prints is added to the file `shown`."""
@@ -111,12 +105,24 @@ class Zygote:
         job = Job(number, words, str(folder), str(shown), environment(), figures)
         with self.lock:
             self.asked[number] = (shown, event)
-            assert self.process.stdin is not None
-            self.process.stdin.write(job.line())
-            self.process.stdin.flush()
+            process = self.process = self.process or self._begun()
+            assert process.stdin is not None
+            process.stdin.write(job.line())
+            process.stdin.flush()
         if not event.wait(SECONDS):
             raise RuntimeError("chaos/zygote.py does not answer: run the campaign again")
         return self.started.pop(number)
+
+    def _begun(self) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment(), **WORKER_ENVIRONMENT, **ONE_THREAD},
+        )
+        assert process.stdout is not None
+        threading.Thread(target=self._listen, args=(process.stdout,), daemon=True).start()
+        return process
 
     def _listen(self, lines: IO[bytes]) -> None:
         for line in lines:

@@ -19,6 +19,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from job import Job
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
@@ -101,18 +102,19 @@ def provide_fork_server() -> None:
         ours.close()
         serve(theirs)
     theirs.close()
-    spawn = multiprocessing.util.spawnv_passfds
+    spawn: Any = multiprocessing.util.spawnv_passfds
 
-    def spawn_or_ask(path: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    def spawn_or_ask(path: Any, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
         if "multiprocessing.forkserver" not in arguments[-1]:
-            return spawn(path, arguments, descriptors)
+            started: int = spawn(path, arguments, descriptors)
+            return started
         multiprocessing.util.spawnv_passfds = spawn
         message = json.dumps([arguments[-1], list(descriptors), dict(os.environ)])
         socket.send_fds(ours, [message.encode()], list(descriptors))
         ours.close()
         return pid
 
-    multiprocessing.util.spawnv_passfds = spawn_or_ask
+    multiprocessing.util.spawnv_passfds = spawn_or_ask  # type: ignore[assignment]
 
 
 def serve(asked: socket.socket) -> None:

@@ -255,7 +255,12 @@ def test_a_campaign_with_a_fault_ends_with_1_and_goes_on_where_it_was(tmp_path, 
     monkeypatch.setattr(campaign, "Zygote", contextlib.nullcontext)
     ran: list[int] = []
     run = Planted.run
-    monkeypatch.setattr(Planted, "run", lambda self, number, folder: ran.append(number) or run(self, number, folder))
+
+    def counted(self, number, folder):
+        ran.append(number)
+        return run(self, number, folder)
+
+    monkeypatch.setattr(Planted, "run", counted)
 
     def code(*words: str) -> int:
         monkeypatch.setattr("sys.argv", ["campaign.py", "--out", str(tmp_path), *words])

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full publish verify grader embedded-base ablations tune theory atlas perf gpu test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full publish verify grader embedded-base ablations tune theory atlas perf gpu chaos chaos-tenth test test-vllm lint clean
 
 install: .venv/installed
 
@@ -111,6 +111,15 @@ parity: install .venv-parity/installed
 	.venv-trl/bin/pip install --quiet torch==2.13.0
 	.venv-trl/bin/pip install --quiet trl==1.16.0 transformers==5.19.0 accelerate==1.15.0
 	@touch $@
+
+# Sweeps that are killed, damaged, misused and starved, against one that nobody disturbed: results/chaos/. It takes hours;
+# called again it goes on.
+chaos: install
+	$(BIN)/python chaos/campaign.py
+
+# A tenth of it, by a fixed seed: what CI runs.
+chaos-tenth: install
+	out=$$(mktemp -d) && $(BIN)/python chaos/campaign.py --share 0.1 --seed 0 --out "$$out" && rm -rf "$$out"
 
 lint: install
 	$(BIN)/ruff check .

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-from configurations import ABLATION, SMALL, Mutation, campaign, judged, mutations, prepare_folder
+from configurations import Mutation, campaign, judged, mutations, prepare_folder
 from hostile import HOSTILE
+from mutation_material import ABLATION, SMALL
 
 
 def test_no_mutated_configuration_ends_in_a_traceback_or_is_planned_wrongly():

@@ -54,7 +54,7 @@ KINDS: dict[str, pa.DataType] = {
 SAMPLE_SCHEMA = pa.schema([(name, KINDS[name]) for name in ("cell", *SAMPLE_COLUMNS)])
 TEXTS = [name for name, kind in KINDS.items() if kind == pa.string()]
 DICTIONARY = [name for name in KINDS if name not in ("kl", "logp")]
-"""Columns of few values. KL and log-prob have as many as there are responses: zstd finds the repeated ones by itself."""
+"""Columns of few values. Those of KL and log-prob are as many as responses: zstd finds the repeated ones by itself."""
 MAY_BE_MISSING = ("response", "answer", "logp")
 """Columns of the samples that a cell may not have."""
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -47,6 +48,16 @@ TOKEN_BUDGET = 4096
 """Two passes are taken only where a mini-batch does not fit: the 256 responses of a step must not, to be measured."""
 ENVIRONMENT = {**WORKER_ENVIRONMENT, "HF_HUB_OFFLINE": "1"}
 """Of every process that is measured, the peer's included: one thread, the same memory settings."""
+
+
+class Section(StrEnum):
+    """What is measured."""
+
+    trl = "trl"
+    parts = "parts"
+    algorithms = "algorithms"
+    workers = "workers"
+    smollm2 = "smollm2"
 
 
 @dataclass(frozen=True)
@@ -199,30 +210,25 @@ class Bench:
 
     def parts(self) -> Iterator[Measurement]:
         """The parts of a step, and their share of the machine's peak."""
-        about, seconds = self.timed_parts(cells(1)["grpo"][0], 3 * self.rounds, "share of the peak")
+        about, seconds = self.timed_parts(cells(1)["grpo"][0], 3 * self.rounds, "parts of a step")
         rate = {name: [flops / s for s in seconds[name]] for name, flops in about["flops"].items()}
         yield Measurement("Matrix peak, float32, one thread", [r / 1e9 for r in rate["peak"]], "GFLOP/s")
-        for part, name, count, target in (
-            ("generation", "Generation", about["response tokens"], 0.15),
-            ("one pass", "Training, forward and backward in one pass", about["tokens"], 0.35),
+        for part, name, target in (
+            ("generation", "Generation", 0.15),
+            ("one pass", "Training, forward and backward in one pass", 0.35),
         ):
-            yield Measurement(f"{name}: tokens", [count / s for s in seconds[part]], "tokens/s")
             yield Measurement(f"{name}: share of the peak", ratios(rate[part], rate["peak"]), "", target)
+            for kind, share in about["where"][part].items():
+                yield Measurement(f"{name}: time in {kind}", [share], "")
         name = "Forward and backward: two passes / one pass"
         yield Measurement(name, ratios(seconds["two passes"], seconds["one pass"]), "×", at_most=1.45)
+        yield from bare_loop_ratios("Embedded", about, seconds)
 
     def against_a_bare_loop(self, precision: str) -> Iterator[Measurement]:
         """Both halves of a step on SmolLM2-135M, and a bare loop's seconds over ours."""
         cell = pretrained_cell(precision)
         about, seconds = self.timed_parts(cell, max(1, self.rounds // 2), f"SmolLM2-135M, {precision}")
-        for name, count, ours, compared in (
-            ("generation", about["response tokens"], "generation", "endless generation"),
-            ("training", about["tokens"], "one pass", "one pass"),
-        ):
-            where = f"SmolLM2-135M in {precision}, {name}"
-            yield Measurement(f"{where}: tokens", [count / s for s in seconds[ours]], "tokens/s")
-            against = ratios(seconds[f"bare {name}"], seconds[compared])
-            yield Measurement(f"{where}: bare loop / gvpo-bench", against, "×", 0.8)
+        yield from bare_loop_ratios(f"SmolLM2-135M in {precision}", about, seconds)
 
     def algorithms(self, updates: int = 16) -> Iterator[Measurement]:
         """The step of each algorithm, and its seconds over GRPO's."""
@@ -254,6 +260,17 @@ class Bench:
         for workers, values in seconds.items():
             yield Measurement(f"Sweep of {count} cells, {workers} worker{'s' if workers > 1 else ''}", values, "s")
         yield Measurement("Two workers against one", ratios(seconds[1], seconds[2]), "×", 1.7)
+
+
+def bare_loop_ratios(where: str, about: dict[str, Any], seconds: dict[str, list[float]]) -> Iterator[Measurement]:
+    """Tokens a second of both halves of a step, and a bare loop's seconds over ours."""
+    for name, count, ours, compared in (
+        ("generation", about["response tokens"], "generation", "endless generation"),
+        ("training", about["tokens"], "one pass", "one pass"),
+    ):
+        yield Measurement(f"{where}, {name}: tokens", [count / s for s in seconds[ours]], "tokens/s")
+        against = ratios(seconds[f"bare {name}"], seconds[compared])
+        yield Measurement(f"{where}, {name}: bare loop / gvpo-bench", against, "×", 0.8)
 
 
 @contextlib.contextmanager
@@ -306,6 +323,8 @@ responses stay as long as the base's and every process does the same work.
 - Bare loop: transformers' forward passes with a DynamicCache and multinomial, each prompt prefilled once, against our
   engine, both to the length limit in every response; and transformers' loss with its backward pass, on the same
   micro-batches.
+- Time in matrix products, attention, other operators, Python and dispatch: shares by torch's profiler, which itself
+  makes the last one larger than it is.
 - Algorithms run at their defaults on the same rollouts.
 - Workers: wall time of whole GRPO cells with their evaluation, start of the processes included.
 """
@@ -320,14 +339,18 @@ def main(
     steps: Annotated[int, typer.Option(min=1, help="Counted steps of a turn.")] = 3,
     sweep_cells: Annotated[int, typer.Option(min=2, help="Cells of the sweep with one and two workers.")] = 8,
     cell_steps: Annotated[int, typer.Option(min=1, help="Training steps of each of them.")] = 20,
-    smollm2: Annotated[bool, typer.Option(help="SmolLM2-135M too, against a bare loop (make smollm2).")] = False,
+    section: Annotated[
+        list[Section] | None,
+        typer.Option(help="What to measure; by default all but smollm2, which compares SmolLM2-135M with a bare loop."),
+    ] = None,
 ) -> None:
     """Measures the step of training beside TRL's, its parts, and the algorithms beside each other."""
     console = Console()
     if not peer.is_file():
         console.print(f"[red]There is no {peer}: run make perf, which sets it up, or give --peer[/]")
         raise typer.Exit(2)
-    if smollm2:
+    sections = section or [chosen for chosen in Section if chosen != Section.smollm2]
+    if Section.smollm2 in sections:
         resolve_path(pretrained_cell("float32").config.model)  # refuses now what would fail at the end
     env, load, theirs = environment(), os.getloadavg()[0], peer_versions(peer)
     if load > 0.5:
@@ -336,14 +359,14 @@ def main(
     with Progress(*columns, console=console) as progress, tempfile.TemporaryDirectory() as scratch:
         bench = Bench(peer, rounds, steps, Path(scratch), progress)
         measurements = []
-        for measurement in itertools.chain(
-            bench.against_trl(1, 1.5),
-            bench.against_trl(16, 2.0),
-            bench.parts(),
-            bench.algorithms(),
-            bench.workers(sweep_cells, cell_steps),
-            *(bench.against_a_bare_loop(precision) for precision in ("float32", "bfloat16") if smollm2),
-        ):
+        taken = {
+            Section.trl: lambda: itertools.chain(bench.against_trl(1, 1.5), bench.against_trl(16, 2.0)),
+            Section.parts: bench.parts,
+            Section.algorithms: bench.algorithms,
+            Section.workers: lambda: bench.workers(sweep_cells, cell_steps),
+            Section.smollm2: lambda: itertools.chain(*map(bench.against_a_bare_loop, ("float32", "bfloat16"))),
+        }
+        for measurement in itertools.chain.from_iterable(taken[chosen]() for chosen in sections):
             measurements.append(measurement)
             colour = {"yes": "green", "no": "red"}.get(measurement.met, "default")
             console.print(f"[{colour}]{measurement}[/]", highlight=False)

@@ -1,6 +1,7 @@
 """The parts of a step on one batch drawn from the base: `parts_child.py CELL.json`, the settings of one cell.
 
-A step of blocks.py is one part, and the parts take turns; CELL.about.json names them, with FLOPs and tokens.
+A step of blocks.py is one part, and the parts take turns; CELL.about.json names them, with FLOPs, tokens and
+where their time goes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import bare_loop
 import torch
 from blocks import Blocks
+from where import where_the_time_goes
 
 from benchmarks import load_benchmark
 from benchmarks.judges import judge_for
@@ -99,10 +101,16 @@ def main() -> None:
         "generation": 2 * parameters * response_tokens,
         "one pass": 6 * parameters * tokens,
     }
-    about = {"parts": list(parts), "flops": flops, "response tokens": response_tokens, "tokens": tokens}
-    path.with_suffix(".about.json").write_text(json.dumps(about), encoding="utf-8")
     for run in parts.values():
         run()
+    about = {
+        "parts": list(parts),
+        "flops": flops,
+        "response tokens": response_tokens,
+        "tokens": tokens,
+        "where": {name: where_the_time_goes(parts[name]) for name in ("generation", "one pass")},
+    }
+    path.with_suffix(".about.json").write_text(json.dumps(about), encoding="utf-8")
     blocks.tick()
     while True:
         for run in parts.values():

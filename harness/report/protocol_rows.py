@@ -159,16 +159,17 @@ def tuned_and_default(rows: pd.DataFrame, k: str) -> Drawing:
     """Each algorithm's score under both protocols, with 95% intervals: default hollow, tuned filled."""
     known = rows[rows["tuned_avg_at_k"].notna() | rows["default_avg_at_k"].notna()].reset_index(drop=True)
     with look():
-        figure: Figure = new_figure(6.4, 1.1 + 0.3 * len(known))
+        figure: Figure = new_figure(6.4, 1.1 + 0.34 * len(known))
         axes = figure.subplots()
         for y, (_, row) in enumerate(known.iterrows()):
             ends = (row["default_avg_at_k"], row["tuned_avg_at_k"])
-            axes.plot(ends, (y, y), color=GREY, linewidth=0.9, zorder=1.5)
-            for value, protocol, face in zip(ends, ("default", "tuned"), ("white", "black"), strict=True):
+            axes.plot(ends, (y - 0.14, y + 0.14), color=GREY, linewidth=0.9, zorder=1.5)
+            looks = (("default", "white", y - 0.14), ("tuned", "black", y + 0.14))
+            for value, (protocol, face, at) in zip(ends, looks, strict=True):
                 if pd.notna(value):
                     axes.errorbar(
                         value,
-                        y,
+                        at,
                         xerr=arms(row, f"{protocol}_avg_at_k", f"{protocol}_ci"),
                         fmt="s" if protocol == "default" else "o",
                         color="black",

@@ -27,11 +27,11 @@ def test_the_interval_holds_the_ratios_that_the_test_of_pitman_and_morgan_does_n
 def test_the_interval_covers_the_true_ratio_of_correlated_normal_values() -> None:
     random = np.random.default_rng(0)
     covered = 0
-    for _ in range(2000):
+    for _ in range(1000):
         x_S, z_S = random.normal(size=(2, 12))
         found = variance_ratio(2 * x_S, 0.7 * x_S + np.sqrt(1 - 0.49) * z_S)  # true ratio 4, correlation 0.7
         covered += found.low < 4 < found.high
-    assert covered / 2000 == pytest.approx(0.95, abs=0.015)  # three standard errors
+    assert covered / 1000 == pytest.approx(0.95, abs=0.021)  # three standard errors
 
 
 def test_pairing_removes_what_seeds_share() -> None:

@@ -125,7 +125,8 @@ def _band(own: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def _draw(axes: Axes, points: pd.DataFrame, of: Drawn, scale: float) -> None:
     axes.plot(points["step"], points["mean"] / scale, color=of.color, linestyle=of.dashes, linewidth=1.2)
-    low, high = (np.clip(points[end] / scale, -1.1, 1.1) for end in ("low", "high"))
+    bounds = (-1.1, 1.1) if of.scaled else (0.0, 1.0)  # beyond which lies the margin, or no share
+    low, high = (np.clip(points[end] / scale, *bounds) for end in ("low", "high"))
     axes.fill_between(points["step"], low, high, color=of.color, alpha=BAND, linewidth=0)
 
 

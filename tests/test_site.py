@@ -121,7 +121,7 @@ def test_equal_responses_of_a_cell_are_held_once_with_their_samples(two_seeds):
 
 def test_the_command_writes_the_site_beside_the_tables(two_seeds, monkeypatch):
     monkeypatch.setattr(figures, "draw", lambda **given: [])
-    runs = two_seeds[0].folder.parent
+    runs = two_seeds[0].rows.path.parent
     done = CliRunner().invoke(app, ["report", str(runs), "--html"])
     assert done.exit_code == 0, done.output
     site = runs.parent.parent / "s" / "site"

@@ -133,7 +133,7 @@ def test_log_probs_stand_beside_the_kl_where_they_were_recorded(two_seeds):
 
 def test_the_command_writes_the_site_beside_the_tables(two_seeds, monkeypatch):
     monkeypatch.setattr(figures, "draw", lambda **given: [])
-    runs = two_seeds[0].folder.parent
+    runs = two_seeds[0].rows.path.parent
     done = CliRunner().invoke(app, ["report", str(runs), "--html"])
     assert done.exit_code == 0, done.output
     site = runs.parent.parent / "s" / "site"

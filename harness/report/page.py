@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness.record.files import remove_scratch, write
-from harness.record.text import code_span, escape_markdown, to_csv
+from harness.record.text import code_span, escape_markdown, to_csv, visible
 from harness.report.columns import TextTable
 from harness.report.comparison import Scores
 from harness.report.drawing import Drawing, encode
@@ -167,12 +167,13 @@ def with_origin(table: pd.DataFrame, rows: Sequence[str], cells: Sequence[Record
     def origin(algorithm: str) -> dict[str, str]:
         own = [cell for cell in cells if cell.algorithm == algorithm]
         trained = [cell for cell in own if cell.manifest["seed"] is not None]
-        return {
+        found = {
             "seeds": seeds_text([cell.manifest["seed"] for cell in trained]),
             "budget": settings_text(trained[0].config("train") or {}) if trained else "",
             "protocol": settings_text(own[0].config("evaluation")) if own else "",
             "command": distinct(own, PROVENANCE["command"], str) if own else "",
             "commit": distinct(own, commit, str) if own else "",
         }
+        return {name: visible(text) for name, text in found.items()}
 
     return pd.concat([table, pd.DataFrame(list(map(origin, rows)))], axis=1)

@@ -194,7 +194,7 @@ def progress_table(
     """A row a cell: what it is at, how many steps it has been trained, the last reward, the time of the last change."""
     found = [progress[cell.cell] for cell in plan]
     latest = [seen[cell.cell].latest for cell in plan]
-    columns = {
+    columns: dict[str, list[str]] = {
         "run": [cell.cell for cell in plan],
         "algorithm": [cell.algorithm for cell in plan],
         "seed": [plain(cell.seed, "d") for cell in plan],

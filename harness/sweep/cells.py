@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.model.ranks import Ranks
 from harness.record.cell_folder import CellFolder
 from harness.record.files import refuse_links
+from harness.record.standing import PlannedCell, write_plan
 from harness.record.text import say
 from harness.suite.config import ConfigError
 from harness.suite.plan import Cell
@@ -86,7 +87,8 @@ def run_cells_on_ranks(
 
 
 def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Outcome, list[Cell]]:
-    """The outcome so far, and the cells still to run. Sets aside what does not fit its checksums, and says so.
+    """The outcome so far, and the cells still to run. Sets aside what does not fit its checksums, and says so; leaves
+    beside the cells which they are, for whoever watches.
 
     Raises RecordError where a cell was finished with other settings, or a link or something of the wrong kind is there.
     """
@@ -115,4 +117,20 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
             f"train.keep_samples_every: {without_samples} of {len(cells)} cells keep no responses of steps that they "
             "were trained before it was set, and are not trained again for it; remove a cell's folder to have them"
         )
+    if waiting and not any(cell.reads for cell in cells):
+        write_plan(runs, planned(cells))
     return outcome, waiting
+
+
+def planned(cells: Sequence[Cell]) -> list[PlannedCell]:
+    """The cells as whoever watches the sweep is told of them."""
+    return [
+        PlannedCell(
+            cell=cell.name,
+            algorithm=cell.config.label,
+            seed=cell.config.seed if cell.is_trained else None,
+            steps=cell.config.train.steps if cell.is_trained else 0,
+            benchmark=cell.config.train.benchmark,
+        )
+        for cell in cells
+    ]

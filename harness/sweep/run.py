@@ -18,7 +18,6 @@ from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
 from harness.record.files import remove
-from harness.record.standing import PlannedCell, write_plan
 from harness.record.text import say, terminal
 from harness.report.ablation import AblationReport, write_ablation
 from harness.report.suite_report import Report, write_report
@@ -51,7 +50,6 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             say(console, f"{about}; {executor}, {suite.resources} a cell")
             prepare_model(suite, console)
             check_health(suite, cells, out, executor.workers, console)
-            write_plan(runs, planned(cells))
             with tracked(suite.tracking, suite.name, cells, runs, out / "tracking" / suite.name, console):
                 outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
         else:
@@ -61,7 +59,6 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
             say(console, f"{about}; each on {ranks.size} ranks")
             ranks.first(lambda: prepare_model(suite, console))
             ranks.first(lambda: check_health(suite, cells, out, 1, console))
-            ranks.first(lambda: write_plan(runs, planned(cells)))
             tracking = suite.tracking if ranks.rank == 0 else Tracking()
             with tracked(tracking, suite.name, cells, runs, out / "tracking" / suite.name, console):
                 outcome = run_cells_on_ranks(cells, runs, ranks=ranks, command=command, console=console)
@@ -113,20 +110,6 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
         say(console, ("failed", "red"), f" {name}: {where}")
     say(console, f"report: {report.path}")
     return bool(outcome.failed)
-
-
-def planned(cells: Sequence[Cell]) -> list[PlannedCell]:
-    """The cells as whoever watches the sweep is told of them."""
-    return [
-        PlannedCell(
-            cell=cell.name,
-            algorithm=cell.config.label,
-            seed=cell.config.seed if cell.is_trained else None,
-            steps=cell.config.train.steps if cell.is_trained else 0,
-            benchmark=cell.config.train.benchmark,
-        )
-        for cell in cells
-    ]
 
 
 def still_to_run(cells: Sequence[Cell], outcome: Outcome) -> tuple[list[Cell], list[int]]:

@@ -128,7 +128,8 @@
       const draw = () => {
         const one = chosen();
         if (site.state.get("problem") && !one) {
-          parts.replaceChildren(site.el("p", { role: "alert" }, `There is no problem ${site.state.get("problem")}.`));
+          parts.replaceChildren(site.el("p", { role: "alert" }, `There is no problem ${site.state.get("problem")}. `,
+            site.el("a", { href: site.state.link("problems", drawn ? { of: "training" } : {}) }, "All problems")));
         } else if (one && drawn) {
           return site.trainingProblem(parts, suite, data, one, chooser.on);
         } else if (one) {

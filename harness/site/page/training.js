@@ -6,6 +6,7 @@
     const known = values.filter((value) => value !== null && value !== undefined);
     return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
   };
+  const short = (value) => Number(value.toPrecision(3));
   const number = (value) => (value === null ? "" : value.toFixed(3));
 
   // The mean reward of each chosen algorithm on a problem, at one step or all.
@@ -49,13 +50,13 @@
         const show = (one) => {
           const [shown, answer, verdict, truncated, tokens, reward] = problem.texts[one.text];
           return site.response(one, { shown, answer, verdict, tokens, truncated,
-            more: [`reward ${Number(reward.toPrecision(4))}`, one.values[0].length > 0 && `log-prob ${site.between(one.values[0])} nats`] });
+            more: [`reward ${short(reward)}`, one.values[0].length > 0 && `log-prob ${site.between(one.values[0].map(short))} nats`] });
         };
         const list = site.el("ul", {}, groups.slice(0, FEW).map(show));
         const rest = groups.slice(FEW);
         return site.el("section", { "aria-label": `step ${step}` },
           site.el("h4", {}, `step ${step}`), site.el("p", { class: "fine" },
-            `${samples} sample${samples > 1 ? "s" : ""}, mean reward ${Number(earned.toPrecision(3))}`),
+            `${samples} sample${samples > 1 ? "s" : ""}, mean reward ${short(earned)}`),
           list, rest.length > 0 && site.el("details", { class: "fine" },
             site.el("summary", {}, `${rest.length} more distinct`), site.el("ul", {}, rest.map(show))));
       }));

@@ -95,8 +95,8 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     if not left:
         drop_checkpoints(cells, runs)
     for name, where in outcome.failed.items():
-        error = CellFolder(runs / name).error()
-        say(console, ("failed", "red"), f" {name}: {error if error.endswith(MAKE_ROOM) else where}")
+        reason = CellFolder(runs / name).error()
+        say(console, ("failed", "red"), f" {name}: {reason if reason.endswith(MAKE_ROOM) else where}")
     say(console, f"report: {report.path}")
     return bool(outcome.failed)
 

@@ -136,6 +136,7 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
         "",
         f"The columns {', '.join(FAULTS)} must be 0.",
         "",
+        *(["## What ended as none may", "", *map(_fault_line, faults), ""] if faults else []),
         "## What was tried",
         "",
         *(f"- **{part.name}**: {part.about}" for part in parts),
@@ -159,6 +160,11 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
         f"- date: {made['date']}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _fault_line(trial: Trial) -> str:
+    said = escape_markdown(trial.said[:200])
+    return f"- {trial.part} {trial.number}, {escape_markdown(trial.about)}: {trial.verdict} (code {trial.code}): {said}"
 
 
 def write_page(out: Path, ledger: Ledger, parts: Sequence[Part], command: str) -> None:

@@ -163,7 +163,7 @@ def start(arguments: Sequence[object], folder: Path, *, shown: Path, program: Se
 
 def python() -> list[str]:
     """`gvpo-bench` by this Python, from the files of this folder's project."""
-    return [sys.executable, "-m", "harness.cli"]
+    return [sys.executable, "-m", "harness"]
 
 
 def environment() -> dict[str, str]:

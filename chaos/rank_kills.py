@@ -152,7 +152,7 @@ class VLLMKills(AloneKills):
         *(("vllm_server", signal.SIGKILL), ("main", signal.SIGTERM), ("vllm_server", signal.SIGTERM)),
     )
     options = (*GVPO, "--workers", 1, "--set", 'rollout.engine="vllm"', "--set", 'rollout.vllm.mode="server"')
-    program: ClassVar[tuple[str, ...]] = (str(VLLM_PYTHON), "-m", "harness.cli")
+    program: ClassVar[tuple[str, ...]] = (str(VLLM_PYTHON), "-m", "harness")
 
     @property
     def undisturbed(self) -> Path:

@@ -337,6 +337,7 @@ def test_page_counts_each_part_and_says_what_was_not_run(tmp_path):
     text = page(ledger, [Kills(stage, 0), RankKills(stage, 0), planted()], "make chaos")
     assert "3 trials, of which 1 ended as none may" in text
     assert "| kills | 2 of 100 | 1 | 0 | 0 | 0 | 0 | 1 | 0 |" in text
+    assert "- kills 2, SIGKILL: hang (code code): " in text
     assert "| ranks | 1 of 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in text
     assert "- ranks: 9 of 10: no \\| ranks." in text
     assert "- planted: 4 of 4: left out of this share of the campaign." in text

@@ -15,7 +15,9 @@ from synthetic_runs import ALGORITHMS as ALL
 from synthetic_runs import write_runs
 
 from algorithms import ALGORITHMS
+from benchmarks.errors import ExitCode
 from harness import cli
+from harness.__main__ import main as entry_point
 
 pytest_plugins = ["small_fixtures"]
 
@@ -213,3 +215,20 @@ def test_other_errors_of_the_system_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gvpo-bench", "plan", "embedded"])
     with pytest.raises(ConnectionRefusedError):
         cli.main()
+
+
+class Interrupted:
+    """An import that Ctrl-C breaks into."""
+
+    def find_spec(self, name, *_):
+        if name == "harness.cli":
+            raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_an_interruption_like_any_later(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "harness.cli")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    with pytest.raises(SystemExit) as done:
+        entry_point()
+    assert done.value.code == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "interrupted; the same command goes on from here\n"

@@ -92,6 +92,15 @@ def test_whatever_ends_a_function_in_a_fork_is_an_error_here(function, arguments
         call_forked(function, *arguments)
 
 
+def test_last_words_that_nobody_hears_any_more_end_the_process_without_a_traceback(monkeypatch):
+    ours, theirs = Pipe(duplex=False)
+    ours.close()
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    last_words(theirs, b"done")
+    assert codes == [0]
+
+
 NASTY = """
 import os, random, signal, sys
 from dataclasses import dataclass

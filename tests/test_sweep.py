@@ -1,6 +1,7 @@
 """A sweep from one command: what it leaves, what it does not run again, what it survives."""
 
 import contextlib
+import errno
 import os
 import platform
 import random
@@ -532,6 +533,19 @@ def test_cell_that_wants_more_than_its_share_fails_and_says_what_to_do(suite_fil
         assert run_cell(cell, tmp_path / str(gpus), [], lambda *_: None) == "failed"
     texts = [(tmp_path / gpus / cells[1].name / "traceback.txt").read_text() for gpus in ("0.25", "1")]
     assert ["The cell has 0.25 of a GPU (resources.gpus)" in text for text in texts] == [True, False]
+
+
+def test_cells_that_find_the_disk_full_fail_with_that_sentence_which_the_sweep_repeats(
+    suite_file, tmp_path, one_thread, monkeypatch, capsys
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "metrics.jsonl")
+
+    monkeypatch.setattr("harness.sweep.cell._work", full)
+    monkeypatch.setattr(harness.sweep.executors, "LocalPool", InThisProcess)
+    assert command("sweep", suite_file, "--algorithm", "gvpo", "--seeds", 1, "--workers", 1, "--out", tmp_path) == 1
+    said = "metrics.jsonl: No space left on device; make room, and the same command goes on from here"
+    assert f"failed gvpo-s0: {said}" in capsys.readouterr().out
 
 
 def test_cuda_without_a_gpu_for_a_cell_is_refused_before_any_cell(suite_file, tmp_path, no_workers):

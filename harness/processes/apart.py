@@ -74,7 +74,8 @@ def end_group(process: BaseProcess, by: signal.Signals = signal.SIGKILL) -> None
 
 def last_words(connection: Connection, message: bytes) -> None:
     """Sends what is pickled, and ends this process without what its libraries or its user would still have run."""
-    connection.send_bytes(message)
+    with contextlib.suppress(OSError):  # whoever would have heard it has been killed
+        connection.send_bytes(message)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()

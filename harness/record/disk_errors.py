@@ -10,8 +10,9 @@ from pathlib import Path
 from benchmarks.errors import BenchError
 
 _GOES_ON = "the same command goes on from here"
+MAKE_ROOM = f"make room, and {_GOES_ON}"
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), f"make room, and {_GOES_ON}"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), MAKE_ROOM),
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
         f"change that or give another --out; {_GOES_ON}",

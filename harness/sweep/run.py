@@ -17,6 +17,7 @@ from harness.model.ranks import join_ranks
 from harness.model.teacher import teacher_settings
 from harness.preflight.doctor import examine, require_health, shown, trains_on_gpu
 from harness.record.cell_folder import CellFolder
+from harness.record.disk_errors import MAKE_ROOM
 from harness.record.files import remove
 from harness.record.text import say, terminal
 from harness.report.ablation import AblationReport, write_ablation
@@ -107,7 +108,8 @@ def run_sweep(suite: Suite, out: Path, *, executor: Executor, command: list[str]
     if not left:
         drop_checkpoints(cells, runs)
     for name, where in outcome.failed.items():
-        say(console, ("failed", "red"), f" {name}: {where}")
+        reason = CellFolder(runs / name).error()
+        say(console, ("failed", "red"), f" {name}: {reason if reason.endswith(MAKE_ROOM) else where}")
     say(console, f"report: {report.path}")
     return bool(outcome.failed)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 
 import pytest
 from small import command, write_suite
 
 from benchmarks.errors import ExitCode
 from harness.record import files
-from harness.record.disk_errors import OutputError, refusal, require_writable
+from harness.record.disk_errors import MAKE_ROOM, OutputError, add_remedy, refusal, require_writable
 
 
 @pytest.fixture
@@ -62,3 +63,11 @@ def test_libraries_in_rust_name_the_number_in_their_text():
     assert told == "No space left on device; make room, and the same command goes on from here"
     assert refusal(ValueError("no file's")) is None
     assert refusal(OSError("a library's own")) is None
+
+
+def test_a_full_disk_ends_a_traceback_with_the_remedy_and_other_errors_are_left_as_they_are():
+    full, other = OSError(errno.ENOSPC, "No space left on device", "a"), ValueError("no")
+    add_remedy(full)
+    add_remedy(other)
+    assert "".join(traceback.format_exception(full)).rstrip().endswith(MAKE_ROOM)
+    assert "".join(traceback.format_exception(other)) == "ValueError: no\n"

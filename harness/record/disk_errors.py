@@ -42,6 +42,12 @@ def refusal(error: Exception) -> str | None:
     return f"{where}{os.strerror(number)}; {REMEDIES[number]}"
 
 
+def add_remedy(error: BaseException) -> None:
+    """Where a disk was full, ends the error's traceback with what to do, which the sweep repeats."""
+    if isinstance(error, Exception) and (told := refusal(error)) is not None and told.endswith(MAKE_ROOM):
+        error.add_note(told)
+
+
 def require_writable(folder: Path) -> None:
     """Raises OutputError where nothing could be written into the folder, which need not be there. Writes nothing."""
     existing = folder.absolute()

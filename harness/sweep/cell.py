@@ -29,7 +29,7 @@ from harness.model.scorer import Scorer
 from harness.processes.apart import ProcessError, call_forked
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import State
-from harness.record.disk_errors import MAKE_ROOM, refusal
+from harness.record.disk_errors import add_remedy
 from harness.record.environment import environment
 from harness.record.files import RecordError
 from harness.record.ledger import Spent
@@ -79,8 +79,7 @@ def run_cell(cell: Cell, runs: Path, command: list[str], on_progress: OnProgress
                     "resources.token_budget or rollout_batch, or give it a larger share; gvpo-bench plan says what it "
                     "takes."
                 )
-            if (told := refusal(error)) is not None and told.endswith(MAKE_ROOM):
-                error.add_note(told)  # the last line, which the sweep repeats
+            add_remedy(error)
             # The first rank to fail has the reason; the others will only say that they lost it.
             if folder.traceback() is None:
                 folder.write_traceback(traceback.format_exc())

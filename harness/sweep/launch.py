@@ -22,6 +22,7 @@ from harness.model.ranks import MEETING, join_ranks
 from harness.processes.apart import end_group, ending, last_words
 from harness.processes.fork_server import start
 from harness.record.cell_folder import CellFolder
+from harness.record.disk_errors import add_remedy
 from harness.record.files import RecordError
 from harness.suite.plan import Cell
 from harness.sweep.cell import OnProgress, bury_cell, run_cell
@@ -240,6 +241,7 @@ def _serve(pipe: Connection, stacks: Connection, cell: Cell, runs: Path, command
     try:
         with join_ranks(cell.config.model.device):
             word = ("done", run_cell(cell, runs, command, on_progress))
-    except BaseException:
+    except BaseException as error:
+        add_remedy(error)  # of a disk that was too full for the cell's own traceback
         word = ("error", traceback.format_exc())
     last_words(pipe, pickle.dumps(word))

@@ -103,7 +103,7 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
         yield from leaves(f"{prefix}{section}", without_own(cell.config(section) or {}))
     if cell.algorithm != "base":
         for section in ("algorithm", "tuning"):
-            yield from leaves(f"{prefix}{section} of {cell.algorithm}", cell.config(section) or {})
+            yield from leaves(f"{prefix}{section} of {cell.run_label}", cell.config(section) or {})
     yield f"{prefix}suite_hash", manifest["suite_hash"]
     yield from ((name, manifest[name]) for name in COMPARABLE if manifest.get(name) is not None)
     for made in environments(manifest):

@@ -73,6 +73,11 @@ class RecordedCell:
         return str(self.config("protocol") or "tuned")
 
     @property
+    def run_label(self) -> str:
+        """The algorithm, with the protocol where that is not the suite's own settings, as in the cell's name."""
+        return self.algorithm if self.protocol == "tuned" else f"{self.algorithm}@{self.protocol}"
+
+    @property
     def finished(self) -> bool:
         """Whether the cell came to its end without failing."""
         return bool(self.manifest["status"] == "finished")

@@ -156,7 +156,8 @@ def explicit_answer(text: str) -> tuple[str, ...] | None:
     for statement in reversed(list(_STATEMENT.finditer(text))[-MOST_STATEMENTS:]):
         if filled and statement.start() < filled[-1].end:
             break
-        if _HEDGED.search(text, max(0, statement.start() - 60), statement.start()):  # "I doubt that the answer is 5"
+        line = max(text.rfind("\n", 0, statement.start()) + 1, statement.start() - 60)
+        if _HEDGED.search(text, line, statement.start()):  # "I doubt that the answer is 5"
             return ()
         if answer := _statement(text[statement.end() : statement.end() + 5 * SHORT_ANSWER], bool(filled)):
             return (answer,)

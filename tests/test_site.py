@@ -122,7 +122,7 @@ def test_equal_responses_of_a_cell_are_held_once_with_their_samples(two_seeds):
 
 
 def test_log_probs_stand_beside_the_kl_where_they_were_recorded(two_seeds):
-    path = two_seeds[0].folder.parent / "a-s0" / "samples.parquet"
+    path = two_seeds[0].rows.path.parent / "a-s0" / "samples.parquet"
     pd.read_parquet(path).assign(logp=[-1.23456, np.nan, -2.0, -2.0]).to_parquet(path)
     ((row, _),) = gather(two_seeds, ["base", "a"]).shards
     of_cell = {place: [logp for at, _, _, logp, _ in row["rows"] if at == place] for place, *_ in row["rows"]}

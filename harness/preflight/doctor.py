@@ -53,7 +53,7 @@ def examine(suite: Suite, cells: Sequence[Cell], out: Path, *, workers: int, say
         "device": lambda: hardware(suite, cells),
         "disk": lambda: [storage(cells, out, workers)],
         "data": lambda: data(suite),
-        "recorded rollouts": lambda: recordings(cells),
+        **({"recorded rollouts": lambda: recordings(cells)} if suite.train.replays_other_runs else {}),
         "overlap of training and test problems": lambda: overlaps(suite),
         "model": lambda: _model_checks(suite, say),
         "grader": lambda: self_test(suite),

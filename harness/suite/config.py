@@ -293,8 +293,7 @@ class AlgorithmEntry(Section):
 
 
 Protocol = Literal["tuned", "default"]
-"""Which settings an algorithm runs with: those of its entry, or those that its class and the harness declare
-(harness/suite/protocols.py)."""
+"""Whether an algorithm runs with the settings of its entry, or with what is declared (harness/suite/protocols.py)."""
 
 MOST_SEEDS = 10_000
 """Of a suite: more cells than anyone runs, and few enough to be listed."""

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install smollm2 bench bench-full publish verify grader embedded-base ablations tune theory atlas perf gpu chaos chaos-tenth test test-vllm lint clean
+.PHONY: install smollm2 bench bench-full publish verify site calibration grader embedded-base ablations tune theory atlas perf gpu chaos chaos-tenth test test-vllm lint clean
 
 install: .venv/installed
 
@@ -66,6 +66,16 @@ tune: install
 	$(BIN)/gvpo-bench tune embedded
 	$(BIN)/gvpo-bench tune embedded-reuse
 	$(BIN)/gvpo-bench tune embedded-stale
+
+# Whether intervals cover and tests err as promised, from the variance that results/calibration/components.csv holds.
+calibration: install
+	$(BIN)/gvpo-bench sweep embedded-aa
+	$(BIN)/gvpo-bench calibrate --aa results/runs/embedded-aa
+
+# One site of all that is published with its raw rows: site/index.html, which opens from the disk.
+site: install
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[html]'
+	$(BIN)/gvpo-bench site results --out site
 
 # Ground truth for the claims of the article.
 theory: install

@@ -81,8 +81,8 @@ def numbers_of(out: Path, suite: str = "small", *, cells: Sequence[str] | None =
 
 
 def tables_of(folder: Path) -> dict[str, str]:
-    """A digest of each table of a report, without its times."""
-    return {path.name: _digest(_untimed(path.read_bytes())) for path in sorted(folder.glob("*.csv"))}
+    """A digest of each table of a report, without its times and commands."""
+    return {path.name: _digest(_numbers(path.read_bytes())) for path in sorted(folder.glob("*.csv"))}
 
 
 def differences(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
@@ -126,9 +126,11 @@ def judge(ended: Ended, expected: Mapping[str, str], out: Path, *, may_refuse: b
     return Outcome("silently different", "; ".join(differing)) if differing else Outcome("identical")
 
 
-def _untimed(content: bytes) -> str:
+def _numbers(content: bytes) -> str:
     table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
-    return table.drop(columns=[name for name in table.columns if TIMES in name]).to_csv(index=False)
+    return table.drop(columns=[name for name in table.columns if TIMES in name or name == "command"]).to_csv(
+        index=False
+    )
 
 
 def _digest(text: str) -> str:

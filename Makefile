@@ -127,9 +127,10 @@ parity: install .venv-parity/installed
 chaos: install
 	$(BIN)/python chaos/campaign.py
 
-# A tenth of it, by a fixed seed: what CI runs.
+# A tenth of it, by a fixed seed; CI runs the part that needs no quiet machine.
+CHAOS_PARTS ?=
 chaos-tenth: install
-	out=$$(mktemp -d) && $(BIN)/python chaos/campaign.py --share 0.1 --seed 0 --out "$$out" && rm -rf "$$out"
+	out=$$(mktemp -d) && $(BIN)/python chaos/campaign.py --share 0.1 --seed 0 $(CHAOS_PARTS) --out "$$out" && rm -rf "$$out"
 
 lint: install
 	$(BIN)/ruff check .

@@ -57,9 +57,9 @@ def report(
     from rich.console import Console
 
     from harness.publish.raw_rows import is_published, opened
-    from harness.publish.recompute import report_of
     from harness.record.text import say
     from harness.record.verify import unsealed
+    from harness.report.choice import report_of
     from harness.report.page import publish as write_publication
     from harness.suite.config import ConfigError
 
@@ -126,7 +126,7 @@ def table(
     """Cut the table that a paper needs: some columns, some algorithms, in Markdown, LaTeX, CSV or Parquet."""
     from harness.publish.cutting import FORMATS, cut, write_cut
     from harness.publish.raw_rows import opened
-    from harness.publish.recompute import report_of
+    from harness.report.choice import report_of
 
     publication = report_of(opened(folder)).publication
     found = cut(publication, _listed(columns), _listed(algorithms))

@@ -13,7 +13,7 @@ from small import command
 
 from harness.publish.cutting import cut
 from harness.publish.raw_rows import opened
-from harness.publish.recompute import report_of
+from harness.report.choice import report_of
 from harness.report.page import Publication, shorten
 from harness.suite.config import ConfigError
 

@@ -18,10 +18,11 @@ from harness.publish import raw_rows
 from harness.publish.freeze import publish_suite
 from harness.publish.raw_rows import PublishError, opened, read_raw, write_raw
 from harness.publish.readme_table import score_rows, suites_of, update_readme, with_tables
-from harness.publish.recompute import differences, published_files, report_of, verify_published
+from harness.publish.recompute import differences, published_files, verify_published
 from harness.record.cell_folder import CellFolder
 from harness.record.sums import write_own_sums
 from harness.report import figures
+from harness.report.choice import report_of
 from harness.report.recorded_cells import RecordedSuite, recorded_suite
 
 ROOT = Path(__file__).parent.parent

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import sqlite3
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -35,6 +36,12 @@ def needs(package: str) -> Any:
     """For a test of a tracker that a user may not have: `make install` brings it, and in CI it must be there."""
     missing = find_spec(package) is None and not os.environ.get("CI")
     return pytest.mark.skipif(missing, reason=f"{package} is not installed: pip install 'gvpo-bench[{package}]'")
+
+
+@pytest.fixture(autouse=True)
+def own_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B wraps sys.exit of its process, which is a tracker's own but here."""
+    monkeypatch.setattr(sys, "exit", sys.exit)
 
 
 @pytest.fixture

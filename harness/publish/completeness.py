@@ -50,7 +50,7 @@ def expected_names(suite: RecordedSuite) -> Iterator[str]:
     for point, cells in points_of(suite).items():
         trained = [cell for cell in cells if cell.manifest["seed"] is not None]
         seeds = sorted({cell.manifest["seed"] for cell in trained})
-        for label in dict.fromkeys(cell.run_label.rpartition("/")[2] for cell in trained):
+        for label in dict.fromkeys(cell.run_label for cell in trained):
             yield from (f"{point}/{label}-s{seed}".removeprefix("/") for seed in seeds)
     if not any(cell.manifest["algorithm"] == "base" for cell in suite.cells):
         yield "base"

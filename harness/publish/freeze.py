@@ -8,9 +8,10 @@ from pathlib import Path
 
 from harness.publish.completeness import incomplete
 from harness.publish.raw_rows import RAW, PublishError, is_published, opened, read_raw, write_raw
-from harness.publish.recompute import published_files, report_of
+from harness.publish.results_card import CARD, results_card
 from harness.record.files import new_folder, write
 from harness.record.sums import write_own_sums
+from harness.report.choice import report_of
 from harness.report.page import publish
 from harness.report.recorded_cells import RecordedSuite
 from harness.suite.load import load_suite, suite_files
@@ -68,7 +69,6 @@ def freeze(target: Path, suite: RecordedSuite) -> Path:
         written = read_raw(scratch / RAW)
         publication = report_of(written).publication
         publish(scratch, publication)
-        for name, content in published_files(publication, written).items():
-            write(scratch / name, content)
+        write(scratch / CARD, results_card(publication, written))
         write_own_sums(scratch)
     return target

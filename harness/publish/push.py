@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.publish.raw_rows import PublishError, is_published, opened
-from harness.publish.recompute import report_of
 from harness.record.files import write
+from harness.report.choice import report_of
 from harness.site.site_files import write_site
 from harness.site.site_suite import suite_pages
 

@@ -14,10 +14,9 @@ from harness.publish.raw_rows import opened
 from harness.publish.results_card import CARD, results_card
 from harness.record.files import RecordError
 from harness.record.sums import own_faults
-from harness.report.ablation import AblationReport, ablation_report
+from harness.report.choice import report_of
 from harness.report.page import FIGURES, PAGE, PICTURES, Publication
 from harness.report.recorded_cells import RecordedSuite
-from harness.report.suite_report import Report, suite_report
 
 CLOSE = 1e-9
 """The relative difference up to which figures draw the same data; another processor may round otherwise."""
@@ -25,19 +24,10 @@ MOST_NAMED = 20
 """Differences in one file that are named one by one."""
 
 
-def report_of(
-    suite: RecordedSuite, *, baseline: str | None = None, highlight: tuple[str, ...] = ()
-) -> Report | AblationReport:
-    """The report of a suite or an ablation: the one way from recorded cells to tables and figures, whether they lie in
-    a folder of runs or are raw rows."""
-    make = ablation_report if suite.is_ablation else suite_report
-    return make(suite, baseline=baseline, highlight=highlight)
-
-
 def published_files(publication: Publication, suite: RecordedSuite) -> dict[str, bytes]:
     """What is published beside pictures and raw rows, by the names of the files."""
     texts = {PAGE: publication.page(), CARD: results_card(publication, suite)}
-    return {**publication.tables(), **publication.figure_data(), **texts}
+    return {**publication.tables, **publication.figure_data(), **texts}
 
 
 def verify_published(folder: Path) -> list[str]:

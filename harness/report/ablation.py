@@ -29,6 +29,7 @@ from harness.report.columns import (
     k_text,
     p_texts,
     plain_column,
+    score_column,
     text_table,
 )
 from harness.report.comparison import Scores, algorithm_rows, difference, display_names, seed_rows
@@ -271,11 +272,7 @@ def point_rows(
 
 def point_columns(table: pd.DataFrame, k: str, headings: Mapping[str, str]) -> list[Column]:
     """The columns of the first table as text."""
-    scores = interval_column(table, f"avg@{k}", "avg_at_k", "ci", 3)
-    shown = [
-        plain_column(table, "seeds", "n_seeds"),
-        scores._replace(texts=[score or status for score, status in zip(scores.texts, table["status"], strict=True)]),
-    ]
+    shown = [plain_column(table, "seeds", "n_seeds"), score_column(table, f"avg@{k}")]
     for question, heading in headings.items():
         difference, p = f"{question}_diff", f"{question}_p_holm"
         shown += [

@@ -163,3 +163,12 @@ def places(rows: pd.DataFrame, cast: Cast) -> tuple[list[int], list[tuple[str, d
         y_of.append(len(ticks))
         ticks.append((cast.names[row["algorithm"]], {"color": GREY} if cast.style[row["algorithm"]].muted else {}))
     return y_of, ticks
+
+
+def name_places(axes: Axes, ticks: Sequence[tuple[str, dict[str, str]]]) -> None:
+    """Writes the texts of `places` beside them, the first on top; a family's name has no tick."""
+    axes.set_yticks(range(len(ticks)), [text for text, _ in ticks])
+    for tick, (_, font) in zip(axes.yaxis.get_major_ticks(), ticks, strict=True):
+        tick.label1.set(**font)
+        tick.tick1line.set_visible("fontweight" not in font)
+    axes.set_ylim(len(ticks) - 0.4, -0.6)

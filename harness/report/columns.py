@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -110,6 +111,22 @@ def interval_column(table: pd.DataFrame, heading: str, value: str, ci: str, deci
     return Column(heading, (value, f"{ci}_low", f"{ci}_high"), interval_texts(table, value, ci, decimals, sign))
 
 
+def score_column(
+    table: pd.DataFrame, heading: str, value: str = "avg_at_k", ci: str = "ci", status: str = "status"
+) -> Column:
+    """Scores with their intervals, and the status of the runs where there is no score."""
+    scores = interval_column(table, heading, value, ci, 3)
+    texts = [score or why for score, why in zip(scores.texts, table[status], strict=True)]
+    return scores._replace(texts=texts)
+
+
+def in_brackets(row: pd.Series[Any], value: str, spec: str, ci: str | None = None) -> str:
+    """A number and, where there is one, its interval in brackets."""
+    low, high = (math.nan if ci is None else row[f"{ci}_{end}"] for end in ("low", "high"))
+    interval = "" if pd.isna(low) else f" ({plain(low, spec)} to {plain(high, spec)})"
+    return f"{plain(row[value], spec)}{interval}".replace("-", "−")
+
+
 def plain_column(table: pd.DataFrame, heading: str, value: str, spec: str = "d") -> Column:
     """A column of numbers without intervals."""
     return Column(heading, (value,), [plain(number, spec) for number in table[value]])
@@ -164,14 +181,13 @@ def score_columns(
     table: pd.DataFrame, k: str, baseline: str | None, k_of: Mapping[str, str], highlight: Collection[str] = ()
 ) -> TextTable:
     """The first table as text."""
-    scores = interval_column(table, f"avg@{k}", "avg_at_k", "ci", 3)
     auc = interval_column(table, "reward AUC", "auc", "auc_ci", 3)
     none_drawn = table["auc"].isna() & (table["generated_tokens"] == 0) & (table["algorithm"] != "base")
     benchmarks = [str(column).removeprefix("avg_at_k_") for column in table if str(column).startswith("avg_at_k_")]
     shown = [
         Column(NAME, ("name",), list(table["name"])),
         plain_column(table, "seeds", "n_seeds"),
-        scores._replace(texts=[score or status for score, status in zip(scores.texts, table["status"], strict=True)]),
+        score_column(table, f"avg@{k}"),
         *(
             [interval_column(table, f"avg@{k} by default", "default_avg_at_k", "default_ci", 3)]
             if "default_avg_at_k" in table
@@ -203,21 +219,13 @@ def evidence_columns(table: pd.DataFrame, baseline: str | None) -> list[Column]:
         + ("" if pd.isna(row["better_ci_low"]) else f" ({row['better_ci_low']:.2f}–{row['better_ci_high']:.2f})")
         for _, row in table.iterrows()
     ]
-    pairing = [
-        plain(row["pairing_removes"], ".0%")
-        + ("" if pd.isna(row["pairing_ci_low"]) else f" ({row['pairing_ci_low']:.0%} to {row['pairing_ci_high']:.0%})")
-        for _, row in table.iterrows()
-    ]
+    pairing = [in_brackets(row, "pairing_removes", ".0%", "pairing_ci") for _, row in table.iterrows()]
     return [
         Column(NAME, ("name",), list(table["name"])),
         plain_column(table, "matched seeds", "matched_seeds"),
         plain_column(table, "detectable Δ", "detectable", ".3f"),
         Column(f"P(better than {name})", ("better", "better_ci_low", "better_ci_high"), better),
-        Column(
-            "variance removed by pairing",
-            ("pairing_removes", "pairing_ci_low", "pairing_ci_high"),
-            [text.replace("-", "−") for text in pairing],
-        ),
+        Column("variance removed by pairing", ("pairing_removes", "pairing_ci_low", "pairing_ci_high"), pairing),
     ]
 
 

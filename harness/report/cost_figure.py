@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
-from harness.report.cast import Cast, places
-from harness.report.drawing import light_points, new_figure
+from harness.report.cast import Cast, name_places, places
+from harness.report.drawing import light_points, log_axis, new_figure
 from harness.report.sample_figures import COSTS
 from harness.statistics.intervals import Array, Interval
 from harness.statistics.power import of_runs
@@ -85,11 +85,7 @@ def cost_per_point(seeds: pd.DataFrame, scored: pd.DataFrame, cast: Cast) -> tup
         )
         axes.set_xlabel(f"{COSTS[cost][0].removesuffix(' a run')} a point")
         axes.tick_params(axis="y", left=axes is all_axes[0])
-    all_axes[0].set_yticks(range(len(ticks)), [text for text, _ in ticks])
-    for tick, (_, font) in zip(all_axes[0].yaxis.get_major_ticks(), ticks, strict=True):
-        tick.label1.set(**font)
-        tick.tick1line.set_visible("fontweight" not in font)
-    all_axes[0].set_ylim(len(ticks) - 0.4, -0.6)
+    name_places(all_axes[0], ticks)
     return figure, data
 
 
@@ -106,9 +102,6 @@ def _draw(
     axes.grid(axis="y", visible=False)
     low, high = axes.dataLim.intervalx
     if high > WIDE * low:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: in_thousands(x)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        log_axis(axes, in_thousands)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -5,7 +5,7 @@ and in greyscale. Does not import torch.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import seaborn as sns
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.statistics.intervals import t_band
 
@@ -168,6 +169,14 @@ def light_points(axes: Any, x: Any, y: Any, style: Style) -> None:
         alpha=LIGHT,
         markeredgewidth=0,
     )
+
+
+def log_axis(axes: Any, text: Callable[[float], str]) -> None:
+    """A logarithmic x with labels, as `text` has them, at 1 and 3 of each decade."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: text(x)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def arms(rows: pd.DataFrame | pd.Series[Any], column: str, ci: str) -> np.ndarray:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from harness.record.text import figure_text, file_name
-from harness.report.cast import Cast, cast_of, places
+from harness.report.cast import Cast, cast_of, name_places, places
 from harness.report.coefficient_curves import over_training
 from harness.report.coefficient_figure import gradient_coefficients
 from harness.report.cost_figure import cost_per_point
@@ -205,11 +205,7 @@ def final_scores(
         axes.set_xlabel(xlabel)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", left=axes is all_axes[0])
-    all_axes[0].set_yticks(range(len(ticks)), [text for text, _ in ticks])
-    for tick, (_, font) in zip(all_axes[0].yaxis.get_major_ticks(), ticks, strict=True):
-        tick.label1.set(**font)
-        tick.tick1line.set_visible("fontweight" not in font)
-    all_axes[0].set_ylim(len(ticks) - 0.4, -0.6)
+    name_places(all_axes[0], ticks)
     if len(base):
         handle = Line2D([], [], color=GREY, linestyle="--", linewidth=1.2, label="base")
         figure.legend(handles=[handle], loc="outside upper right")

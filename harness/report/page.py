@@ -45,7 +45,8 @@ class Publication:
         """The figures, in the order of the page."""
         return self.draw()
 
-    def tables(self) -> dict[str, bytes]:
+    @cached_property
+    def tables(self) -> Mapping[str, bytes]:
         """Its tables by the names of their files: CSV and Parquet of numbers, table.md and table.tex."""
         texts = {
             **{f"{name}.csv": to_csv(table) for name, table in self.csv.items()},
@@ -61,7 +62,7 @@ class Publication:
 
     def page(self) -> bytes:
         """The suite's page, README.md."""
-        tables = self.tables()
+        tables = self.tables
         packages = "packages booktabs and longtable" if b"{longtable}" in tables["table.tex"] else "package booktabs"
         return make_page(self.suite, tables["table.md"].decode(), self.drawings, self.cells, packages).encode()
 
@@ -75,7 +76,7 @@ PICTURES = ("svg", "png")
 def publish(out: Path, publication: Publication) -> Path:
     """Writes the publication's tables, figures/ and the page into `out`. Returns the path of the page."""
     remove_scratch(out)
-    for name, content in publication.tables().items():
+    for name, content in publication.tables.items():
         write(out / name, content)
     write_figures(out, publication.drawings)
     write(out / PAGE, publication.page())

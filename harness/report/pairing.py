@@ -5,7 +5,6 @@ Does not import torch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.report.columns import TextTable, plain
+from harness.report.columns import TextTable, in_brackets, plain
 from harness.report.comparison import Scores, columns, matched_seeds
 from harness.report.recorded_cells import RecordedCell
 from harness.statistics.variances import removed_share, variance_ratio
@@ -73,26 +72,19 @@ def pairing_table(rows: pd.DataFrame, names: Mapping[str, str], reference: str |
     wide = {str(at): own.set_index(["first", "second"]) for at, own in rows.groupby("point", sort=False)}
     pairs = list(dict.fromkeys(zip(rows["first"], rows["second"], strict=True)))
 
-    def texts(point: str, value: str, spec: str, ci: bool = True) -> list[str]:
+    def texts(point: str, value: str, spec: str, ci: str | None = None) -> list[str]:
         own = wide[point]
-        return [text_of(own.loc[pair], value, spec, ci=ci) if pair in own.index else "" for pair in pairs]
+        return [in_brackets(own.loc[pair], value, spec, ci) if pair in own.index else "" for pair in pairs]
 
     shown = {"algorithms": [" − ".join(names.get(label, label) for label in pair) for pair in pairs]}
     for point in wide:
         at = f", {point}" if len(wide) > 1 else ""
-        shown[f"sd of Δ{at}"] = texts(point, "sd", ".4f", ci=False)
-        shown[f"removed by pairing{at}"] = texts(point, "removed", ".0%")
+        shown[f"sd of Δ{at}"] = texts(point, "sd", ".4f")
+        shown[f"removed by pairing{at}"] = texts(point, "removed", ".0%", "removed_ci")
     for point in wide:
         if point != reference and rows.loc[rows["point"] == point, "ratio"].notna().any():
-            shown[f"Var Δ, {point} / {reference}"] = texts(point, "ratio", ".3g")
+            shown[f"Var Δ, {point} / {reference}"] = texts(point, "ratio", ".3g", "ratio_ci")
     return TextTable(shown)
-
-
-def text_of(row: pd.Series[Any], value: str, spec: str, *, ci: bool) -> str:
-    """A number, and its interval in brackets where there is one."""
-    low, high = (row[f"{value}_ci_{end}"] if ci else math.nan for end in ("low", "high"))
-    interval = "" if pd.isna(low) else f" ({plain(low, spec)} to {plain(high, spec)})"
-    return f"{plain(row[value], spec)}{interval}".replace("-", "−")
 
 
 def pairing_notes(rows: pd.DataFrame, reference: str | None = None) -> list[str]:

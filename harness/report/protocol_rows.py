@@ -23,6 +23,7 @@ from harness.report.columns import (
     interval_column,
     p_texts,
     plain_column,
+    score_column,
     text_table,
 )
 from harness.report.comparison import Scores, columns, difference, display_names, settings
@@ -43,7 +44,7 @@ class ProtocolCell(RecordedCell):
     @property
     def algorithm(self) -> str:
         """The label, with @default where the cell is of that protocol."""
-        return f"{self.label}@default" if self.protocol == "default" else self.label
+        return self.run_label
 
 
 def protocol_rows(
@@ -111,9 +112,8 @@ def protocol_columns(rows: pd.DataFrame, k: str, baseline: str | None, highlight
     to_baseline = f"Δ to {name}, default"
 
     def scored(protocol: str) -> Column:
-        column = interval_column(rows, f"avg@{k}, {protocol}", f"{protocol}_avg_at_k", f"{protocol}_ci", 3)
-        statuses = zip(column.texts, rows[f"{protocol}_status"], strict=True)
-        return column._replace(texts=[text or status for text, status in statuses])
+        of_rows = (f"{protocol}_avg_at_k", f"{protocol}_ci", f"{protocol}_status")
+        return score_column(rows, f"avg@{k}, {protocol}", *of_rows)
 
     def p_column(heading: str, value: str) -> Column:
         return Column(heading, (f"{value}_p_holm", f"{value}_p_value"), p_texts(rows[value], rows[f"{value}_p_holm"]))

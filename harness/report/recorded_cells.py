@@ -20,6 +20,7 @@ from harness.record.runs_folder import cell_folders, folders_in
 from harness.record.text import last_line
 from harness.report.trials import read_trials, trials_of_suite
 from harness.suite.cell_config import COEFFICIENTS
+from harness.suite.protocols import run_label
 
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
@@ -74,8 +75,8 @@ class RecordedCell:
 
     @property
     def run_label(self) -> str:
-        """The algorithm, with the protocol where that is not the suite's own settings, as in the cell's name."""
-        return self.algorithm if self.protocol == "tuned" else f"{self.algorithm}@{self.protocol}"
+        """As in the cell's name: see `protocols.run_label`."""
+        return run_label(str(self.manifest["algorithm"]), self.protocol)
 
     @property
     def finished(self) -> bool:

@@ -207,8 +207,7 @@ def suite_report(
         if len(both):
             drawings.append(tuned_and_default(both, k))
         if protocol == "tuned" and suite.trials is not None:
-            trained = {label: name for label, name in names.items() if label != "base"}
-            drawings += tuning_drawings(suite.trials, trained, baseline)
+            drawings += tuning_drawings(suite.trials, names, baseline)
         return drawings
 
     if published is None:

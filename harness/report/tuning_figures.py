@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from harness.record.text import figure_text
-from harness.report.drawing import BAND, GREY, MUTED, Drawing, look, new_figure
+from harness.report.drawing import BAND, GREY, MUTED, Drawing, log_axis, look, new_figure
 from harness.report.trials import PARAMETER
 from harness.statistics.best_of import best_after
 
@@ -76,7 +76,7 @@ def score_against_lr(trials: pd.DataFrame, names: Mapping[str, str], baseline: s
     """Every trial's score at its learning rate."""
     figure, grid = _panels(list(names.values()), "learning rate", SCORE, shared=True)
     for axes, label in zip(grid, names, strict=True):
-        _log_axis(axes)
+        log_axis(axes, _setting)
         if baseline is not None and label != baseline:
             other = trials[trials["algorithm"] == baseline]
             axes.plot(other["lr"], other["score"], linestyle="none", marker="o", markersize=4, color=MUTED)
@@ -109,7 +109,7 @@ def score_against_parameters(trials: pd.DataFrame, names: Mapping[str, str]) -> 
         axes.set_xlabel(figure_text(part["parameter"].iloc[0]), fontsize="x-small", labelpad=1)
         values = sorted(part["value"].unique())
         if values[0] > 0:
-            _log_axis(axes)
+            log_axis(axes, _setting)
             _points(axes, part["value"], part, grey)
         else:  # a choice among a few, zero with them
             _points(axes, part["value"].map(values.index), part, grey)
@@ -156,12 +156,9 @@ def _panels(titles: Sequence[str], xlabel: str, ylabel: str, *, shared: bool) ->
     return figure, grid[: len(titles)]
 
 
-def _log_axis(axes: Axes) -> None:
-    """A logarithmic x with labels at 1 and 3 of each decade."""
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x >= 0.01 else f"{x:.0e}".replace("-0", "-")))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+def _setting(x: float) -> str:
+    """A hyper-parameter on an axis: 0.3, 3e-5."""
+    return f"{x:g}" if x >= 0.01 else f"{x:.0e}".replace("-0", "-")
 
 
 def _greys(value: pd.Series[float]) -> dict[Any, str]:

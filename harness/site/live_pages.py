@@ -17,12 +17,11 @@ from benchmarks.errors import BenchError
 from harness.record.cell_folder import CellFolder
 from harness.record.runs_folder import recorded_cells
 from harness.record.standing import Mark, PlannedCell, Stage, Trace, read_plan, stage_of, trace_of
-from harness.report.ablation import ablation_report
+from harness.report.choice import report_of
 from harness.report.columns import TextTable, plain
 from harness.report.comparison import Scores
 from harness.report.page import Publication
 from harness.report.recorded_cells import RecordedCell, recorded_suite
-from harness.report.suite_report import suite_report
 from harness.site.site_files import archive, data_script, folder_of, page_files
 from harness.site.site_suite import Compared, compared, pages_of
 from harness.site.site_tables import table_json
@@ -123,8 +122,7 @@ class LivePages:
             self._scripts, self._over = {}, over
 
     def _publication(self) -> Publication:
-        suite = recorded_suite(self.runs)
-        return (ablation_report if suite.is_ablation else suite_report)(suite).publication
+        return report_of(recorded_suite(self.runs)).publication
 
     def _publish(self, plan: list[PlannedCell], seen: Mapping[str, Trace]) -> None:
         self._made += 1

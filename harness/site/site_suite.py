@@ -130,7 +130,7 @@ def pages_of(compared: Compared, running: Sequence[RecordedCell] = ()) -> SuiteP
         data |= {f"training-{number}": shard for number, shard in enumerate(training.shards)}
 
     def files() -> dict[str, bytes]:
-        found = publication.tables()
+        found = dict(publication.tables)
         frames = {"pairs": compared.pairs, "curves": curves.drop(columns="place")}
         found |= {f"{name}.csv": to_csv(frame).encode() for name, frame in frames.items()}
         found["samples.parquet"] = compared.samples.to_parquet(index=False, compression="zstd")

@@ -10,6 +10,7 @@ from harness.record.cell_state import Hashes
 from harness.record.files import hash_of
 from harness.suite.config import Evaluation, Model, Optimizer, Protocol, Resources, Train
 from harness.suite.points import Section
+from harness.suite.protocols import run_label
 from harness.suite.rollout_settings import Rollout
 
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
@@ -52,8 +53,8 @@ class CellConfig(Section):
 
     @property
     def run_label(self) -> str:
-        """The label, with the protocol where that is not the suite's own settings; no label has an @."""
-        return self.label if self.protocol == "tuned" else f"{self.label}@{self.protocol}"
+        """See `protocols.run_label`."""
+        return run_label(self.label, self.protocol)
 
     replays: str | None = None
     """The hash of the training whose rollouts it is trained on (`train.replay`); None where it draws its own."""

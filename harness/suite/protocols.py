@@ -33,6 +33,12 @@ def default_optimizer(model: Model, *, critic: bool) -> Optimizer:
     return found if critic else found.model_copy(update={"critic_lr": None})
 
 
+def run_label(label: str, protocol: str) -> str:
+    """What the runs of an algorithm are called: the label, with the protocol where that is not the suite's own
+    settings. No label has an @."""
+    return label if protocol == "tuned" else f"{label}@{protocol}"
+
+
 def first_protocol(found: Collection[str]) -> Protocol:
     """Of those that were run, the one whose scores a table gives first: tuned where it is among them."""
     return "tuned" if "tuned" in found else "default"

@@ -12,8 +12,8 @@ import algorithms
 
 HELPERS = (Path(algorithms.__file__), Path(algorithms.base.__file__))
 HOUSE = Path(__file__).parent.parent
-LIBRARIES = {"torch", "pydantic", "wandb"}
-"""Where an error may come from that a user's code makes, none of them the place to mend it: wandb wraps sys.exit."""
+LIBRARIES = {"torch", "pydantic"}
+"""Where an error may come from that a user's code makes: neither is the place to mend it."""
 
 
 def described(error: BaseException) -> str:

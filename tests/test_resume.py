@@ -177,3 +177,13 @@ def test_the_checkpoint_of_another_state_is_refused(other, tmp_path):
         parts = {"policy": (model, optimizer), "critic": (nn.Linear(2, 2), None)}
     with pytest.raises(ValueError, match=r"resume holds another state.*remove that folder to start the cell anew"):
         load(tmp_path / "resume", parts, ALONE)
+
+
+def test_what_the_disk_refuses_is_the_error_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
+    model = nn.Linear(2, 2)
+    save(tmp_path / "resume", {"policy": (model, None)}, {"step": 1}, {}, ALONE)
+    monkeypatch.setattr("safetensors.torch.save", lambda *_, **__: Path("/dev/full").write_bytes(b"x"))
+    with pytest.raises(OSError, match="No space left on device"):
+        save(tmp_path / "resume", {"policy": (model, None)}, {"step": 2}, {}, ALONE)
+    progress, _ = load(tmp_path / "resume", {"policy": (model, None)}, ALONE)
+    assert progress["step"] == 1

@@ -56,7 +56,7 @@ def save(
     """
     tensors, scalars = _state(parts)
     tensors |= {f"{KEPT}.{name}": x for name, x in kept.items()}
-    with _shared_folder(target, ranks, seal) as folder, _quiet():
+    with _shared_folder(target, ranks, seal) as folder, _checkpointing():
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         dcp.save(tensors, storage_writer=writer, no_dist=ranks.alone)
         if ranks.rank == 0:
@@ -89,7 +89,7 @@ def load(source: Path, parts: Parts, ranks: Ranks) -> tuple[dict[str, Any], dict
             f"{source} holds another state than this run has ({', '.join(sorted(other)[:3]) or 'other optimisers'}): "
             "remove that folder to start the cell anew"
         )
-    with _quiet():
+    with _checkpointing():
         dcp.load({**wanted, **kept}, storage_reader=reader, no_dist=ranks.alone)
     for name, (model, optimizer) in parts.items():
         if optimizer is not None:
@@ -169,11 +169,16 @@ def _owner(name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warning that a process alone saves and loads alone."""
+def _checkpointing() -> Iterator[None]:
+    """Without the warning that a process alone saves and loads alone, and with the reason why torch could not do it:
+    its own error hides that, and is no Exception."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+        try:
+            yield
+        except dcp.CheckpointException as error:
+            reason, _ = next(iter(error.failures.values()))
+            raise reason from None
 
 
 @contextmanager

@@ -33,6 +33,8 @@ def equal(gold: str, answer: str) -> bool:
     """Whether an answer in `convert_notation`'s notation is the gold one."""
     if without_layout(gold) == without_layout(answer):
         return True
+    if (choice := _CHOICE.fullmatch(answer)) and any(equal(gold, said) for said in choice.groups()):
+        return True
     same = _values_equal(gold, answer)
     if same is None and (pointed := _with_decimal_point(answer)):
         same = _values_equal(gold, pointed)
@@ -45,6 +47,8 @@ def equal(gold: str, answer: str) -> bool:
     return shapes_equal(read_shape(gold), read_shape(answer))
 
 
+_CHOICE = re.compile(r"(?:\\text\s*\{)?\(([A-H])\)\s*\}?\s*[:.]?\s*(?=[\\\d])(.+)", re.DOTALL)
+"""The letter of a choice in front of what it stands for: (C) 12."""
 _ABOUT = re.compile(
     r"^(?:\\approx|\b(?:approximately|about|roughly|around|nearly|exactly|only|just)\b)\s*", re.IGNORECASE
 )

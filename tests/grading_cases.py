@@ -87,6 +87,8 @@ CORRECT = [
     ("1800000", "1.8 million"),
     ("B", r"\boxed{\text{B}}"),
     (r"\text{(B)}", "The answer is (B)."),
+    (r"\text{(C)}", "The answer is (C) 12."),
+    ("12", r"\boxed{\textbf{(C) }12}"),
     (r"\{1,2\}", r"\boxed{1,2}"),
     (r"75^\circ", r"\boxed{75 \text{ degrees}}"),
     (r"15\mbox{ cm}^2", r"\boxed{15 \text{ square centimeters}}"),
@@ -317,6 +319,8 @@ CORRECT = [
 """A gold answer and a response that is right."""
 
 WRONG = [
+    (r"\text{(D)}", "The answer is (C) 12."),
+    ("13", r"\boxed{\textbf{(C) }12}"),
     ("18", "#### 19"),
     ("1000000", r"\boxed{1000001}"),
     ("12345678901234567890", r"\boxed{12345678901234567891}"),

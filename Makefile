@@ -37,11 +37,9 @@ bench-full: install
 	$(BIN)/gvpo-bench sweep embedded-reuse
 	$(BIN)/gvpo-bench sweep embedded-stale
 
-PUBLISHED := embedded embedded-reuse embedded-stale
-
-# Freezes those runs under results/, with their raw rows, and writes README's table.
+# Freezes every suite that was run here under results/, with its raw rows, and writes README's table.
 publish: install
-	for suite in $(PUBLISHED); do $(BIN)/gvpo-bench publish results/runs/$$suite || exit; done
+	for runs in my-results/runs/*; do $(BIN)/gvpo-bench publish $$runs || exit; done
 
 # Every table and figure of what is published, made anew from its raw rows.
 verify: install
@@ -51,8 +49,8 @@ verify: install
 embedded-base: install
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m harness.model.embedded
 
-# GVPO's β, the samples of a prompt, the share of historical samples, the terms of the loss, LoRA, and whose rollouts are
-# trained on: 12 seeds each.
+# GVPO's β, the samples of a prompt, the share of historical samples, the terms of the loss, LoRA, whose rollouts are
+# trained on, and both protocols of tuning: 12 seeds each.
 ablations: install
 	$(BIN)/gvpo-bench sweep embedded-beta
 	$(BIN)/gvpo-bench sweep embedded-k
@@ -60,17 +58,18 @@ ablations: install
 	$(BIN)/gvpo-bench sweep embedded-terms
 	$(BIN)/gvpo-bench sweep embedded-lora
 	$(BIN)/gvpo-bench sweep embedded-replay
+	$(BIN)/gvpo-bench sweep embedded-protocols
 
 # The trials behind the suites' hyper-parameters: as many for each algorithm.
 tune: install
-	$(BIN)/gvpo-bench tune embedded
-	$(BIN)/gvpo-bench tune embedded-reuse
-	$(BIN)/gvpo-bench tune embedded-stale
+	$(BIN)/gvpo-bench tune embedded --out results
+	$(BIN)/gvpo-bench tune embedded-reuse --out results
+	$(BIN)/gvpo-bench tune embedded-stale --out results
 
 # Whether intervals cover and tests err as promised, from the variance that results/calibration/components.csv holds.
 calibration: install
 	$(BIN)/gvpo-bench sweep embedded-aa
-	$(BIN)/gvpo-bench calibrate --aa results/runs/embedded-aa
+	$(BIN)/gvpo-bench calibrate --aa my-results/runs/embedded-aa
 
 # One site of all that is published with its raw rows: site/index.html, which opens from the disk.
 site: install
@@ -99,7 +98,7 @@ GPU_MINUTES ?= 60
 # model, as many seeds as end within GPU_MINUTES (make gpu goes on with the others); vLLM beside the trainer.
 gpu: install smollm2
 	$(BIN)/python perf/gpu.py
-	$(BIN)/gvpo-bench sweep smollm2-arithmetic --minutes $(GPU_MINUTES)
+	$(BIN)/gvpo-bench sweep smollm2-arithmetic --minutes $(GPU_MINUTES) --out results
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[vllm]'
 	$(BIN)/python perf/sampling.py
 

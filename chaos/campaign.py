@@ -11,6 +11,7 @@ code 1 where a trial ends as none may; its folder is kept, and the command is pr
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import sys
 import time
@@ -108,6 +109,8 @@ def in_turn(parts: Sequence[Part], share: float, ledger: Ledger) -> list[tuple[P
 def command_of(options: Options) -> str:
     """For the page, without folders of this machine."""
     words = ["python chaos/campaign.py", f"--share {options.share:g}", f"--seed {options.seed}"]
+    words += [] if options.minutes is None else [f"--minutes {options.minutes:g}"]
+    words += [] if len(options.parts) == len(PARTS) else [f"--part {shlex.quote(part)}" for part in options.parts]
     return " ".join(words)
 
 

@@ -113,7 +113,7 @@ def page(ledger: Ledger, parts: Sequence[Part], command: str) -> str:
         if (lacking := part.lacks()) is not None:
             reasons.add(lacking)
         if ran < part.whole:
-            why = "; ".join(sorted(reasons)) or "left out of this share of the campaign"
+            why = "; ".join(sorted(reasons)) or "not run yet: the same command goes on with them"
             left_out.append(
                 f"- {escape_markdown(part.name)}: {part.whole - ran:,} of {part.whole:,}: {escape_markdown(why)}."
             )

@@ -28,6 +28,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set train.steps=3")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Runs go to OUT/runs/<suite>, the report to OUT/<suite>.")]
+MY_RESULTS = Path("my-results")
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes side by side; by default one a core.")]
 RayOption = Annotated[
     str | None,
@@ -60,7 +61,7 @@ def sweep(
     ] = None,
     workers: WorkersOption = None,
     ray: RayOption = None,
-    out: OutOption = Path("results"),
+    out: OutOption = MY_RESULTS,
 ) -> None:
     """Run every algorithm of a suite at every seed, then write the table and the figures.
 
@@ -75,9 +76,11 @@ def sweep(
     if keep_checkpoints is not None:
         overrides.append(f"resources.keep_checkpoints={str(keep_checkpoints).lower()}")
     loaded = _load(suite, overrides, algorithm, out)
+    from harness.publish.raw_rows import require_unpublished
     from harness.sweep.executors import Until, open_executor
     from harness.sweep.run import run_sweep
 
+    require_unpublished(out / loaded.name)
     with open_executor(ray, workers, loaded) as executor:
         until = executor if minutes is None else Until(executor, started + 60 * minutes)
         failed = run_sweep(loaded, out, executor=until, command=_command(), console=console)
@@ -127,7 +130,7 @@ def doctor(
     settings: SetOption = None,
     algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
     workers: WorkersOption = None,
-    out: OutOption = Path("results"),
+    out: OutOption = MY_RESULTS,
 ) -> None:
     """Check what would waste a sweep's hours, in seconds: every sweep begins with this. Exit code 2 where one fails."""
     from rich.console import Console
@@ -154,7 +157,7 @@ def tune(
     algorithm: Annotated[list[str] | None, typer.Option(help="Only this label of the suite, or a further one.")] = None,
     workers: WorkersOption = None,
     ray: RayOption = None,
-    out: OutOption = Path("results"),
+    out: OutOption = MY_RESULTS,
 ) -> None:
     """Try the same number of settings for each algorithm, on its tuning seeds and problems.
 

@@ -56,15 +56,14 @@ def report(
     """Write table and figures of finished runs anew."""
     from rich.console import Console
 
-    from harness.publish.raw_rows import is_published, opened
+    from harness.publish.raw_rows import opened, require_unpublished
     from harness.record.text import say
     from harness.record.verify import unsealed
     from harness.report.choice import report_of
     from harness.report.page import publish as write_publication
-    from harness.suite.config import ConfigError
 
-    if out is None and is_published(folder):
-        raise ConfigError(f"report {folder}: this is published, and stays as it is; give --out")
+    if out is None:
+        require_unpublished(folder)
     if html:
         from harness.site.vendored import require_libraries
 

@@ -340,7 +340,7 @@ def test_page_counts_each_part_and_says_what_was_not_run(tmp_path):
     assert "- kills 2, SIGKILL: hang (code code): " in text
     assert "| ranks | 1 of 10 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in text
     assert "- ranks: 9 of 10: no \\| ranks." in text
-    assert "- planted: 4 of 4: left out of this share of the campaign." in text
+    assert "- planted: 4 of 4: not run yet: the same command goes on with them." in text
     assert all(f"**{verdict}**" in text for verdict in MEANINGS)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from publishing import change, drawn, write_small, write_small_ablation
-from small import command, files
+from small import command, files, write_suite
 from synthetic_runs import write_cell
 
 from harness.publish import raw_rows
@@ -254,6 +254,19 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("without_figures")
+def test_trials_that_are_published_stand_behind_a_suite_whose_runs_have_none_beside_them(
+    recorded: Path, tmp_path: Path
+) -> None:
+    trials = pd.DataFrame({"algorithm": ["gvpo"] * 2, "trial": [0, 1], "lr": [1e-3, 1e-4], "score": [0.25, 0.5]})
+    trials[["max_norm", "failed"]] = [1.0, False]
+    (tuning := tmp_path / "results" / "tuning" / "small").mkdir(parents=True)
+    trials.to_csv(tuning / "trials.csv", index=False)
+    kept = opened(publish_suite(recorded, tmp_path / "results")).trials
+    assert kept is not None
+    assert kept["score"].tolist() == [0.25, 0.5]
+
+
 def test_a_folder_of_something_else_is_not_replaced(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "results" / "small").mkdir(parents=True)
     (tmp_path / "results" / "small" / "thesis.txt").write_text("mine")
@@ -410,8 +423,12 @@ def test_a_published_suite_is_reported_elsewhere_and_stays_as_it_is(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(published)
-    assert command("report", published) == 2
-    assert "this is published, and stays as it is; give --out" in capsys.readouterr().err
+    assert command("report", published) == 3
+    assert "this is published, and stays as it is; give another --out" in capsys.readouterr().err
+    suite = write_suite(tmp_path, tmp_path / "no-model")  # it is called small, too
+    assert command("sweep", suite, "--out", published.parent) == 3
+    assert f"{published}: this is published" in capsys.readouterr().err
+    assert not (published.parent / "runs").exists()
     assert command("report", published, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / "table.csv").read_bytes() == (published / "table.csv").read_bytes()
     assert files(published) == before

@@ -115,7 +115,9 @@ def scores_of(folder: Path) -> tuple[dict[str, Array], list[str], int]:
 def read_components(path: Path) -> dict[str, Components]:
     """What `calibrate` wrote. Raises CalibrationError where it isn't there."""
     if not path.is_file():
-        raise CalibrationError(f"{path} does not exist: give the runs to take variance from, results/runs/embedded …")
+        raise CalibrationError(
+            f"{path} does not exist: give the runs to take variance from, my-results/runs/embedded …"
+        )
     rows = [{str(name): x for name, x in row.items()} for row in pd.read_csv(path).to_dict("records")]
     return {str(row.pop("source")): Components(**row) for row in rows}
 

@@ -14,6 +14,7 @@ from harness.record.sums import write_own_sums
 from harness.report.choice import report_of
 from harness.report.page import publish
 from harness.report.recorded_cells import RecordedSuite
+from harness.report.trials import read_trials, trials_of_suite
 from harness.suite.load import load_suite, suite_files
 from harness.suite.plan import Cell, plan
 
@@ -30,7 +31,8 @@ def publish_suite(
 
     Args:
         runs: the folder of its runs, or raw rows joined by `merged`.
-        results: the folder that published suites lie in.
+        results: the folder that published suites lie in, and below tuning/ the trials behind settings, of which none
+            need lie beside the runs.
         file: of the suite, which says what cells there are; by default the one that comes with gvpo-bench, if there is
             one of that name.
         baseline: the label that differences are taken from; by default the suite's own.
@@ -41,6 +43,8 @@ def publish_suite(
         RecordError: something does not fit its checksums.
     """
     suite = opened(runs)
+    if suite.trials is None and (tried := trials_of_suite(results / "runs" / suite.name)).is_file():
+        suite = replace(suite, trials=read_trials(tried))
     suite = replace(suite, baseline=baseline or suite.baseline, highlight=list(highlight) or suite.highlight)
     if wrong := incomplete(suite, planned_cells(suite.name, file)):
         listed = "".join(f"\n  {line}" for line in wrong)

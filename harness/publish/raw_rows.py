@@ -70,6 +70,12 @@ def is_published(folder: Path) -> bool:
     return (folder / RAW / SUITE).is_file()
 
 
+def require_unpublished(folder: Path) -> None:
+    """Raises PublishError where raw rows lie in a folder, whose tables a report of runs would replace."""
+    if is_published(folder):
+        raise PublishError(f"{folder}: this is published, and stays as it is; give another --out")
+
+
 def opened(folder: Path) -> RecordedSuite:
     """The suite of a published folder, or of a folder of runs.
 

@@ -36,7 +36,7 @@ def verify(runs: Path) -> Iterator[Verdict]:
     """
     cells = recorded_cells(runs) if runs.is_dir() else []
     if not cells:
-        raise RecordError(f"{runs} holds no cell: give a folder of runs, such as results/runs/<suite>")
+        raise RecordError(f"{runs} holds no cell: give a folder of runs, such as my-results/runs/<suite>")
     for cell in cells:
         name = cell.path.relative_to(runs).as_posix()
         try:

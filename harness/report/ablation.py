@@ -119,7 +119,7 @@ def write_ablation(
     ablation: Ablation | None = None,
     highlight: Sequence[str] = (),
 ) -> AblationReport:
-    """Writes what `ablation_report` makes of the points in `runs` (results/runs/<suite>) into `out`."""
+    """Writes what `ablation_report` makes of the points in `runs` (my-results/runs/<suite>) into `out`."""
     report = ablation_report(recorded_suite(runs), baseline=baseline, ablation=ablation, highlight=highlight)
     return replace(report, path=publish(out, report.publication))
 

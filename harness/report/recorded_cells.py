@@ -167,7 +167,7 @@ def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:
     Raises RecordError where one does not fit its checksums, ReportError where they are not of one suite.
     """
     if not runs.is_dir():
-        raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as results/runs/<suite>")
+        raise ReportError(f"{runs} is not a folder; give the one that holds the cells, such as my-results/runs/<suite>")
     cells, unfinished = [], []
     found = {folder: look(folder) for folder in folders_in(runs)}
     damaged = [f"{folder.name}: {', '.join(there.faults)}" for folder, there in found.items() if there.faults]

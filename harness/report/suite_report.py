@@ -130,7 +130,7 @@ def write_report(
     highlight: Sequence[str] = (),
     seeds: Collection[int] | None = None,
 ) -> Report:
-    """Writes what `suite_report` makes of the cells in `runs` (results/runs/<suite>) into `out`."""
+    """Writes what `suite_report` makes of the cells in `runs` (my-results/runs/<suite>) into `out`."""
     suite = recorded_suite(runs)
     report = suite_report(suite, baseline=baseline, published=published, highlight=highlight, seeds=seeds)
     return replace(report, path=publish(out, report.publication))

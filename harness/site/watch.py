@@ -20,7 +20,9 @@ def watch(runs: Path, *, port: int, say: Callable[[str], None]) -> None:
     """
     require_libraries()
     if not runs.is_dir():
-        raise SiteError(f"{runs} is not a folder; give the one of a sweep that has begun, such as results/runs/<suite>")
+        raise SiteError(
+            f"{runs} is not a folder; give the one of a sweep that has begun, such as my-results/runs/<suite>"
+        )
     try:
         pages = LivePages(runs)
         pages.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +12,17 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+
+def _from_the_root(folder: Path) -> Path:
+    """OUT and the suite's name are read off a path, of which "." and "suite" alone hold neither."""
+    return Path(os.path.abspath(folder))
+
+
 FolderArgument = Annotated[
-    Path, typer.Argument(help="A folder of runs (OUT/runs/<suite>), or a published one (results/<suite>).")
+    Path,
+    typer.Argument(
+        help="A folder of runs (OUT/runs/<suite>), or a published one (results/<suite>).", callback=_from_the_root
+    ),
 ]
 BaselineOption = Annotated[str | None, typer.Option(help="The label that differences are taken from.")]
 HighlightOption = Annotated[
@@ -64,12 +74,13 @@ def report(
 
     if out is None:
         require_unpublished(folder)
+        out = folder.parent.parent / folder.name
+    require_unpublished(out)
     if html:
         from harness.site.vendored import require_libraries
 
         require_libraries()
     made = report_of(opened(folder), baseline=baseline, highlight=tuple(highlight or ()))
-    out = out or folder.parent.parent / folder.name
     page = write_publication(out, made.publication)
     console = Console()
     console.print(made.render())
@@ -213,7 +224,7 @@ def merge(
 
     if out.exists():
         raise PublishError(f"{out} exists; give another --out, or remove it")
-    found = joined(folders)
+    found = joined([_from_the_root(folder) for folder in folders])
     console = Console()
     if found.twice:
         say(console, f"in more than one, with the same numbers, and taken once: {', '.join(found.twice)}")
@@ -267,12 +278,10 @@ def calibrate(
 
 
 def watch(
-    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of runs: OUT/runs/<suite>.", callback=_from_the_root)],
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of 127.0.0.1; by default one that is free.")] = 0,
 ) -> None:
     """Show the page of a sweep in progress in the browser of this machine, as its runs go on. Ctrl-C ends it."""
-    import os
-
     from rich.console import Console
 
     from harness.record.text import say

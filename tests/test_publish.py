@@ -429,7 +429,20 @@ def test_a_published_suite_is_reported_elsewhere_and_stays_as_it_is(
     assert command("sweep", suite, "--out", published.parent) == 3
     assert f"{published}: this is published" in capsys.readouterr().err
     assert not (published.parent / "runs").exists()
+    assert command("report", published.parent / "runs" / "small") == 3  # whose report would stand there
     assert command("report", published, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out" / "table.csv").read_bytes() == (published / "table.csv").read_bytes()
     assert files(published) == before
     assert opened(published).name == "small"
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_relative_path_is_that_of_the_folder(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Path(shutil.copytree(recorded, tmp_path / "out" / "runs" / "small"))
+    before = contents(runs)
+    for place, name in ((runs.parent, "small"), (runs, ".")):
+        monkeypatch.chdir(place)
+        assert command("report", name) == 0
+        assert (tmp_path / "out" / "small" / "table.csv").is_file()
+        shutil.rmtree(tmp_path / "out" / "small")
+    assert contents(runs) == before

@@ -90,10 +90,35 @@ def test_trials_keep_the_entrys_other_parameters():
     assert {trial["parameters"]["anchor"] for trial in trials(suite, "gvpo")} == {"behaviour"}
 
 
+COUNTING = """
+from dataclasses import dataclass
+
+from algorithms.base import Algorithm, Choice, hyperparameter
+
+
+@dataclass(frozen=True)
+class Counting(Algorithm):
+    name = "Counting"
+    rounds: int = hyperparameter(1, "How often.", search=Choice((1, 2)))
+    whole: bool = hyperparameter(True, "Whether all.", search=Choice((False, True)))
+
+    def loss(self, policy, batch):
+        raise NotImplementedError
+"""
+
+
+def test_what_a_choice_holds_is_tried_as_it_is(tmp_path):
+    (tmp_path / "counting.py").write_text(COUNTING)
+    entry = f"algorithms.counting.algorithm='{tmp_path / 'counting.py'}:Counting'"
+    found = [trial["parameters"] for trial in trials(load_suite("embedded", [entry], ["counting"]), "counting")]
+    assert {type(parameters["rounds"]) for parameters in found} == {int}
+    assert {type(parameters["whole"]) for parameters in found} == {bool}
+
+
 @pytest.fixture(scope="module")
 def tuned(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
-    settings = ["--set", "train.steps=2", "--set", "resources.checkpoint_every=0"]
+    settings = ["--set", "train.steps=2", "--set", "resources.checkpoint_every=0", "--set", "tracking.tensorboard=true"]
     assert command("tune", write_suite(folder, base), *settings, "--workers", 1, "--out", folder) == 0
     return folder
 
@@ -105,6 +130,11 @@ def test_trials_use_the_tuning_seeds_and_problems_and_no_others(tuned):
     for cell in cells:
         assert set(pd.read_parquet(cell / "samples.parquet")["benchmark"]) == {"arithmetic-tune"}
         assert manifest(cell)["seed"] == 1000
+
+
+def test_trackers_are_told_of_trials(tuned):
+    told = {path.name for path in (tuned / "tracking" / "small-tuning" / "tensorboard").iterdir()}
+    assert told == {f"{label}-t{i}-s1000" for label in ("gvpo", "ppo") for i in range(2)}
 
 
 def test_every_trial_is_recorded_with_its_score(tuned):

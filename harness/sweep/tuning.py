@@ -42,6 +42,7 @@ from harness.suite.plan import Cell, declared_algorithm, plan
 from harness.sweep.cells import run_cells
 from harness.sweep.events import Executor
 from harness.sweep.run import check_health, prepare_model
+from harness.tracking.tracked import tracked
 
 SOBOL_SEED = 0
 BEST = "best.toml"
@@ -71,7 +72,8 @@ def trials(suite: Suite, label: str) -> list[dict[str, Any]]:
             "parameters": dict(entry.parameters),
         }
         for ((section, name), space), u in zip(spaces.items(), point, strict=True):
-            trial[section][name] = float(f"{space.at(float(u)):.3g}")
+            value = space.at(float(u))
+            trial[section][name] = float(f"{value:.3g}") if isinstance(space, LogUniform) else value
         if not declared_algorithm(spec, trial["parameters"], where=where).needs.critic:
             del trial["optimizer"]["critic_lr"]
         found.append(trial)
@@ -126,7 +128,8 @@ def run_tuning(suite: Suite, out: Path, *, executor: Executor, command: list[str
     prepare_model(tuning_suite, console)
     check_health(tuning_suite, cells, out, executor.workers, console)
     runs = out / "runs" / tuning_suite.name
-    outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
+    with tracked(suite.tracking, tuning_suite.name, cells, runs, out / "tracking" / tuning_suite.name, console):
+        outcome = run_cells(cells, runs, executor=executor, command=command, console=console)
 
     for name, row in rows.items():
         own = [cell for cell in cells if cell.config.label == name]

@@ -131,6 +131,12 @@ def test_other_weights_are_refused_where_both_recorded_which(parts: list[Path]) 
         joined(parts)
 
 
+def test_how_often_samples_are_kept_is_no_difference(parts: list[Path]) -> None:
+    for folder, every in zip(parts, (5, 10), strict=True):
+        everywhere(config__train__keep_samples_every=every)(folder)
+    assert len(joined(parts).suite.cells) == 7
+
+
 def test_a_cell_that_is_there_twice_with_other_numbers_is_refused(parts: list[Path]) -> None:
     here, there = parts
     shutil.copytree(here / "gvpo-s0", there / "gvpo-s0")

@@ -14,6 +14,7 @@ from harness.publish.completeness import environments, named
 from harness.publish.raw_rows import PublishError, opened
 from harness.record.files import hash_of
 from harness.report.recorded_cells import RecordedCell, RecordedSuite
+from harness.suite.cell_config import NO_NUMBER, OWN
 
 COMPARABLE = ("template", "converted_from", "weights")
 """What the manifests of one table have in common where they say it; earlier ones may not."""
@@ -21,8 +22,8 @@ SECTIONS = ("model", "train", "rollout", "evaluation", "report")
 """Parts of the config that the cells of one table share."""
 VERSIONS = ("gvpo-bench", "grader", "math-verify")
 """Those by which verdicts and algorithms may differ; others are in the table's provenance."""
-OWN = ("teacher", "teacher_template")
-"""Of a model: what only the cells of some algorithms have."""
+MAY_DIFFER = {"model": OWN, "train": NO_NUMBER["train"]}
+"""Of those parts: what only the cells of some algorithms have, and what decides no number."""
 TIMED = "seconds"
 """The metric that no two runs of a cell share."""
 
@@ -100,7 +101,7 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
     manifest, point = cell.manifest, cell.name.rpartition("/")[0]
     prefix = f"{point}: " if point else ""
     for section in SECTIONS:
-        yield from leaves(f"{prefix}{section}", without_own(cell.config(section) or {}))
+        yield from leaves(f"{prefix}{section}", shared(section, cell.config(section) or {}))
     if cell.algorithm != "base":
         for section in ("algorithm", "tuning"):
             yield from leaves(f"{prefix}{section} of {cell.run_label}", cell.config(section) or {})
@@ -114,9 +115,9 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
         yield "problems", problems(cell)
 
 
-def without_own(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without what only the cells of some algorithms have."""
-    return {key: value for key, value in section.items() if key not in OWN}
+def shared(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without what MAY_DIFFER."""
+    return {key: value for key, value in values.items() if key not in MAY_DIFFER.get(section, ())}
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

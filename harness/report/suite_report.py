@@ -60,6 +60,7 @@ from harness.report.recorded_cells import (
     ReportError,
     agreed,
     newest,
+    of_first_protocol,
     recorded_suite,
     require_labels,
 )
@@ -166,7 +167,7 @@ def suite_report(
     by_protocol = [ProtocolCell(cell.name, cell.manifest, cell.rows) for cell in recorded] if len(protocols) > 1 else []
     if by_protocol:
         recorded = [*by_protocol]
-    cells = [cell for cell in recorded if cell.algorithm == "base" or cell.protocol == protocol]
+    cells = of_first_protocol(recorded)
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
     if baseline is None:

@@ -183,8 +183,8 @@ def test_points_evaluated_differently_are_refused(runs):
         table_of(runs)
 
 
-def rewrite_models(folder, **changes):
-    for path in folder.glob("*/manifest.json"):
+def rewrite_models(folder, cells="*", **changes):
+    for path in folder.glob(f"{cells}/manifest.json"):
         about = json.loads(path.read_text())
         about["config"]["model"] = about["config"].get("model", {}) | changes
         path.write_text(json.dumps(about))
@@ -196,6 +196,13 @@ def test_points_may_differ_in_lora_and_in_nothing_else_of_the_model(runs):
     rewrite_models(runs / "0.1", path="another")
     with pytest.raises(ReportError, match=r"the cells disagree on model\.path"):
         table_of(runs)
+
+
+def test_only_the_cells_of_some_algorithms_have_a_teacher(runs):
+    for point in ("0.1", "1"):
+        rewrite_models(runs / point, path="embedded")
+        rewrite_models(runs / point, "gvpo-*", teacher="embedded-teacher", teacher_template="plain")
+    assert len(table_of(runs)[1]) == 5
 
 
 def test_point_that_has_not_run_is_named(runs):

@@ -14,9 +14,10 @@ from small import command
 from synthetic_runs import config, write_cell
 
 from harness.publish.joining import joined, other_numbers
-from harness.publish.raw_rows import PublishError, opened
+from harness.publish.raw_rows import RAW, PublishError, opened, write_raw
 from harness.publish.recompute import verify_published
 from harness.report import figures
+from harness.report.trials import trials_of_suite
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +132,12 @@ def test_other_weights_are_refused_where_both_recorded_which(parts: list[Path]) 
         joined(parts)
 
 
+def test_how_often_samples_are_kept_is_no_difference(parts: list[Path]) -> None:
+    for folder, every in zip(parts, (5, 10), strict=True):
+        everywhere(config__train__keep_samples_every=every)(folder)
+    assert len(joined(parts).suite.cells) == 7
+
+
 def test_a_cell_that_is_there_twice_with_other_numbers_is_refused(parts: list[Path]) -> None:
     here, there = parts
     shutil.copytree(here / "gvpo-s0", there / "gvpo-s0")
@@ -167,6 +174,57 @@ def test_numbers_are_the_same_whatever_the_seconds_and_not_where_metrics_or_the_
     assert told[1] == "mean training reward 0.458333 with other metrics of its training"
     change(copy, status="failed")
     assert compared() == ("finished", "failed")
+
+
+def test_raw_rows_have_the_numbers_of_their_cells_whatever_the_order_of_the_metrics(
+    parts: list[Path], tmp_path: Path
+) -> None:
+    here, _ = parts
+    path = here / "gvpo-s1" / "metrics.jsonl"
+    rows = pd.read_json(path, lines=True)
+    rows.assign(critic=None)[["step", "critic", *reversed(list(rows)[1:])]].to_json(path, orient="records", lines=True)
+    change(here / "gvpo-s1")
+    write_raw(tmp_path / "published" / RAW, opened(here))
+    assert joined([here, tmp_path / "published"]).twice == ["base", "grpo-s0", "grpo-s1", "gvpo-s0", "gvpo-s1"]
+
+
+@pytest.fixture
+def by_algorithm(tmp_path: Path) -> list[Path]:
+    """GRPO here and GVPO there, each its own baseline; GVPO ran last."""
+    folders = []
+    for day, label in enumerate(("grpo", "gvpo"), start=1):
+        runs = write_small(tmp_path / label / "runs" / "small", range(2), (label,), failed=False)
+        everywhere(config__report__baseline=label, date=f"2026-01-0{day}")(runs)
+        folders.append(runs)
+    return folders
+
+
+def test_laboratories_may_split_a_suite_by_algorithm(by_algorithm: list[Path], tmp_path: Path) -> None:
+    assert command("merge", *by_algorithm, "--out", tmp_path / "joined") == 0
+    table = (tmp_path / "joined" / "table.md").read_text()
+    assert "Δ to GVPO" in table
+    assert "GRPO" in table
+
+
+def write_trials(runs: Path, label: str, trials: int) -> None:
+    (folder := trials_of_suite(runs).parent).mkdir(parents=True)
+    rows = pd.DataFrame({"algorithm": label, "trial": range(trials), "lr": 1e-3, "score": 0.25})
+    rows.assign(max_norm=1.0, failed=False).to_csv(folder / "trials.csv", index=False)
+
+
+def test_trials_are_those_of_all_algorithms(by_algorithm: list[Path]) -> None:
+    for runs, label in zip(by_algorithm, ("grpo", "gvpo"), strict=True):
+        write_trials(runs, label, 2)
+    trials = joined(by_algorithm).suite.trials
+    assert trials is not None
+    assert trials["algorithm"].tolist() == ["grpo", "grpo", "gvpo", "gvpo"]
+
+
+def test_searches_of_unequal_budgets_are_not_joined(by_algorithm: list[Path]) -> None:
+    write_trials(by_algorithm[0], "grpo", 2)
+    write_trials(by_algorithm[1], "gvpo", 3)
+    with pytest.raises(PublishError, match="gvpo has trials 3 and grpo 2, which is no fair search"):
+        joined(by_algorithm)
 
 
 def test_one_folder_is_nothing_to_join(both: tuple[Path, Path]) -> None:

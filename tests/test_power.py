@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from synthetic_runs import config, write_cell
 from typer.testing import CliRunner
 
+from harness.calibration.calibrate import CalibrationError, calibrate, recorded_components
 from harness.calibration.simulate import split_in_two, under_a_difference, under_no_difference
 from harness.cli import app
 from harness.statistics.intervals import crossed_interval
@@ -170,6 +174,52 @@ def test_halves_of_one_algorithm_are_told_apart_by_a_test_that_always_rejects(mo
     assert covered.value > 0.8
     monkeypatch.setattr(simulate, "sign_flip_test", lambda difference_S: 0.0)
     assert split_in_two(score_SP, 40, seed=0)[0].value == 1.0
+
+
+def recorded(
+    folder: Path, *, seeds: int = 3, problems: int = 4, protocols: tuple[str | None, ...] = (None,), **evaluation: Any
+) -> Path:
+    """Runs of two algorithms, those by default worse than the base."""
+    settings = config()
+    settings["evaluation"] = {**settings["evaluation"], "hard_benchmarks": [], "samples": 4, **evaluation}
+
+    def solved(right: int) -> dict[str, np.ndarray]:
+        return {"arithmetic": np.tile(np.arange(4) < right, (problems, 1)).astype(float)}
+
+    write_cell(folder, "base", None, solved(1), settings=settings)
+    for label, seed, protocol in itertools.product(("grpo", "gvpo"), range(seeds), protocols):
+        right = 0 if protocol else 2 + seed % 2
+        write_cell(folder, label, seed, solved(right), curve=[0.5], settings=settings, protocol=protocol)
+    return folder
+
+
+def test_components_are_those_of_the_tuned_runs(tmp_path: Path) -> None:
+    both = recorded(tmp_path / "both", protocols=(None, "default"))
+    # by default nothing beats the base; tuned, two, three and two of four samples are right
+    assert recorded_components([both])["both"].mean == pytest.approx(7 / 12)
+
+
+def test_components_may_come_from_samples_that_are_given_by_benchmark(tmp_path: Path) -> None:
+    table = recorded(tmp_path / "table", samples={"arithmetic": 4})
+    assert recorded_components([table])["table"].samples == 4
+
+
+@pytest.mark.parametrize(("size", "told"), [({"seeds": 1}, "the same seeds"), ({"problems": 1}, "two problems")])
+def test_one_seed_or_one_problem_has_no_variance(tmp_path: Path, size: dict[str, Any], told: str) -> None:
+    with pytest.raises(CalibrationError, match=told):
+        recorded_components([recorded(tmp_path / "few", **size)])
+
+
+def test_one_seed_has_no_halves(tmp_path: Path) -> None:
+    runs, again = recorded(tmp_path / "enough"), recorded(tmp_path / "again", seeds=1)
+    with pytest.raises(CalibrationError, match=r"again: .* the same seeds of every algorithm, two at least"):
+        calibrate(tmp_path / "out", [runs], again, suites=100, workers=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_of_one_name_are_not_told_apart_and_refused(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="another of these is called e"):
+        recorded_components([recorded(tmp_path / lab / "runs" / "e") for lab in "ab"])
 
 
 def test_calibrate_writes_its_page_from_components_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,6 +302,17 @@ def test_everything_that_is_wrong_with_a_suite_is_listed_and_nothing_is_written(
     assert not (tmp_path / "results").exists()
 
 
+def test_an_ablation_lacks_what_any_of_its_points_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = write_small_ablation(tmp_path / "runs" / "small")
+    write_cell(runs / "1", "grpo", 0, drawn("grpo", 0), curve=[0.5], suite_hash="1")
+    shutil.rmtree(runs / "0.1" / "gvpo-s1")
+    assert command("publish", runs, "--out", tmp_path / "results") == 3
+    assert "\n  not there: 0.1/grpo-s0, 0.1/grpo-s1, 0.1/gvpo-s1, 1/grpo-s1\n" in capsys.readouterr().err
+    shutil.rmtree(runs / "0.1")
+    assert command("publish", runs, "--out", tmp_path / "results") == 3
+    assert "\n  not there: 0.1/grpo-s0, 0.1/grpo-s1, 0.1/gvpo-s0, 0.1/gvpo-s1, 1/grpo-s1\n" in capsys.readouterr().err
+
+
 def test_cells_that_do_not_fit_their_checksums_are_not_published(runs: Path, tmp_path: Path) -> None:
     (runs / "gvpo-s0" / "metrics.jsonl").write_text("")
     assert command("publish", runs, "--out", tmp_path / "results") == 3

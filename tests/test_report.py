@@ -436,6 +436,18 @@ def test_another_baseline(suite: Path) -> None:
         report_of(suite, baseline="ppo")
 
 
+def test_the_baseline_is_the_one_that_the_suite_named_last(suite: Path) -> None:
+    write_small(suite)
+    for path in suite.glob("gvpo-*/manifest.json"):  # as a sweep of `--algorithm gvpo` left them
+        manifest = json.loads(path.read_text())
+        manifest["config"]["report"]["baseline"] = "gvpo"
+        path.write_text(json.dumps(manifest | {"date": "2026-01-01"}))
+    assert report_of(suite)[0].baseline == "gvpo"
+    for path in suite.glob("grpo-*/manifest.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"date": "2026-01-02"}))
+    assert report_of(suite)[0].baseline == "grpo"
+
+
 def test_the_suites_baseline_may_not_have_run_yet(suite: Path) -> None:
     write_small(suite, levels={"gvpo": 0.8})
     report, table = report_of(suite)

@@ -22,10 +22,11 @@ from harness.record.markdown import markdown_table
 from harness.record.text import escape_markdown, to_csv
 from harness.report.comparison import Scores
 from harness.report.drawing import encode
-from harness.report.recorded_cells import ReportError, agreed, load_cells
+from harness.report.recorded_cells import agreed, load_cells, of_first_protocol
 from harness.statistics.intervals import MIN_SEEDS_TO_TEST, Array
 from harness.statistics.power import POWER
 from harness.statistics.synthetic import Components, components_of
+from harness.suite.evaluation_settings import Evaluation
 
 SEEDS = (4, 8, 12)
 ALGORITHMS = (2, 7, 31)
@@ -71,12 +72,13 @@ def calibrate(
         again: recorded runs of an A/A suite, whose seeds are split in halves.
         suites: synthetic ones of each kind.
 
-    Raises CalibrationError where there is no components.csv and no `runs`, ReportError for runs that cannot be read.
+    Raises CalibrationError where there is no components.csv and no `runs`, or too little in them, ReportError for runs
+    that cannot be read.
     """
+    halves = [] if again is None else recorded_halves(again)
     components = recorded_components(runs) if runs else read_components(out / COMPONENTS)
     write(out / COMPONENTS, to_csv(table_of(components)))
-    promises = simulated(components, suites, workers)
-    promises += [] if again is None else recorded_halves(again)
+    promises = simulated(components, suites, workers) + halves
     table = pd.DataFrame([promise.row() for promise in promises])
     write(out / "table.csv", to_csv(table))
     write_page(out, table, components, suites)
@@ -86,30 +88,39 @@ def calibrate(
 def recorded_components(runs: Sequence[Path]) -> dict[str, Components]:
     """By suite, from algorithms whose every seed finished above the base: a run that collapsed is no normal variation,
     and stays out here as it does not in the tables."""
-    found = {}
+    found: dict[str, Components] = {}
     for folder in runs:
+        if folder.name in found:
+            raise CalibrationError(f"{folder}: another of these is called {folder.name}, too; rename the folder of one")
         scores, labels, k = scores_of(folder)
         best = [label for label in labels if not (scores[label].mean(axis=1) < scores["base"].mean()).any()]
-        if len(best) < 2 or k < 2:
-            raise CalibrationError(f"{folder}: variance components need two algorithms and two samples a problem")
+        if min(len(best), k, scores["base"].shape[1]) < 2:
+            raise CalibrationError(
+                f"{folder}: variance components need two algorithms that did no worse than the base, two problems, and "
+                "two samples of each"
+            )
         found[folder.name] = components_of(np.array([scores[label] for label in best]), k)
     return found
 
 
 def scores_of(folder: Path) -> tuple[dict[str, Array], list[str], int]:
-    """score_SP of each label of recorded runs (the base has one seed), the trained labels, and k."""
-    cells, _ = load_cells(folder)
-    evaluation = agreed(cells, "evaluation")
-    scores = Scores(cells, evaluation["benchmarks"], [])
+    """score_SP of each label of recorded runs (the base has one seed), the trained labels, and k; of runs under both
+    protocols, those that were tuned."""
+    cells = of_first_protocol(load_cells(folder)[0])
+    evaluation = Evaluation.model_validate(agreed(cells, "evaluation"))
+    scores = Scores(cells, evaluation.benchmarks, [])
     by_label = {label: scores.of(label) for label in sorted({cell.algorithm for cell in cells})}
     seeds = {tuple(sorted(of)) for label, of in by_label.items() if label != "base"}
-    if len(scores.benchmarks) != 1 or len(seeds) != 1 or "base" not in by_label:
-        raise ReportError(f"{folder}: calibration needs one benchmark, the base, and the same seeds of every algorithm")
+    one_of_each = len(scores.benchmarks) == len(seeds) == len(by_label.get("base", ())) == 1
+    if not one_of_each or min(map(len, seeds)) < 2:
+        raise CalibrationError(
+            f"{folder}: calibration needs one benchmark, the base, and the same seeds of every algorithm, two at least"
+        )
     matrices = {
         label: scores.matrices([of[seed] for seed in sorted(of)], scores.benchmarks)[0]
         for label, of in by_label.items()
     }
-    return matrices, [label for label in matrices if label != "base"], int(evaluation["samples"])
+    return matrices, [label for label in matrices if label != "base"], evaluation.samples_of(scores.benchmarks[0])
 
 
 def read_components(path: Path) -> dict[str, Components]:

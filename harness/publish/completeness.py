@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.publish.raw_rows import points_of
 from harness.record.cell_folder import CellFolder
-from harness.report.recorded_cells import RecordedCell, RecordedSuite
+from harness.report.recorded_cells import RecordedCell, RecordedSuite, newest
 from harness.suite.plan import Cell
 
 MOST_NAMED = 12
@@ -46,12 +46,14 @@ def missing(suite: RecordedSuite, planned: Sequence[Cell] | None) -> Iterator[st
 
 
 def expected_names(suite: RecordedSuite) -> Iterator[str]:
-    """The base, and each algorithm of a table at every seed that any algorithm has."""
-    for point, cells in points_of(suite).items():
-        trained = [cell for cell in cells if cell.manifest["seed"] is not None]
-        seeds = sorted({cell.manifest["seed"] for cell in trained})
-        for label in dict.fromkeys(cell.run_label for cell in trained):
-            yield from (f"{point}/{label}-s{seed}".removeprefix("/") for seed in seeds)
+    """The base, and each algorithm at every seed that any algorithm has; of an ablation, at every point that the newest
+    cell names."""
+    points = (newest(suite.cells).config("ablation", "points") or ()) if suite.is_ablation else [{"label": ""}]
+    trained = [cell for cell in suite.cells if cell.manifest["seed"] is not None]
+    seeds = sorted({cell.manifest["seed"] for cell in trained})
+    labels = dict.fromkeys(cell.run_label for cell in trained)
+    for point, label, seed in itertools.product(points, labels, seeds):
+        yield f"{point['label']}/{label}-s{seed}".removeprefix("/")
     if not any(cell.manifest["algorithm"] == "base" for cell in suite.cells):
         yield "base"
 

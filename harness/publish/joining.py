@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,17 +12,19 @@ import pandas as pd
 
 from harness.publish.completeness import environments, named
 from harness.publish.raw_rows import PublishError, opened
-from harness.record.files import hash_of
+from harness.record.files import RecordError, hash_of
 from harness.report.recorded_cells import RecordedCell, RecordedSuite
+from harness.report.trials import require_equal_budgets
+from harness.suite.cell_config import NO_NUMBER, OWN
 
 COMPARABLE = ("template", "converted_from", "weights")
 """What the manifests of one table have in common where they say it; earlier ones may not."""
-SECTIONS = ("model", "train", "rollout", "evaluation", "report")
-"""Parts of the config that the cells of one table share."""
+SECTIONS = ("model", "train", "rollout", "evaluation")
+"""Parts of the config that the cells of one table share. How they are shown is the newest cell's to say."""
 VERSIONS = ("gvpo-bench", "grader", "math-verify")
 """Those by which verdicts and algorithms may differ; others are in the table's provenance."""
-OWN = ("teacher", "teacher_template")
-"""Of a model: what only the cells of some algorithms have."""
+MAY_DIFFER = {"model": OWN, "train": NO_NUMBER["train"]}
+"""Of those parts: what only the cells of some algorithms have, and what decides no number."""
 TIMED = "seconds"
 """The metric that no two runs of a cell share."""
 
@@ -58,13 +60,34 @@ def joined(folders: Sequence[Path]) -> Joined:
                 )
             else:
                 twice.append(cell.name)
+    trials = trials_of_all(parts.values())
+    if trials is not None:
+        try:
+            require_equal_budgets(trials, "trials of " + " and ".join(map(str, parts)))
+        except RecordError as error:
+            wrong.append(str(error))
     if wrong:
         raise PublishError("these cannot be joined:" + "".join(f"\n  {line}" for line in wrong))
-    return Joined(_as_one(list(parts.values()), [cell for _, cell in cells.values()]), twice)
+    return Joined(_as_one(list(parts.values()), [cell for _, cell in cells.values()], trials), twice)
 
 
-def _as_one(parts: Sequence[RecordedSuite], cells: Sequence[RecordedCell]) -> RecordedSuite:
-    """The first part, with the cells of all; its gradient coefficients are of one batch and one trained policy."""
+def trials_of_all(parts: Iterable[RecordedSuite]) -> pd.DataFrame | None:
+    """The trials of every algorithm, from the first part that has some of it; None where none has any."""
+    found: list[pd.DataFrame] = []
+    known: set[str] = set()
+    for suite in parts:
+        if suite.trials is not None:
+            more = suite.trials[~suite.trials["algorithm"].isin(known)]
+            known |= set(more["algorithm"])
+            found += [] if more.empty else [more]
+    return pd.concat(found, ignore_index=True) if found else None
+
+
+def _as_one(
+    parts: Sequence[RecordedSuite], cells: Sequence[RecordedCell], trials: pd.DataFrame | None
+) -> RecordedSuite:
+    """The first part, with the cells and trials of all; its gradient coefficients are of one batch and one trained
+    policy."""
     first, labels = parts[0], {cell.algorithm for cell in parts[0].cells}
     recorded = {cell.name for cell in cells}
     left_out = dict(first.left_out)
@@ -76,6 +99,7 @@ def _as_one(parts: Sequence[RecordedSuite], cells: Sequence[RecordedCell]) -> Re
         cells=sorted(cells, key=lambda cell: cell.name),
         unfinished=sorted({name for part in parts for name in part.unfinished} - recorded),
         left_out=left_out,
+        trials=trials,
     )
 
 
@@ -100,7 +124,7 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
     manifest, point = cell.manifest, cell.name.rpartition("/")[0]
     prefix = f"{point}: " if point else ""
     for section in SECTIONS:
-        yield from leaves(f"{prefix}{section}", without_own(cell.config(section) or {}))
+        yield from leaves(f"{prefix}{section}", shared(section, cell.config(section) or {}))
     if cell.algorithm != "base":
         for section in ("algorithm", "tuning"):
             yield from leaves(f"{prefix}{section} of {cell.run_label}", cell.config(section) or {})
@@ -114,9 +138,9 @@ def facts(cell: RecordedCell) -> Iterator[tuple[str, Any]]:
         yield "problems", problems(cell)
 
 
-def without_own(section: Mapping[str, Any]) -> dict[str, Any]:
-    """A section without what only the cells of some algorithms have."""
-    return {key: value for key, value in section.items() if key not in OWN}
+def shared(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section without what MAY_DIFFER."""
+    return {key: value for key, value in values.items() if key not in MAY_DIFFER.get(section, ())}
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -145,11 +169,16 @@ def other_numbers(first: RecordedCell, second: RecordedCell) -> tuple[str, str] 
     samples = [cell.samples().astype({"kl": float}) for cell in (first, second)]
     if not samples[0].equals(samples[1]):
         return _texts("score", [frame["score"].mean() for frame in samples], "other samples")
-    metrics = [pd.DataFrame(cell.rows.metrics()).drop(columns=TIMED, errors="ignore") for cell in (first, second)]
-    if not metrics[0].equals(metrics[1]):
-        rewards = [frame["reward"].mean() if "reward" in frame else float("nan") for frame in metrics]
+    metrics = [[_untimed(row) for row in cell.rows.metrics()] for cell in (first, second)]
+    if metrics[0] != metrics[1]:
+        rewards = [pd.Series([row.get("reward") for row in rows], dtype=float).mean() for rows in metrics]
         return _texts("mean training reward", rewards, "other metrics of its training")
     return None
+
+
+def _untimed(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What two runs of a cell share of a row of metrics; raw rows lack what is None."""
+    return {name: value for name, value in row.items() if name != TIMED and value is not None}
 
 
 def _texts(what: str, values: Sequence[float], otherwise: str) -> tuple[str, str]:

@@ -57,6 +57,7 @@ from harness.report.recorded_cells import (
     require_labels,
 )
 from harness.statistics.intervals import holm
+from harness.suite.cell_config import OWN
 from harness.suite.points import Ablation
 
 
@@ -152,7 +153,8 @@ def ablation_report(
     points = [point.label for point in ablation.points]
     cells = [cell for cell in recorded if cell.point in points]
     unfinished = [*suite.unfinished, *sorted(set(points) - {cell.point for cell in cells})]
-    for key in sorted({key for cell in cells for key in cell.config("model") or {}} - {"lora"}):  # a point may set that
+    may_differ = {"lora", *OWN}  # a point may set the first
+    for key in sorted({key for cell in cells for key in cell.config("model") or {}} - may_differ):
         agreed(cells, "model", key)
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.label for cell in cells} - {"base"}, key=place)

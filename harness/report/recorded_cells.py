@@ -20,7 +20,7 @@ from harness.record.runs_folder import cell_folders, folders_in
 from harness.record.text import last_line
 from harness.report.trials import read_trials, trials_of_suite
 from harness.suite.cell_config import COEFFICIENTS
-from harness.suite.protocols import run_label
+from harness.suite.protocols import first_protocol, run_label
 
 CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
@@ -235,6 +235,12 @@ def agreed(cells: Sequence[RecordedCell], *keys: str) -> Any:
             f"the cells disagree on {'.'.join(keys)} ({found}). Run those of one side again, or report them apart"
         )
     return json.loads(next(iter(values)))
+
+
+def of_first_protocol(cells: Sequence[RecordedCell]) -> list[RecordedCell]:
+    """The base, and of all others those of the protocol whose scores a table gives first."""
+    protocol = first_protocol({cell.protocol for cell in cells if cell.algorithm != "base"})
+    return [cell for cell in cells if cell.algorithm == "base" or cell.protocol == protocol]
 
 
 def require_labels(labels: Sequence[str], known: Sequence[str], path: Path) -> None:

@@ -60,6 +60,7 @@ from harness.report.recorded_cells import (
     ReportError,
     agreed,
     newest,
+    of_first_protocol,
     recorded_suite,
     require_labels,
 )
@@ -166,11 +167,11 @@ def suite_report(
     by_protocol = [ProtocolCell(cell.name, cell.manifest, cell.rows) for cell in recorded] if len(protocols) > 1 else []
     if by_protocol:
         recorded = [*by_protocol]
-    cells = [cell for cell in recorded if cell.algorithm == "base" or cell.protocol == protocol]
+    cells = of_first_protocol(recorded)
     evaluation = agreed(cells, "evaluation")
     labels = sorted({cell.algorithm for cell in cells} - {"base"})
     if baseline is None:
-        own = suite_baseline(cells)
+        own = suite_baseline(recorded)
         baseline = own if own in labels else None
     elif baseline not in labels:
         raise ReportError(f"baseline {baseline!r} has no cell in {suite.path}; choose one of: {', '.join(labels)}")
@@ -277,11 +278,9 @@ def suite_report(
 
 
 def suite_baseline(cells: Sequence[RecordedCell]) -> str | None:
-    """The baseline that the suite names, whether it has a cell or not."""
-    named = sorted({str(cell.config("report", "baseline")) for cell in cells})
-    if len(named) > 1:
-        raise ReportError(f"the cells were run with different baselines ({', '.join(named)}); choose one: --baseline")
-    return cells[0].config("report", "baseline")
+    """The baseline that the suite named last, whether it has a cell or not."""
+    baseline: str | None = newest(cells).config("report", "baseline")
+    return baseline
 
 
 def suite_notes(
@@ -315,7 +314,7 @@ def suite_notes(
         notes.append(f"{paired} {difference_note(tested, corrected)}")
         notes += evidence_notes(names[baseline], tested)
     else:
-        own = agreed(cells, "report", "baseline")
+        own = suite_baseline(recorded)
         notes.append(
             f"No differences: the suite's baseline, {own}, has no cell." if own else "No differences: no baseline."
         )

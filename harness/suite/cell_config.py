@@ -13,8 +13,11 @@ from harness.suite.points import Section
 from harness.suite.protocols import run_label
 from harness.suite.rollout_settings import Rollout
 
+OWN = ("teacher", "teacher_template")
+"""Of a model: what only the cells of some algorithms have. Cells that differ in it stand in one table."""
+
 UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
-    "model": (Model, ("teacher", "teacher_template", "weights", "lora")),
+    "model": (Model, (*OWN, "weights", "lora")),
     "train": (
         Train,
         ("refill_rounds", "pass_rate", "pass_rate_samples", "record_rollouts", "replay", "keep_samples_every"),
@@ -23,7 +26,7 @@ UNSAID: dict[str, tuple[type[Section], tuple[str, ...]]] = {
 """Settings that few algorithms read or few suites make, by section: at its default none is in a hash or a manifest, so
 that cells that were recorded before there was such a setting stay what they are."""
 
-NO_NUMBER = {"resources": True, "train": {"keep_samples_every"}}
+NO_NUMBER: dict[str, Any] = {"resources": True, "train": {"keep_samples_every"}}
 """What decides no number, and so is in no hash, by section."""
 
 COEFFICIENTS = "coefficients"

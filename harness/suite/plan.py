@@ -19,7 +19,7 @@ from algorithms import ALGORITHMS, Algorithm
 from benchmarks import BENCHMARKS, Problem, load_benchmark
 from benchmarks.templates import load_template
 from harness.record.files import hash_of
-from harness.suite.cell_config import COEFFICIENTS, CellConfig
+from harness.suite.cell_config import COEFFICIENTS, OWN, CellConfig
 from harness.suite.config import ConfigError, Model, Suite, Train
 from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
@@ -226,7 +226,7 @@ def _with_recordings(cells: Sequence[Cell]) -> list[Cell]:
 
 def without_teacher(model: Model) -> Model:
     """The model of a cell whose algorithm has no teacher: another teacher is no other cell."""
-    return model.model_copy(update={"teacher": None, "teacher_template": None})
+    return model.model_copy(update=dict.fromkeys(OWN))
 
 
 def training_problems(settings: Train) -> list[Problem]:

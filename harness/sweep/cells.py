@@ -101,9 +101,10 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
                 refuse_links(runs / above)
         if said := folder.mend(hashes):
             say(console, f"{cell.name}: {said}")
-        every = cell.config.train.keep_samples_every if cell.is_trained else 0
-        without_samples += bool(every) and folder.kept.missing(every, len(folder.metrics()))
-        if folder.state(hashes) == "finished":
+        state = folder.state(hashes)
+        if (every := cell.config.train.keep_samples_every) and cell.is_trained:
+            without_samples += folder.kept.missing(every, folder.lasting_steps(hashes, state))
+        if state == "finished":
             outcome.reused.append(cell.name)
             unsealed += not folder.is_sealed()
             folder.tidy()

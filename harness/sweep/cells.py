@@ -128,7 +128,7 @@ def planned(cells: Sequence[Cell]) -> list[PlannedCell]:
     return [
         PlannedCell(
             cell=cell.name,
-            algorithm=cell.config.label,
+            algorithm=cell.config.run_label,
             seed=cell.config.seed if cell.is_trained else None,
             steps=cell.config.train.steps if cell.is_trained else 0,
             benchmark=cell.config.train.benchmark,

@@ -17,7 +17,7 @@ from algorithms.sft import SFT
 from benchmarks import load_benchmark
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import Hashes
-from harness.record.files import RecordError, new_folder
+from harness.record.files import RecordError, new_folder, remove
 from harness.record.kept_samples import KEPT, KEPT_COLUMNS
 from harness.sweep.cells import unfinished
 
@@ -124,13 +124,13 @@ def test_other_settings_clear_what_was_kept(tmp_path):
         assert cell.kept.steps() == []
 
 
-def test_cells_that_were_trained_without_it_are_named_and_left_as_they_are(tmp_path, capsys):
-    def planned(every: int) -> Any:
-        train = SimpleNamespace(keep_samples_every=every)
-        return SimpleNamespace(
-            name="gvpo-s0", is_trained=True, config=SimpleNamespace(hashes=lambda: HASHES, train=train)
-        )
+def keeping(every: int) -> Any:
+    """The cell of gvpo-s0, as a sweep asks whether it is finished."""
+    config = SimpleNamespace(hashes=lambda: HASHES, train=SimpleNamespace(keep_samples_every=every))
+    return SimpleNamespace(name="gvpo-s0", is_trained=True, config=config, reads=(None,))
 
+
+def test_cells_that_were_trained_without_it_are_named_and_left_as_they_are(tmp_path, capsys):
     cell = CellFolder(tmp_path / "gvpo-s0")
     with cell.claim(HASHES):
         for step in (1, 2, 3):
@@ -138,6 +138,38 @@ def test_cells_that_were_trained_without_it_are_named_and_left_as_they_are(tmp_p
         cell.finish_training("h", {}, lambda folder: None)
         cell.finish({"status": "finished", "hash": "h", "evaluation_hash": "e"})
     for every, said in ((0, False), (4, False), (2, True)):  # with 4 none of the three steps would have been kept
-        outcome, waiting = unfinished([planned(every)], tmp_path, Console(width=300))
+        outcome, waiting = unfinished([keeping(every)], tmp_path, Console(width=300))
         assert (outcome.reused, waiting) == (["gvpo-s0"], [])
         assert ("1 of 1 cells keep no responses of steps that they" in capsys.readouterr().out) == said
+
+
+def test_steps_that_are_trained_again_are_not_missed(tmp_path, capsys):
+    """Of a training that was killed after three steps, those that its checkpoint follows stay: two."""
+    cell, console = CellFolder(tmp_path / "gvpo-s0"), Console(width=300)
+    killed(cell)
+
+    def missed(every: int) -> bool:
+        assert len(unfinished([keeping(every)], tmp_path, console)[1]) == 1
+        return "1 of 1 cells keep no responses" in capsys.readouterr().out
+
+    (cell.path / KEPT / "step-0000003.parquet").unlink()
+    assert not missed(1)
+    with (cell.path / "metrics.jsonl").open("a") as rows:
+        rows.write("damaged\n")
+    assert not missed(1)
+    remove(cell.resume_path)
+    (cell.path / "metrics.jsonl").write_text("damaged\n" * 4)
+    assert not missed(4)
+
+
+def test_steps_that_an_interrupted_training_goes_on_after_are_missed(tmp_path, capsys):
+    cell = CellFolder(tmp_path / "gvpo-s0")
+    with cell.claim(HASHES):
+        cell.add_metrics({"step": 1})
+        with new_folder(cell.resume_path) as folder:
+            cell.seal_resume(folder, "h")
+    for hashes, said in ((HASHES, True), (Hashes("other", "e"), False)):
+        one = keeping(1)
+        one.config.hashes = lambda hashes=hashes: hashes
+        unfinished([one], tmp_path, Console(width=300))
+        assert ("1 of 1 cells keep no responses" in capsys.readouterr().out) == said

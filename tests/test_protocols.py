@@ -19,6 +19,7 @@ from harness.suite.load import load_suite
 from harness.suite.plan import plan
 from harness.suite.protocols import ELSEWHERE, OPTIMIZERS, default_optimizer
 from harness.suite.user_code import parameters_of
+from harness.sweep.cells import planned
 
 pytest_plugins = ["small_fixtures"]
 
@@ -34,6 +35,11 @@ def cells():
 
 def test_each_protocol_has_cells_of_its_own(cells):
     assert list(cells) == ["base", "gvpo-s0", "ppo-s0", "gvpo@default-s0", "ppo@default-s0"]
+
+
+def test_whoever_watches_is_told_the_protocols_apart(cells):
+    told = [cell.algorithm for cell in planned(list(cells.values()))]
+    assert told == ["base", "gvpo", "ppo", "gvpo@default", "ppo@default"]
 
 
 def test_default_is_the_class_untouched_with_the_declared_optimizer(cells):

@@ -62,6 +62,12 @@ def test_each_push_is_a_commit_on_top_that_replaces_the_site(remote: Path, tmp_p
     assert git(remote, "log", "--format=%H", "gh-pages").split() == [second, first]
 
 
+def test_a_branch_whose_name_ends_alike_is_another(remote: Path, tmp_path: Path) -> None:
+    push_git(site_of(tmp_path / "docs", "docs"), str(remote), "docs/gh-pages")
+    first = push_git(site_of(tmp_path / "site", "site"), str(remote), "gh-pages")
+    assert git(remote, "log", "--format=%H", "gh-pages") == first
+
+
 def test_what_git_refuses_is_said(tmp_path: Path) -> None:
     with pytest.raises(PublishError, match="git push"):
         push_git(site_of(tmp_path / "site", "x"), str(tmp_path / "nowhere.git"), "gh-pages")

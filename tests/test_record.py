@@ -3,16 +3,18 @@
 import fcntl
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+import harness
 import harness.record.cell_folder
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import Hashes
-from harness.record.environment import environment
+from harness.record.environment import _git, environment
 from harness.record.files import RecordError, new_folder, write, write_json
 
 
@@ -321,3 +323,21 @@ def test_machine_without_a_gpu_names_none(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     found = environment()["hardware"]
     assert (found["gpus"], found["driver"], found["cuda"]) == ([], None, None)
+
+
+def test_the_commit_of_a_project_that_has_installed_this_one_is_not_recorded(tmp_path, monkeypatch):
+    def git(*arguments):
+        author = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        done = subprocess.run(["git", *author, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    module = tmp_path / "harness" / "__init__.py"
+    module.parent.mkdir()
+    module.write_text("")
+    monkeypatch.setattr(harness, "__file__", str(module))
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "another project")
+    assert _git() is None
+    git("add", ".")
+    git("commit", "--quiet", "--message", "a checkout")
+    assert _git() == {"commit": git("rev-parse", "HEAD"), "dirty": False}

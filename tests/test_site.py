@@ -7,10 +7,12 @@ import gzip
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from publishing import write_small
 from synthetic_runs import write_cell
 from typer.testing import CliRunner
 
@@ -18,13 +20,14 @@ import harness.site.vendored
 from benchmarks import DataError, Problem
 from harness.cli import app
 from harness.report import figures
+from harness.report.choice import report_of
 from harness.report.columns import TextTable
-from harness.report.recorded_cells import load_cells
+from harness.report.recorded_cells import load_cells, recorded_suite
 from harness.site import site_problems
 from harness.site.site_curves import metrics_of, series
 from harness.site.site_files import POLICY, data_script, site_files, write_site
 from harness.site.site_problems import gather
-from harness.site.site_suite import SuitePages
+from harness.site.site_suite import SuitePages, suite_pages
 from harness.site.site_tables import escapes, reading, table_json
 from harness.site.vendored import SiteError, require_libraries, vendored
 from harness.statistics.pairs import pairwise
@@ -70,6 +73,14 @@ def test_texts_that_markdown_and_latex_write_as_they_are_need_no_escape():
     assert list(found) == ["A*-PO", "50%"]
     assert found["A*-PO"][0] == r"A\*-PO"
     assert found["50%"] == ["50%", r"50\%"]
+
+
+def test_what_the_matrix_of_pairs_shows_is_escaped_too(tmp_path):
+    suite = recorded_suite(write_small(tmp_path / "runs" / "s", failed=False))
+    data = suite_pages(report_of(suite).publication).data
+    ((*_, text, opposite, _, _, _),) = data["pairs"]["pairs"]
+    assert data["overview"]["escaped"][text][1] == text.replace("−", "$-$").replace("±", r"$\pm$")
+    assert opposite in data["overview"]["escaped"]
 
 
 def test_pairs_are_corrected_over_all_of_those_that_are_tested():
@@ -195,12 +206,22 @@ def test_a_site_replaces_an_earlier_one_and_nothing_else(tmp_path):
     write_site(out, [pages("one")])
     assert write_site(out, [pages("two")]) == out / "index.html"
     assert not (out / "data" / "one").exists()
-    other = tmp_path / "notes"
+    other = tmp_path / "public_html"
     other.mkdir()
-    with pytest.raises(SiteError, match="is no site"):
-        write_site(other, [pages("one")])
+    for name in ("notes.txt", "index.html"):
+        (other / name).write_text("mine")
+        with pytest.raises(SiteError, match="is no site"):
+            write_site(other, [pages("one")])
+    assert {path.name for path in other.iterdir()} == {"notes.txt", "index.html"}
     with pytest.raises(SiteError, match="names of their own"):
         site_files([pages("a b"), pages("a_b")])
+
+
+def test_a_site_is_replaced_from_within(tmp_path, monkeypatch):
+    write_site(tmp_path / "site", [pages("one")])
+    monkeypatch.chdir(tmp_path / "site")
+    write_site(Path(), [pages("two")])
+    assert {path.name for path in (tmp_path / "site" / "data").iterdir()} == {"site.js", "two"}
 
 
 def test_the_libraries_come_from_their_packages_with_their_licences():

@@ -16,6 +16,7 @@ from harness.statistics.intervals import (
     crossed_interval,
     holm,
     sign_flip_test,
+    smallest_p,
     t_band,
     t_interval,
 )
@@ -191,6 +192,11 @@ def test_sign_flip_counts_the_patterns_that_are_as_extreme() -> None:
     #                         ε=−1: m = 0 (9), 9 (|−9|), 10 (|−11|), 11 (|−13|)     → 1 + 55 + 11 + 1 = 68
     difference_S = np.array([1.0] * 11 + [-2.0])
     assert sign_flip_test(difference_S) == 136 / 2**12
+
+
+@pytest.mark.parametrize(("n_seeds", "least"), [(11, None), (12, 2 / 2**12), (16, 2 / 2**16), (24, 1 / 100_001)])
+def test_the_smallest_p_is_of_two_patterns_where_all_are_counted_and_of_the_observed_one_else(n_seeds, least) -> None:
+    assert smallest_p(n_seeds) == least
 
 
 def test_sign_flip_agrees_with_scipys_exact_permutation_test() -> None:

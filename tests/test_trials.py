@@ -10,7 +10,7 @@ import pytest
 from harness.record.files import RecordError
 from harness.report.trials import read_trials, trials_of_suite
 from harness.report.tuning_figures import tuning_drawings
-from harness.report.tuning_page import write_tuning_page
+from harness.report.tuning_page import best_trials, write_tuning_page
 
 SCORES = {"grpo": [0.9, 0.2, 0.6], "sft": [0.0, 0.5, 0.4]}
 
@@ -83,12 +83,25 @@ def test_unequal_budgets_are_refused(tmp_path, trials, told):
     assert str(path) in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "algorithm,trial,lr,max_norm,score,failed\ngrpo,0,1,1,high,0\n"])
+HEADING = "algorithm,trial,lr,max_norm,score,failed\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a,b\n1,2\n", *(HEADING + row for row in ("grpo,0,1,1,high,0\n", "grpo,0,1,1,,0\n", "grpo,0,0,1,0.5,0\n"))],
+)
 def test_a_file_that_is_no_table_of_trials_is_named(tmp_path, text):
     path = tmp_path / "trials.csv"
     path.write_text(text)
     with pytest.raises(RecordError, match=r"trials\.csv is no table of trials"):
         read_trials(path)
+
+
+def test_the_best_trial_is_one_row_with_what_it_lacks():
+    clip = [None, 0.2, 0.4] + [None] * 3
+    best = best_trials(recorded(**{"parameters.clip": clip}))
+    assert best["trial"].to_dict() == {"grpo": 0, "sft": 1}
+    assert best.loc[["grpo"], "parameters.clip"].isna().all()  # and not that of another trial
 
 
 def test_figures_draw_what_their_data_say():

@@ -164,6 +164,72 @@ def test_cells_that_cannot_be_compared_leave_the_tables_as_they_were_and_say_why
     assert not pages.refresh()
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_cell_that_starts_over_while_the_page_is_made_leaves_the_page_as_it_was(runs, monkeypatch, first):
+    monkeypatch.setattr(live_pages, "REST", 0.0)
+    pages = LivePages(runs) if first else watched(runs)
+    rows = runs / "gvpo-s0" / "metrics.jsonl"
+    made = live_pages.pages_of
+
+    def start_over(*given: Any) -> Any:
+        rows.unlink(missing_ok=True)
+        return made(*given)
+
+    monkeypatch.setattr(live_pages, "pages_of", start_over)
+    CellFolder(runs / "gvpo-s0").add_metrics({"step": 3})
+    assert not pages.refresh()
+    live = data_of(pages, "live")
+    assert live["trouble"] == live_pages.UNSTEADY
+    assert pages.refresh()
+    assert data_of(pages, "live")["version"] != live["version"]
+    assert data_of(pages, "live")["trouble"] is None
+    assert shown(pages, "s/progress")["stage"] == ["started", "waiting", "waiting", "finished"]
+
+
+def test_what_cannot_be_read_for_longer_is_named(runs, monkeypatch):
+    monkeypatch.setattr(live_pages, "REST", 0.0)
+    pages = watched(runs)
+    (runs / "gvpo-s0" / "training-samples" / "step-0000002.parquet").write_bytes(b"PAR1")
+    CellFolder(runs / "gvpo-s0").add_metrics({"step": 3})
+    assert not pages.refresh()
+    assert not pages.refresh()
+    assert "step-0000002.parquet" in data_of(pages, "live")["trouble"]
+
+
+def begin(runs: Path, name: str) -> None:
+    """The first step of a cell."""
+    (runs / name).mkdir()
+    CellFolder(runs / name).add_metrics({"step": 1, "reward": 0.5})
+
+
+def labels(pages: LivePages) -> list[str]:
+    return [algorithm for _, algorithm, _, _ in data_of(pages, "s/overview")["cells"]]
+
+
+def test_the_runs_of_two_protocols_are_two_algorithms_and_those_of_one_are_one(tmp_path):
+    runs = tmp_path / "s"
+    plan = [
+        PlannedCell(f"{label}-s{seed}", label, seed, 3, "arithmetic-train")
+        for label in ("gvpo", "gvpo@default")
+        for seed in (0, 1)
+    ]
+    write_cell(runs, "base", None, SCORES)
+    write_plan(runs, plan)
+    begin(runs, "gvpo@default-s1")
+    assert labels(watched(runs)) == ["base", "gvpo"]
+    write_cell(runs, "gvpo", 0, SCORES, curve=[0.5], protocol="default")
+    assert labels(watched(runs)) == ["base", "gvpo", "gvpo"]  # as the report of what is over calls them
+    begin(runs, "gvpo-s1")
+    assert labels(watched(runs)) == ["base", "gvpo", "gvpo@tuned", "gvpo"]
+    write_cell(runs, "gvpo", 0, SCORES, curve=[0.5])
+    assert labels(watched(runs)) == ["base", "gvpo", "gvpo@default", "gvpo", "gvpo@default"]
+
+
+def test_names_in_the_table_of_progress_are_escaped(tmp_path):
+    write_plan(tmp_path / "s", [PlannedCell("a_b-s0", "a_b", 0, 3, "arithmetic-train")])
+    assert data_of(watched(tmp_path / "s"), "s/progress")["escaped"]["a_b-s0"][1] == r"a\_b-s0"
+
+
 def test_before_any_cell_is_over_there_is_a_page_too(tmp_path):
     folder = tmp_path / "s"
     write_plan(folder, PLAN)

@@ -49,9 +49,10 @@ def push_git(site: Path, url: str, branch: str) -> str:
                 raise PublishError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
             return None if done.returncode else done.stdout.strip()
 
+        ref = f"refs/heads/{branch}"  # a bare name stands for docs/<branch>, too, and for a tag
         git("init", "--quiet", "--initial-branch", branch)
-        if git("ls-remote", "--exit-code", "--heads", url, branch, may_fail=True):
-            git("fetch", "--quiet", "--depth", "1", url, branch)
+        if git("ls-remote", "--exit-code", url, ref, may_fail=True):
+            git("fetch", "--quiet", "--depth", "1", url, ref)
             git("reset", "--quiet", "--soft", "FETCH_HEAD")
         shutil.copytree(site, tree, dirs_exist_ok=True)
         write(tree / ".nojekyll", "")  # or GitHub leaves out what begins with _
@@ -59,7 +60,7 @@ def push_git(site: Path, url: str, branch: str) -> str:
         if git("status", "--porcelain") == "":
             return ""
         git("commit", "--quiet", "--message", "Results of gvpo-bench")
-        git("push", "--quiet", url, f"HEAD:refs/heads/{branch}")
+        git("push", "--quiet", url, f"HEAD:{ref}")
         return git("rev-parse", "HEAD") or ""
 
 

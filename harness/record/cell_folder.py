@@ -59,6 +59,7 @@ from harness.record.cell_state import (
     checkpoint_faults,
     earlier_faults,
     judge,
+    lasting_steps,
     look,
     resume_record,
     resume_sums,
@@ -152,6 +153,10 @@ class CellFolder:
         """What is left to do for the cell with these settings, from what is sound of it. Raises RecordError as
         `cell_state.judge`."""
         return judge(self.path, hashes).state
+
+    def lasting_steps(self, hashes: Hashes, state: State) -> int:
+        """How many steps were trained and, in this state, are not trained again."""
+        return lasting_steps(self.path, hashes, state)
 
     @contextlib.contextmanager
     def claim(self, hashes: Hashes, seconds: float | None = None) -> Iterator[State]:

@@ -219,6 +219,19 @@ def resume_faults(path: Path) -> list[str]:
     return [*faults, *unfit(path, record[SUMS], (*names, PROBLEMS, *kept))]
 
 
+def lasting_steps(path: Path, hashes: Hashes, state: State) -> int:
+    """How many steps of a cell in this state were trained and are not trained again: all where the training is over,
+    else those that `resume/` follows. Counts rows, whatever they hold."""
+    metrics = path / METRICS
+    rows = metrics.read_bytes() if metrics.is_file() else b""
+    if state == "new":
+        record, _ = resume_record(path)
+        if record is None or SUMS not in record or record["hash"] != hashes.training:
+            return 0
+        rows = rows[: record["metrics"]["bytes"]]
+    return rows.count(b"\n")
+
+
 def _read(folder: Path, name: str, called: str | None = None) -> tuple[dict[str, Any] | None, list[str]]:
     record, faults = read_record(folder / name, called)
     if record is not None and not is_sealed(record):

@@ -91,9 +91,13 @@ def _seen_by_torch() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from; None where it was installed from a wheel."""
-    here = Path(harness.__file__).resolve().parent
+    """Commit of the checkout that this code runs from; None where it was installed from a wheel, be it into a folder of
+    another project's checkout."""
+    own = Path(harness.__file__).resolve()
+    here = own.parent
     try:
+        tracked = ["git", "ls-files", "--error-unmatch", own.name]
+        subprocess.run(tracked, cwd=here, capture_output=True, check=True, timeout=10)
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()

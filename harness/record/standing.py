@@ -30,7 +30,8 @@ class PlannedCell:
     cell: str
     """Its name: of its folder, below that of the runs."""
     algorithm: str
-    """The label of the suite's entry, or "base"."""
+    """What its runs are called, as in its name (`protocols.run_label`): the label of the suite's entry, with @default
+    under that protocol; or "base"."""
     seed: int | None
     """None for the base."""
     steps: int

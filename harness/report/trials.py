@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from harness.record.files import RecordError
@@ -37,15 +38,18 @@ def trials_of_suite(runs: Path) -> Path:
 def read_trials(path: Path) -> pd.DataFrame:
     """The trials of a suite.
 
-    Raises RecordError where the file is no such table, or gives one algorithm more trials, seeds or tokens than
-    another.
+    Raises RecordError where the file is no such table, as where a trial has no score or no learning rate above 0, or
+    gives one algorithm more trials, seeds or tokens than another.
     """
     try:
         trials = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is no table of trials ({error}); gvpo-bench tune writes it anew") from None
     wrong = [name for name in ("algorithm", "trial", "lr", "max_norm", "score", "failed") if name not in trials]
-    wrong += [name for name in ("lr", "score") if name in trials and not pd.api.types.is_numeric_dtype(trials[name])]
+    wrong += [name for name in ("algorithm", "trial") if name in trials and trials[name].isna().any()]
+    wrong += [name for name in ("lr", "score") if name in trials and not _finite(trials[name])]
+    if not wrong and (trials["lr"] <= 0).any():
+        wrong = ["lr"]
     if wrong or trials.empty:
         raise RecordError(
             f"{path} is no table of trials (wrong or missing: {', '.join(wrong) or 'every row'}); gvpo-bench tune "
@@ -73,6 +77,10 @@ def require_equal_budgets(trials: pd.DataFrame, where: str) -> None:
                 f"{where}: {most} has {name} {_shown(by_label[most])} and {least} {_shown(by_label[least])}, which is "
                 "no fair search: tune all algorithms of the suite in one run, or these elsewhere (--out)"
             )
+
+
+def _finite(column: pd.Series[Any]) -> bool:
+    return pd.api.types.is_numeric_dtype(column) and bool(np.isfinite(column).all())
 
 
 def _shown(given: Any) -> str:

@@ -26,7 +26,7 @@ from harness.statistics.best_of import best_after
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """The row of each algorithm's best trial, by label; of equal ones the first tried."""
     ordered = trials.sort_values(["algorithm", "score", "trial"], ascending=[True, False, True], kind="stable")
-    return ordered.groupby("algorithm", sort=False).first()
+    return ordered.drop_duplicates("algorithm").set_index("algorithm")
 
 
 def write_tuning_page(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -22,10 +23,12 @@ from harness.report.columns import TextTable, plain
 from harness.report.comparison import Scores
 from harness.report.page import Publication
 from harness.report.recorded_cells import RecordedCell, recorded_suite
-from harness.site.site_files import archive, data_script, folder_of, page_files
+from harness.site.site_files import SITE, archive, data_script, folder_of, page_files
 from harness.site.site_suite import Compared, compared, pages_of
-from harness.site.site_tables import table_json
+from harness.site.site_tables import escapes, table_json, texts_of
 from harness.suite.cell_config import COEFFICIENTS
+from harness.suite.config import Protocol
+from harness.suite.protocols import first_protocol, label_beside, protocol_of
 
 REST = 5.0
 """Seconds of rest for each second that making the page took."""
@@ -33,18 +36,24 @@ REST = 5.0
 ORDER: tuple[Stage, ...] = ("training", "evaluating", "started", "failed", "waiting", "finished")
 """Of the runs in the table of their progress."""
 
+LIVE = "data/live.js"
+"""What the page asks for again and again."""
+
 File = bytes | Callable[[], bytes]
 """The content of a file, or what makes it when it is asked for."""
 
 NOTHING_OVER = "No run is over yet, so nothing is compared. The curves and the progress are those so far."
 NOT_YET = "The runs that are over are being compared. The curves and the progress are there already."
+UNSTEADY = "a run has changed while it was read"
+"""What the page says where it could not be made anew, until that fails again."""
 
 
-def running_cell(runs: Path, planned: PlannedCell) -> RecordedCell:
-    """A cell that is not over, as its folder shows it, with what would stand in its manifest as far as it is known."""
-    point = planned.cell.rpartition("/")[0]
+def running_cell(runs: Path, planned: PlannedCell, unmarked: Protocol) -> RecordedCell:
+    """A cell that is not over, as its folder shows it, with what would stand in its manifest as far as it is known;
+    `unmarked` is the protocol whose runs have the label alone on the page."""
+    point, label = planned.cell.rpartition("/")[0], label_beside(planned.algorithm, unmarked)
     manifest = {
-        "algorithm": f"{point}/{planned.algorithm}" if point else planned.algorithm,
+        "algorithm": f"{point}/{label}" if point else label,
         "seed": planned.seed,
         "status": stage_of(runs / planned.cell),
         "config": {"train": {"benchmark": planned.benchmark}},
@@ -60,7 +69,7 @@ class LivePages:
         self.versions: dict[str, dict[str, File]] = {}
         """The files by their paths, of the last two versions: a reader's page is of the last but one for a moment."""
         self.trouble: str | None = None
-        """Why the cells that are over cannot be compared just now."""
+        """Why the cells that are over cannot be compared just now, or the page not made."""
         self._always = page_files()
         self._seen: dict[str, Trace] | None = None
         self._over: dict[str, Mark] | None = None
@@ -68,6 +77,8 @@ class LivePages:
         self._scripts: dict[str, bytes] = {}
         """Of the data that stay until another cell is over."""
         self._progress: dict[str, tuple[Mark, int, float | None]] = {}
+        self._live: dict[str, Any] = {}
+        """What the page says of itself, of the last version."""
         self._not_before = 0.0
         self._made, self._begun = 0, int(time.time())
 
@@ -83,25 +94,37 @@ class LivePages:
         started = time.monotonic()
         if started < self._not_before:
             return False
-        trouble, plan, seen = self.trouble, list[PlannedCell](), dict[str, Trace]()
+        first, trouble, plan, seen = not self.versions, self.trouble, list[PlannedCell](), dict[str, Trace]()
         try:
             plan = self._plan()
             seen = {cell.cell: trace_of(self.runs / cell.cell) for cell in plan}
-            if not self.versions:
-                self._publish(plan, seen)
-                return True
             if seen == self._seen and trouble is None:
                 return False
-            self._compare({name: trace.end for name, trace in seen.items() if trace.end is not None})
+            if not first:
+                self._compare({name: trace.end for name, trace in seen.items() if trace.end is not None})
             self.trouble = None
         except (BenchError, OSError) as error:  # files come and go while they are read: the next time may be better
             self.trouble, self._over = str(error), None
         if seen == self._seen and self.trouble == trouble:
             return False
-        self._publish(plan, seen)
-        self._seen = seen
-        self._not_before = time.monotonic() + REST * (time.monotonic() - started)
-        return True
+        try:
+            self._publish(plan, seen)
+        except (BenchError, OSError) as error:  # as of a cell that starts over: what it has left is gone by then
+            self.trouble = UNSTEADY if trouble is None else str(error)
+            self._tell()
+            made = False
+        else:
+            self._seen, made = None if first else seen, True
+        if not first:
+            self._not_before = time.monotonic() + REST * (time.monotonic() - started)
+        return made
+
+    def _tell(self) -> None:
+        """Says on the page as it is what the trouble is; on an empty one where there is none."""
+        if not self.versions:
+            self._publish([], {})
+        self._live |= {"trouble": self.trouble}
+        next(reversed(self.versions.values()))[LIVE] = data_script("live", self._live)
 
     def _plan(self) -> list[PlannedCell]:
         """The cells of the last sweep, and others that are recorded here."""
@@ -128,10 +151,11 @@ class LivePages:
         self._made += 1
         version, folder = f"{self._begun}-{self._made}", folder_of(self.suite)
         progress = {cell.cell: self._progress_of(cell.cell, seen[cell.cell]) for cell in plan}
-        known = {cell.name for cell in self._compared.publication.cells}
-        running = [
-            running_cell(self.runs, cell) for cell in plan if cell.cell not in known and progress[cell.cell][0] > 0
-        ]
+        known = {cell.name: cell for cell in self._compared.publication.cells}
+        begun = [cell for cell in plan if cell.cell not in known and progress[cell.cell][0] > 0]
+        protocols = {cell.protocol for cell in known.values() if cell.manifest["seed"] is not None}
+        unmarked = first_protocol(protocols or {protocol_of(cell.algorithm) for cell in begun})
+        running = [running_cell(self.runs, cell, unmarked) for cell in begun]
         pages = pages_of(self._compared, running)
         stage = {cell.cell: stage_of(self.runs / cell.cell) for cell in plan}
         plan = sorted(plan, key=lambda cell: ORDER.index(stage[cell.cell]))
@@ -144,20 +168,21 @@ class LivePages:
             "trouble": self.trouble,
         }
         files: dict[str, File] = dict(self._always)
-        files["data/live.js"] = data_script("live", live)
+        files[LIVE] = data_script("live", live)
         suites = [{**pages.summary, "folder": folder}]
-        files["data/site.js"] = data_script("site", {"suites": suites, "live": live})
+        files[SITE] = data_script("site", {"suites": suites, "live": live})
         for name in self._compared.data:
             if name not in self._scripts:
                 self._scripts[name] = data_script(f"{folder}/{name}", pages.data[name])
         own = {name: data for name, data in pages.data.items() if name not in self._scripts}
-        own["progress"] = table_json("progress", progress_table(plan, stage, progress, seen))
+        table = table_json("progress", progress_table(plan, stage, progress, seen))
+        own["progress"] = table | {"escaped": escapes(texts_of(table))}
         scripts = self._scripts | {name: data_script(f"{folder}/{name}", data) for name, data in own.items()}
         files |= {f"data/{folder}/{name}.js": script for name, script in scripts.items()}
         files[f"data/{folder}/all.zip"] = lambda: archive(pages.files())
         for old in list(self.versions)[:-1]:
             del self.versions[old]
-        self.versions[version] = files
+        self.versions[version], self._live = files, live
 
     def _progress_of(self, name: str, trace: Trace) -> tuple[int, float | None]:
         """How many steps a cell has been trained, and the last one's reward."""

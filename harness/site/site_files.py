@@ -28,6 +28,8 @@ POLICY = (
     "img-src data: blob:; base-uri 'none'; form-action 'none'"
 )
 """Inline styles are those that Plotly sets; data are never parsed as HTML. `file:` is what 'self' is on a disk."""
+SITE = "data/site.js"
+"""What a page reads first, and by which its folder is known for a site."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of the files in an archive, so that the same data make the same bytes."""
 
@@ -42,7 +44,7 @@ def site_files(pages: Sequence[SuitePages]) -> dict[str, bytes]:
         raise SiteError(f"suites of a site need names of their own: {', '.join(page.suite for page in pages)}")
     files = page_files()
     suites = [{**page.summary, "folder": folders[page.suite]} for page in pages]
-    files["data/site.js"] = data_script("site", {"suites": suites})
+    files[SITE] = data_script("site", {"suites": suites})
     for page in pages:
         folder = folders[page.suite]
         for name, data in page.data.items():
@@ -72,11 +74,14 @@ def page_files() -> dict[str, bytes]:
 
 
 def write_site(out: Path, pages: Sequence[SuitePages]) -> Path:
-    """Writes the site into `out`, in place of an earlier one, and returns the path of its index.html."""
+    """Writes the site into `out`, in place of an earlier one, and returns the path of its index.html.
+
+    Raises SiteError where something else is there, or as `site_files`.
+    """
     files = site_files(pages)
-    if out.exists() and not (out / "index.html").is_file():
+    if out.exists() and not all((out / name).is_file() for name in ("index.html", SITE)):
         raise SiteError(f"{out} exists and is no site; give another --out, or remove it")
-    with new_folder(out) as scratch:
+    with new_folder(out.resolve()) as scratch:  # "." has no name beside which a scratch folder could be
         for name, content in files.items():
             (scratch / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).write_bytes(content)

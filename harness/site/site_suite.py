@@ -23,13 +23,15 @@ from harness.site.site_curves import AXES, curve_frame, metrics_of, series
 from harness.site.site_problems import COUNTED, MOST_TEXT, gather
 from harness.site.site_tables import escapes, table_json, texts_of
 from harness.site.site_training import gather_training
-from harness.statistics.intervals import MIN_SEEDS_TO_TEST, critical_t
+from harness.statistics.intervals import MIN_SEEDS_TO_TEST, critical_t, smallest_p
 from harness.statistics.pairs import Pair, pairwise
 
 SYMBOLS = {
     **{"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"},
     **{"X": "x", "<": "triangle-left", ">": "triangle-right", "p": "pentagon", "h": "hexagon"},
 }
+TEXTS = slice(4, 6)
+"""Of the parts of a pair (`_pair`), what the matrix shows."""
 DASHES = {"-": "solid", "--": "dash", "-.": "dashdot", ":": "dot"}
 
 
@@ -107,6 +109,7 @@ def pages_of(compared: Compared, running: Sequence[RecordedCell] = ()) -> SuiteP
     metrics = metrics_of(curves)
     training = gather_training(cells)
     tables = (*compared.overview["tables"], compared.overview["runs"])
+    differences = (text for pair in compared.data["pairs"]["pairs"] for text in pair[TEXTS])
     overview: dict[str, Any] = {
         "suite": publication.suite,
         "algorithms": algorithms(publication, names),
@@ -117,7 +120,7 @@ def pages_of(compared: Compared, running: Sequence[RecordedCell] = ()) -> SuiteP
         "kept": training is not None,
         "critical_t": [critical_t(df) for df in range(1, max(2, len(seeds_of(cells))))],
         "escaped": escapes(text for table in tables for text in texts_of(table))
-        | escapes([publication.suite, *names.values()]),
+        | escapes([publication.suite, *names.values(), *differences]),
     }
     data = {
         "overview": overview,
@@ -203,10 +206,10 @@ def pair_data(publication: Publication, labels: Sequence[str]) -> tuple[dict[str
     """The matrix of pairwise differences, and its rows in full precision."""
     pairs = pairwise(labels, lambda first, second: difference(publication.scores, first, second))
     tested = [pair for pair in pairs if pair.p_holm is not None]
+    seeds = max((int(pair.difference["matched_seeds"]) for pair in tested), default=0)
+    least = smallest_p(seeds)
     notes = ["Row less column, paired on the same seeds and problems; ± is half of a 95% interval."]
-    if tested:
-        seeds = max(int(pair.difference["matched_seeds"]) for pair in tested)
-        least = 2.0 ** (1 - seeds)
+    if least is not None:
         corrected = min(1.0, len(tested) * least)
         notes += [
             "Bold where the sign-flip test over seeds, Holm-corrected over all "

@@ -161,6 +161,11 @@ def sign_flip_test(difference_S: Array) -> float | None:
     return (1 + extreme) / (1 + DRAWS)
 
 
+def smallest_p(n_seeds: int) -> float | None:
+    """The smallest p-value that `sign_flip_test` gives of so many seeds: that of differences which are all the same."""
+    return sign_flip_test(np.ones(n_seeds))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's (1979) correction: the i-th smallest of m becomes the largest (m − j)·p_(j) over j ≤ i, at most 1."""
     order = np.argsort(p_values, kind="stable")

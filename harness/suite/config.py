@@ -103,15 +103,13 @@ class Train(Section):
     """Keeps what each step drew in the cell's folder, for others to be trained on."""
     replay: str | None = None
     """Trains on rollouts that another cell of the same seed has recorded, and draws none: those of the algorithm with
-    this label, which then records them, or of a label in another folder of runs (my-results/runs/<suite>/<label>)."""
+    this label, which then records them, or of a label in another folder of runs (OUT/runs/<suite>/<label>)."""
 
     @field_validator("replay")
     @classmethod
     def _names_a_label(cls, replay: str | None) -> str | None:
         if replay is not None and not Path(replay).name:
-            raise ValueError(
-                f"replay = {replay!r} names no algorithm; give a label, or my-results/runs/<suite>/<label>"
-            )
+            raise ValueError(f"replay = {replay!r} names no algorithm; give a label, or OUT/runs/<suite>/<label>")
         return replay
 
     @property

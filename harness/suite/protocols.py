@@ -39,6 +39,18 @@ def run_label(label: str, protocol: str) -> str:
     return label if protocol == "tuned" else f"{label}@{protocol}"
 
 
+def protocol_of(run: str) -> Protocol:
+    """Under which protocol the runs are that `run_label` calls so."""
+    return "default" if run.endswith("@default") else "tuned"
+
+
+def label_beside(run: str, first: Protocol) -> str:
+    """What a report whose first tables are of this protocol calls the runs that `run_label` calls so: those of that
+    protocol have the label alone."""
+    label, protocol = run.partition("@")[0], protocol_of(run)
+    return label if protocol == first else f"{label}@{protocol}"
+
+
 def first_protocol(found: Collection[str]) -> Protocol:
     """Of those that were run, the one whose scores a table gives first: tuned where it is among them."""
     return "tuned" if "tuned" in found else "default"

@@ -101,9 +101,10 @@ def unfinished(cells: Sequence[Cell], runs: Path, console: Console) -> tuple[Out
                 refuse_links(runs / above)
         if said := folder.mend(hashes):
             say(console, f"{cell.name}: {said}")
-        every = cell.config.train.keep_samples_every if cell.is_trained else 0
-        without_samples += bool(every) and folder.kept.missing(every, len(folder.metrics()))
-        if folder.state(hashes) == "finished":
+        state = folder.state(hashes)
+        if (every := cell.config.train.keep_samples_every) and cell.is_trained:
+            without_samples += folder.kept.missing(every, folder.lasting_steps(hashes, state))
+        if state == "finished":
             outcome.reused.append(cell.name)
             unsealed += not folder.is_sealed()
             folder.tidy()
@@ -127,7 +128,7 @@ def planned(cells: Sequence[Cell]) -> list[PlannedCell]:
     return [
         PlannedCell(
             cell=cell.name,
-            algorithm=cell.config.label,
+            algorithm=cell.config.run_label,
             seed=cell.config.seed if cell.is_trained else None,
             steps=cell.config.train.steps if cell.is_trained else 0,
             benchmark=cell.config.train.benchmark,

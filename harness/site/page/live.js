@@ -94,6 +94,7 @@
     live: true,
     async draw(main, suite) {
       const table = await site.load(`${suite.folder}/progress`);
+      site.addEscaped(table.escaped);
       const runs = table.columns[0].texts;
       const known = new Set(suite.cells.map(([name]) => name));
       if (!runs.length) main.append(site.el("p", {}, "No run has begun."));

@@ -41,9 +41,12 @@ bench-full: install
 publish: install
 	for runs in my-results/runs/*; do $(BIN)/gvpo-bench publish $$runs || exit; done
 
-# Every table and figure of what is published, made anew from its raw rows.
-verify: install
-	for suite in $(patsubst %/raw,%,$(wildcard results/*/raw)); do $(BIN)/gvpo-bench verify $$suite || exit; done
+# Every table and figure of what is published, made anew from its raw rows. A core a suite: make --jobs=2 verify.
+VERIFIED := $(patsubst results/%/raw,verify-%,$(wildcard results/*/raw))
+.PHONY: $(VERIFIED)
+verify: $(VERIFIED)
+$(VERIFIED): verify-%: install
+	$(BIN)/gvpo-bench verify results/$*
 
 # The weights that ship with the project, by their recipe, into results/embedded-base/. The kernels decide the last digits.
 embedded-base: install
@@ -154,6 +157,12 @@ test-vllm: .venv-vllm/installed
 	.venv-vllm/bin/pip install --quiet torch==2.13.0
 	.venv-vllm/bin/pip install --quiet --no-deps --requirement requirements-vllm.txt
 	.venv-vllm/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
+# Which .ci/versions resolves lowest and highest versions with.
+.venv-uv/installed:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet uv==0.13.9
 	@touch $@
 
 clean:

@@ -82,3 +82,32 @@ def test_an_error_without_a_text_is_described_all_the_same():
             raise SystemExit
 
     assert described(Mute()) == "Mute: (its text cannot be had: __str__ raises SystemExit)"
+
+
+def test_a_file_that_never_ends_its_import_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.suite.user_code.LOAD_SECONDS", 0.5)
+    (tmp_path / "loop.py").write_text("while True: pass")
+    with pytest.raises(ConfigError, match=r"here: its file has not been loaded after 0.5 s"):
+        declared_algorithm(f"{tmp_path / 'loop.py'}:Mine", {}, where="here")
+
+
+def test_a_file_that_asks_gets_no_answer(tmp_path):
+    (tmp_path / "asks.py").write_text("open(0).read(); raise ValueError('no answer')")
+    with pytest.raises(ConfigError, match="no answer"):
+        declared_algorithm(f"{tmp_path / 'asks.py'}:Mine", {}, where="here")
+
+
+def test_a_pipe_is_no_file_and_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(ConfigError, match="there is no file"):
+        declared_algorithm(f"{tmp_path / 'pipe.py'}:Mine", {}, where="here")
+
+
+def test_a_file_that_reads_what_lies_beside_it_is_refused_before_a_cell_runs_its_copy(tmp_path):
+    (tmp_path / "beside.txt").write_text("3")
+    path = tmp_path / "mine.py"
+    path.write_text(f"{MINE}\nfrom pathlib import Path\nPath(__file__).with_name('beside.txt').read_text()\n")
+    with pytest.raises(
+        ConfigError, match=r"beside\.txt.*\(a cell runs a copy of .*mine\.py:Mine, with nothing beside it\)"
+    ):
+        declared_algorithm(f"{path}:Mine", {}, where="here")

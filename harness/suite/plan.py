@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,20 @@ def declared_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) 
 
 @functools.lru_cache(maxsize=1024)
 def _declared(spec: str, source: bytes | None, parameters: str, where: str) -> Algorithm:
-    return declared(lambda: build_algorithm(spec, json.loads(parameters), where=where), where)
+    with tempfile.TemporaryDirectory() as folder:
+        alone = Path(folder) / "algorithm.py"
+        alone.write_bytes(source or b"")
+
+        def build() -> Algorithm:
+            made = build_algorithm(spec, json.loads(parameters), where=where)
+            if source is not None:
+                try:
+                    build_algorithm(f"{alone}:{spec.rpartition(':')[2]}", json.loads(parameters), where=where)
+                except ConfigError as error:
+                    raise ConfigError(f"{error} (a cell runs a copy of {spec}, with nothing beside it)") from None
+            return made
+
+        return declared(build, where)
 
 
 def plan(suite: Suite, seeds: Sequence[int] | None = None) -> list[Cell]:
@@ -298,7 +312,8 @@ def _source(spec: str) -> bytes | None:
     """Of a user's file; None where it is none, or cannot be read, of which loading it says more."""
     if ":" in spec:
         with contextlib.suppress(OSError, RuntimeError, ValueError):
-            return Path(spec.rpartition(":")[0]).expanduser().read_bytes()
+            path = Path(spec.rpartition(":")[0]).expanduser()
+            return path.read_bytes() if path.is_file() else None  # a pipe or a device may have no end
     return None
 
 

@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -24,6 +25,9 @@ from algorithms import Algorithm, LoadError, Needs, load_algorithm
 from algorithms.base import Choice, LogUniform
 from harness.suite.config import ConfigError
 from harness.suite.user_errors import described, reported
+
+LOAD_SECONDS = 120.0
+"""How long a user's file may take to be imported and its class to be made."""
 
 
 def load_class(spec: str) -> type[Algorithm]:
@@ -66,7 +70,7 @@ def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
     """What an algorithm that `build` makes in a fork of this process declares: its class's name, its hyper-parameters,
     their search spaces and its needs, of which `refill` only says whether there is one. It has no loss.
 
-    Raises ConfigError as `build` does, and where the process ends without an answer.
+    Raises ConfigError as `build` does, and where the process ends without an answer or has none after LOAD_SECONDS.
     """
 
     def ask() -> dict[str, Any]:
@@ -120,6 +124,7 @@ def _answer_of_fork(ask: Callable[[], Mapping[str, Any]], where: str) -> dict[st
     child = os.fork()
     if child == 0:
         try:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # nobody answers what it asks
             torch.set_num_threads(1)  # the pool of threads stayed behind
             try:
                 content = as_text({"declares": ask()})
@@ -135,6 +140,11 @@ def _answer_of_fork(ask: Callable[[], Mapping[str, Any]], where: str) -> dict[st
     os.close(writer)
     try:
         line = _line_of(reader, child)
+    except TimeoutError:
+        raise ConfigError(
+            f"{where}: its file has not been loaded after {LOAD_SECONDS:g} s; a module that is imported defines its "
+            "class, and does no work"
+        ) from None
     finally:
         os.close(reader)
         os.kill(child, signal.SIGKILL)
@@ -153,9 +163,14 @@ def _answer_of_fork(ask: Callable[[], Mapping[str, Any]], where: str) -> dict[st
 
 
 def _line_of(pipe: int, child: int) -> bytes:
-    """What the child writes up to the end of a line; less where it ends before, though others may hold the pipe."""
-    found, over = b"", False
+    """What the child writes up to the end of a line; less where it ends before, though others may hold the pipe.
+
+    Raises TimeoutError where it has not done so after LOAD_SECONDS.
+    """
+    found, over, deadline = b"", False, time.monotonic() + LOAD_SECONDS
     while not found.endswith(b"\n"):
+        if time.monotonic() > deadline:
+            raise TimeoutError
         ready, _, _ = select.select([pipe], [], [], 0 if over else 0.2)
         if ready and (part := os.read(pipe, 1 << 16)):
             found += part

@@ -90,6 +90,7 @@ def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting,
         "train.temperature=nan",
         "train.history_share=1.0",
         "resources.checkpoint_every=-1",
+        "resources.stall_seconds=1e7",  # no wait of the system takes so many
         "evaluation.samples=0",
         "evaluation.temperature=-0.1",
         "evaluation.limit=0",

@@ -15,6 +15,7 @@ from benchmarks.errors import BenchError
 from harness.suite.evaluation_settings import Evaluation
 from harness.suite.lora_settings import LoRA
 from harness.suite.points import Ablation, Count, FolderName, Section, name_that_fits
+from harness.suite.report_settings import Report
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
 from harness.suite.tracking_settings import Tracking
@@ -158,28 +159,6 @@ class Optimizer(Section):
     """AdamW's decay rates."""
 
 
-class Published(Section):
-    """Scores that others have published: shown apart from ours, since no protocol is quite another's."""
-
-    label: str
-    """What the row is called."""
-    source: str
-    """Paper and table."""
-    protocol: str
-    """How they were measured, as far as it is known."""
-    scores: dict[str, float] = Field(min_length=1)
-    """By our name of the benchmark, in percent."""
-
-
-class Report(Section):
-    """[report]: what the table compares with."""
-
-    baseline: str
-    """The label that differences are taken from."""
-    published: list[Published] = Field([])
-    """Reference rows below the table."""
-
-
 CUDA_CONTEXT = 1e9
 """Bytes that CUDA takes for each process on a GPU, its kernels included, beside the process's tensors: rounded up."""
 
@@ -213,9 +192,9 @@ class Resources(Section):
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)
     """Seconds that a server of vLLM may take for its start or one call, before it is given up."""
-    stall_seconds: float = Field(0.0, ge=0.0)
+    stall_seconds: float = Field(0.0, ge=0.0, le=1e6)
     """A cell that reports no progress for so long, no step and no part of an evaluation, is stopped and has failed; 0
-    waits for ever."""
+    waits for ever. At most 1e6, eleven days: the system waits for little longer than twice that."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
     keep_checkpoints: bool = True

@@ -159,6 +159,7 @@ def test_all_mistakes_are_listed_at_once(refused):
         (["model.path=\udcff"], "model.path = '\\udcff': no text in UTF-8"),
         (["tuning.seeds=[1]"], "tuning.seeds = [1] overlap the table's seeds 0 to 1"),
         (["tuning.lr=[1e-2, 1e-4]"], "lr = [0.01, 0.0001] is no range"),
+        (["tuning.lr=[1e-200, 1e200]"], "lr = [1e-200, 1e+200] is no range"),
         (["tuning.max_norm=[0.0, 1.0]"], "max_norm = [0.0, 1.0] is no range"),
         (["train.reward=correct"], "train.reward: no reward is called 'correct'; choose from correct-v1"),
         (["evaluation.temperature=0"], "samples = 2 at temperature = 0: greedy decoding gives the same response"),

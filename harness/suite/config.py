@@ -254,8 +254,10 @@ class Tuning(Section):
     def _ranges(self) -> Tuning:
         for name in ("lr", "max_norm", "critic_lr"):
             low, high = getattr(self, name)
-            if not 0 < low < high:
-                raise ValueError(f"{name} = [{low}, {high}] is no range; it needs 0 < low < high")
+            if not 0 < low < high or not math.isfinite(high / low):
+                raise ValueError(
+                    f"{name} = [{low}, {high}] is no range; it needs 0 < low < high and a finite high / low"
+                )
         return self
 
 

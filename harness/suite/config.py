@@ -111,6 +111,8 @@ class Train(Section):
     def _names_a_label(cls, replay: str | None) -> str | None:
         if replay is not None and not Path(replay).name:
             raise ValueError(f"replay = {replay!r} names no algorithm; give a label, or OUT/runs/<suite>/<label>")
+        if replay is not None and "\0" in replay:
+            raise ValueError(f"replay = {replay!r} can be no folder; leave out the \\0")
         return replay
 
     @property
@@ -174,7 +176,7 @@ class Resources(Section):
     gpus: int | float = Field(0, ge=0)
     """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
     server, or with a tensor_parallel_size. Below 1 it is a share: with 0.125, eight cells of one rank are side by side
-    on a GPU, each on an eighth of its memory."""
+    on a GPU, each on an eighth of its memory; 0.01 is the least."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
@@ -210,6 +212,8 @@ class Resources(Section):
                 f"{gpus} is no number of GPUs: a cell has whole ones, or a share of one (0.5: two cells on each); set "
                 f"{math.floor(gpus)} or {math.ceil(gpus)}"
             )
+        if 0 < gpus < 0.01:
+            raise ValueError(f"{gpus} is too small a share of a GPU for a cell; set 0.01 or more, or 0 for none")
         return gpus if 0 < gpus < 1 else int(gpus)
 
     @property

@@ -197,6 +197,12 @@ def test_file_that_is_not_toml_is_refused_with_the_line(tmp_path, refused):
     assert "line 2" in message
 
 
+def test_a_byte_order_mark_before_a_suite_is_no_part_of_it(suite_toml, tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_text(suite_toml.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_suite(str(marked)) == load_suite(str(suite_toml))
+
+
 def test_file_that_does_not_exist_is_refused_with_the_suites_there_are(refused):
     assert f"the suites that come with gvpo-bench: {', '.join(suite_files())}" in refused(file="nowhere.toml")
 
@@ -258,7 +264,11 @@ def test_later_override_wins(suite_toml):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("train.steps", "write it as key=value"), ("seeds.first=1", "seeds is not a section")],
+    [
+        ("train.steps", "write it as key=value"),
+        ("seeds.first=1", "seeds is not a section"),
+        ("train.steps=3\nprompts=7", "--set 'train.steps=3\\nprompts=7' sets more than one key; give each a --set"),
+    ],
 )
 def test_override_that_is_none_is_refused(refused, setting, message):
     assert message in refused(setting)

@@ -86,6 +86,7 @@ def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting,
         "train.steps=0",
         "train.prompts=-1",
         "train.temperature=0",
+        "train.temperature=5e-324",
         "train.temperature=inf",
         "train.temperature=nan",
         "train.history_share=1.0",
@@ -93,6 +94,7 @@ def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting,
         "resources.stall_seconds=1e7",  # no wait of the system takes so many
         "evaluation.samples=0",
         "evaluation.temperature=-0.1",
+        "evaluation.temperature=5e-324",
         "evaluation.limit=0",
         "algorithms.gvpo.optimizer.lr=0",
         "algorithms.gvpo.optimizer.lr=inf",
@@ -181,6 +183,20 @@ def test_all_mistakes_are_listed_at_once(refused):
 )
 def test_impossible_combination_is_refused_with_what_would_be_right(refused, settings, message):
     assert message in refused(*settings)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["1e300"], "report.published.0.scores.arithmetic = 1e+300: Input should be less than or equal to 100"),
+        (["-5"], "report.published.0.scores.arithmetic = -5: Input should be greater than or equal to 0"),
+        (["5", "6"], "report.published: two rows have the label 'x'; give each a label of its own"),
+    ],
+)
+def test_published_scores_are_percent_and_their_labels_distinct(suite_toml, scores, message):
+    row = '{{ label = "x", source = "s", protocol = "p", scores = {{ arithmetic = {} }} }}'
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_suite(str(suite_toml), [f"report.published=[{', '.join(row.format(score) for score in scores)}]"])
 
 
 def test_missing_key_is_named(suite_toml, tmp_path, refused):

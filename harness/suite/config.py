@@ -83,8 +83,8 @@ class Train(Section):
     """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
     history_share: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of each group taken from earlier samples of the same prompt, once there are any."""
-    temperature: float = Field(1.0, gt=0.0)
-    """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
+    temperature: float = Field(1.0, ge=1e-3)
+    """Of sampling and of every log-prob, 0.001 at least. Top-p, top-k and penalties do not exist here: they break the
     support condition."""
     max_new_tokens: Count
     """Limit of a response, in tokens."""

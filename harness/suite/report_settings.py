@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from harness.suite.points import Section
 
@@ -16,7 +18,7 @@ class Published(Section):
     """Paper and table."""
     protocol: str
     """How they were measured, as far as it is known."""
-    scores: dict[str, float] = Field(min_length=1)
+    scores: dict[str, Annotated[float, Field(ge=0.0, le=100.0)]] = Field(min_length=1)
     """By our name of the benchmark, in percent."""
 
 
@@ -26,4 +28,13 @@ class Report(Section):
     baseline: str
     """The label that differences are taken from."""
     published: list[Published] = Field([])
-    """Reference rows below the table."""
+    """Reference rows below the table, each with a label of its own."""
+
+    @field_validator("published")
+    @classmethod
+    def _each_label_once(cls, published: list[Published]) -> list[Published]:
+        labels = [row.label for row in published]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two rows have the label {label!r}; give each a label of its own")
+        return published

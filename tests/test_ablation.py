@@ -69,6 +69,10 @@ def test_suite_without_an_ablation_has_no_points(suite_file):
         ('label = "4"', 'label = "8"', "two of them have one label; the labels are 8, 8"),
         ('label = "4"', 'label = "few"', "'few' is no number; set axis = 'categories'"),
         ('label = "4"', 'label = "0"', "0 has no place on a log axis"),
+        ('label = "4"', 'label = "nan"', "nan has no place on a log axis; set axis = 'categories'"),
+        ('label = "4"', 'label = "1e400"', "1e400 has no place on a log axis; set axis = 'categories'"),
+        ('label = "4"', 'label = "8.0"', "two of them are one number; the labels are 8.0, 8"),
+        ('"train.prompts=16"', '"train.samples = 2"', "points: 4 sets train.samples twice"),
         ('label = "4"', 'label = "a/b"', "ablation.points.0.label = 'a/b'"),
         ('"train.prompts=16"', '"seeds=16"', "points: 4 sets seeds=16; the points of one table share all but keys"),
         ('"train.prompts=16"', '"evaluation.samples=1"', "4 sets evaluation.samples=1"),
@@ -83,6 +87,14 @@ def test_wrong_ablation_is_refused_with_its_point(ablation_file, old, new, messa
     with pytest.raises(ConfigError) as refused:
         load_suite(str(ablation_file))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("label", ["nan", "inf", "1e400"])
+def test_a_label_that_is_not_finite_has_no_place_on_a_linear_axis(ablation_file, label):
+    text = ablation_file.read_text().replace('"log"', '"linear"').replace('label = "4"', f'label = "{label}"')
+    ablation_file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{label} has no place on a linear axis"):
+        load_suite(str(ablation_file))
 
 
 def test_ablation_is_not_tuned(ablation_file, tmp_path, capsys):

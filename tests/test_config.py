@@ -86,12 +86,15 @@ def test_wrong_type_is_refused_and_never_converted(refused, suite_toml, setting,
         "train.steps=0",
         "train.prompts=-1",
         "train.temperature=0",
+        "train.temperature=5e-324",
         "train.temperature=inf",
         "train.temperature=nan",
         "train.history_share=1.0",
         "resources.checkpoint_every=-1",
+        "resources.stall_seconds=1e7",  # no wait of the system takes so many
         "evaluation.samples=0",
         "evaluation.temperature=-0.1",
+        "evaluation.temperature=5e-324",
         "evaluation.limit=0",
         "algorithms.gvpo.optimizer.lr=0",
         "algorithms.gvpo.optimizer.lr=inf",
@@ -158,6 +161,7 @@ def test_all_mistakes_are_listed_at_once(refused):
         (["model.path=\udcff"], "model.path = '\\udcff': no text in UTF-8"),
         (["tuning.seeds=[1]"], "tuning.seeds = [1] overlap the table's seeds 0 to 1"),
         (["tuning.lr=[1e-2, 1e-4]"], "lr = [0.01, 0.0001] is no range"),
+        (["tuning.lr=[1e-200, 1e200]"], "lr = [1e-200, 1e+200] is no range"),
         (["tuning.max_norm=[0.0, 1.0]"], "max_norm = [0.0, 1.0] is no range"),
         (["train.reward=correct"], "train.reward: no reward is called 'correct'; choose from correct-v1"),
         (["evaluation.temperature=0"], "samples = 2 at temperature = 0: greedy decoding gives the same response"),
@@ -172,12 +176,27 @@ def test_all_mistakes_are_listed_at_once(refused):
         (["algorithms.gvpo.parameters.beta=true"], "algorithms.gvpo.parameters.beta: "),
         (["algorithms.gvpo.parameters.beta=-1.0"], "algorithms.gvpo.parameters: gvpo: beta is -1.0; it must be"),
         (["algorithms.gvpo.parameters.anchor=newest"], "algorithms.gvpo.parameters.anchor: "),
+        (['train.replay="a/\\u0000b"'], "replay = 'a/\\x00b' can be no folder; leave out the \\0"),
         (["name=../elsewhere"], "name = '../elsewhere'"),
         (["algorithms.base.optimizer={ lr = 1e-3, max_norm = 1.0 }"], "algorithms.base: a label has letters"),
     ],
 )
 def test_impossible_combination_is_refused_with_what_would_be_right(refused, settings, message):
     assert message in refused(*settings)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (["1e300"], "report.published.0.scores.arithmetic = 1e+300: Input should be less than or equal to 100"),
+        (["-5"], "report.published.0.scores.arithmetic = -5: Input should be greater than or equal to 0"),
+        (["5", "6"], "report.published: two rows have the label 'x'; give each a label of its own"),
+    ],
+)
+def test_published_scores_are_percent_and_their_labels_distinct(suite_toml, scores, message):
+    row = '{{ label = "x", source = "s", protocol = "p", scores = {{ arithmetic = {} }} }}'
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_suite(str(suite_toml), [f"report.published=[{', '.join(row.format(score) for score in scores)}]"])
 
 
 def test_missing_key_is_named(suite_toml, tmp_path, refused):
@@ -192,6 +211,12 @@ def test_file_that_is_not_toml_is_refused_with_the_line(tmp_path, refused):
     message = refused(file=broken)
     assert f"{broken}: not valid TOML" in message
     assert "line 2" in message
+
+
+def test_a_byte_order_mark_before_a_suite_is_no_part_of_it(suite_toml, tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_text(suite_toml.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert load_suite(str(marked)) == load_suite(str(suite_toml))
 
 
 def test_file_that_does_not_exist_is_refused_with_the_suites_there_are(refused):
@@ -255,7 +280,11 @@ def test_later_override_wins(suite_toml):
 
 @pytest.mark.parametrize(
     ("setting", "message"),
-    [("train.steps", "write it as key=value"), ("seeds.first=1", "seeds is not a section")],
+    [
+        ("train.steps", "write it as key=value"),
+        ("seeds.first=1", "seeds is not a section"),
+        ("train.steps=3\nprompts=7", "--set 'train.steps=3\\nprompts=7' sets more than one key; give each a --set"),
+    ],
 )
 def test_override_that_is_none_is_refused(refused, setting, message):
     assert message in refused(setting)
@@ -448,6 +477,7 @@ def test_impossible_rollout_is_refused_with_what_would_be_right(refused, setting
         ({"gpus": 1, "ranks": 2, "cpus": 2}, None, "with ranks = 2: each rank uses 1; set gpus = 2, or other ranks"),
         ({"gpus": 1}, {"tensor_parallel_size": 2}, "with ranks = 1: each rank uses 2; set gpus = 2"),
         ({"gpus": 1.5}, None, "resources.gpus: 1.5 is no number of GPUs: a cell has whole ones, or a share of one"),
+        ({"gpus": 5e-324}, None, "resources.gpus: 5e-324 is too small a share of a GPU for a cell; set 0.01 or more"),
         ({"gpus": 0.5, "ranks": 2, "cpus": 2}, None, "resources.gpus = 0.5 with ranks = 2: cells that share a GPU"),
         ({"gpus": 0.5}, {}, "resources.gpus = 0.5 with rollout.engine = 'vllm', which takes its memory of whole GPUs"),
         ({"gpus": 4, "ranks": 2, "cpus": 2}, {"tensor_parallel_size": 2}, "leave tensor_parallel_size at 1"),

@@ -29,7 +29,7 @@ from harness.report.comparison import ReportError
 from harness.report.curves import GENERATED, overlapping
 from harness.report.formats import to_latex
 from harness.report.suite_report import Report, write_report
-from harness.suite.config import Published
+from harness.suite.report_settings import Published
 
 PROBLEMS, SAMPLES = 6, 4
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from harness.suite.config import Published
+from harness.suite.report_settings import Published
 
 SIGNIFICANT = 0.05
 TOO_FEW = "too few seeds to test"

@@ -65,8 +65,8 @@ from harness.report.recorded_cells import (
     require_labels,
 )
 from harness.report.tuning_figures import tuning_drawings
-from harness.suite.config import Published
 from harness.suite.protocols import first_protocol
+from harness.suite.report_settings import Published
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from benchmarks.errors import BenchError
 from harness.suite.evaluation_settings import Evaluation
 from harness.suite.lora_settings import LoRA
 from harness.suite.points import Ablation, Count, FolderName, Section, name_that_fits
+from harness.suite.report_settings import Report
 from harness.suite.rewards import REWARDS
 from harness.suite.rollout_settings import Rollout
 from harness.suite.tracking_settings import Tracking
@@ -82,8 +83,8 @@ class Train(Section):
     """Steps after which the sampling policy is replaced by the trained one; 1 samples from the current policy."""
     history_share: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of each group taken from earlier samples of the same prompt, once there are any."""
-    temperature: float = Field(1.0, gt=0.0)
-    """Of sampling and of every log-prob. Top-p, top-k and penalties do not exist here: they break the
+    temperature: float = Field(1.0, ge=1e-3)
+    """Of sampling and of every log-prob, 0.001 at least. Top-p, top-k and penalties do not exist here: they break the
     support condition."""
     max_new_tokens: Count
     """Limit of a response, in tokens."""
@@ -110,6 +111,8 @@ class Train(Section):
     def _names_a_label(cls, replay: str | None) -> str | None:
         if replay is not None and not Path(replay).name:
             raise ValueError(f"replay = {replay!r} names no algorithm; give a label, or OUT/runs/<suite>/<label>")
+        if replay is not None and "\0" in replay:
+            raise ValueError(f"replay = {replay!r} can be no folder; leave out the \\0")
         return replay
 
     @property
@@ -158,28 +161,6 @@ class Optimizer(Section):
     """AdamW's decay rates."""
 
 
-class Published(Section):
-    """Scores that others have published: shown apart from ours, since no protocol is quite another's."""
-
-    label: str
-    """What the row is called."""
-    source: str
-    """Paper and table."""
-    protocol: str
-    """How they were measured, as far as it is known."""
-    scores: dict[str, float] = Field(min_length=1)
-    """By our name of the benchmark, in percent."""
-
-
-class Report(Section):
-    """[report]: what the table compares with."""
-
-    baseline: str
-    """The label that differences are taken from."""
-    published: list[Published] = Field([])
-    """Reference rows below the table."""
-
-
 CUDA_CONTEXT = 1e9
 """Bytes that CUDA takes for each process on a GPU, its kernels included, beside the process's tensors: rounded up."""
 
@@ -195,7 +176,7 @@ class Resources(Section):
     gpus: int | float = Field(0, ge=0)
     """GPUs of a cell, which sees no others; with 0 it sees none. One for each rank, and further ones for vLLM: as a
     server, or with a tensor_parallel_size. Below 1 it is a share: with 0.125, eight cells of one rank are side by side
-    on a GPU, each on an eighth of its memory."""
+    on a GPU, each on an eighth of its memory; 0.01 is the least."""
     cpus: int = Field(1, ge=1)
     """CPU cores of a cell: its ranks share them for arithmetic, and for graders while these work."""
     token_budget: int = Field(16384, ge=1)
@@ -213,9 +194,9 @@ class Resources(Section):
     """Sequences generated side by side."""
     server_timeout: float = Field(1800.0, gt=0.0)
     """Seconds that a server of vLLM may take for its start or one call, before it is given up."""
-    stall_seconds: float = Field(0.0, ge=0.0)
+    stall_seconds: float = Field(0.0, ge=0.0, le=1e6)
     """A cell that reports no progress for so long, no step and no part of an evaluation, is stopped and has failed; 0
-    waits for ever."""
+    waits for ever. At most 1e6, eleven days: the system waits for little longer than twice that."""
     checkpoint_every: int = Field(0, ge=0)
     """Steps between resumable checkpoints; 0 restarts an interrupted cell from its beginning."""
     keep_checkpoints: bool = True
@@ -231,6 +212,8 @@ class Resources(Section):
                 f"{gpus} is no number of GPUs: a cell has whole ones, or a share of one (0.5: two cells on each); set "
                 f"{math.floor(gpus)} or {math.ceil(gpus)}"
             )
+        if 0 < gpus < 0.01:
+            raise ValueError(f"{gpus} is too small a share of a GPU for a cell; set 0.01 or more, or 0 for none")
         return gpus if 0 < gpus < 1 else int(gpus)
 
     @property
@@ -275,8 +258,10 @@ class Tuning(Section):
     def _ranges(self) -> Tuning:
         for name in ("lr", "max_norm", "critic_lr"):
             low, high = getattr(self, name)
-            if not 0 < low < high:
-                raise ValueError(f"{name} = [{low}, {high}] is no range; it needs 0 < low < high")
+            if not 0 < low < high or not math.isfinite(high / low):
+                raise ValueError(
+                    f"{name} = [{low}, {high}] is no range; it needs 0 < low < high and a finite high / low"
+                )
         return self
 
 

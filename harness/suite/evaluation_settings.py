@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from harness.suite.points import Count, Section
 
@@ -22,11 +22,18 @@ class Evaluation(Section):
     ] = 8
     """k of avg@k: one number, or one for each benchmark by name."""
     temperature: float = Field(1.0, ge=0.0)
-    """0 is greedy."""
+    """0 is greedy; any other is 0.001 at least."""
     max_new_tokens: Count | None = None
     """Limit of a response, in tokens; by default training's."""
     limit: Count | None = None
     """Only the first so many problems of each benchmark."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _greedy_or_not(cls, temperature: float) -> float:
+        if 0 < temperature < 1e-3:
+            raise ValueError(f"{temperature} is too low to divide by; set 0, which is greedy, or 0.001 or more")
+        return temperature
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Evaluation:

@@ -36,7 +36,7 @@ def load_suite(source: str, overrides: Sequence[str] = (), algorithms: Sequence[
     """
     path = _suite_path(source)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # Windows writes a mark before it
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:  # of TOML and of UTF-8, a number of 5,000 digits
@@ -138,18 +138,20 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
     if not equals:
         raise ConfigError(f"--set {override}: write it as key=value, for instance train.steps=3")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        value = text
+        read = {"value": text}
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"--set {_shortened(override)}: {error}") from None
+    if len(read) > 1:
+        raise ConfigError(f"--set {_shortened(repr(override))} sets more than one key; give each a --set of its own")
     *parents, last = key.strip().split(".")
     section = raw
     for parent in parents:
         section = section.setdefault(parent, {})
         if not isinstance(section, dict):
             raise ConfigError(f"--set {override}: {parent} is not a section")
-    section[last] = value
+    section[last] = read["value"]
 
 
 def _explain(item: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -42,7 +43,7 @@ class Point(Section):
     label: FolderName
     """What tables call it, and its folder. On a numeric axis, the number."""
     set: list[str] = []
-    """What differs from the suite, as --set takes it: "train.samples=4"."""
+    """What differs from the suite, as --set takes it: "train.samples=4"; each key once."""
 
 
 class Ablation(Section):
@@ -51,7 +52,7 @@ class Ablation(Section):
     quantity: str
     """What is varied: a column of the table and the axis of the figure."""
     axis: Literal["log", "linear", "categories"] = "categories"
-    """Of the figure; "log" and "linear" read the points' labels as numbers."""
+    """Of the figure; "log" and "linear" read the points' labels as numbers, finite and distinct, for "log" above 0."""
     reference: str
     """The label of the point that the others are compared with."""
     note: str | None = None
@@ -66,13 +67,11 @@ class Ablation(Section):
         if self.reference not in labels:
             raise ValueError(f"reference = {self.reference!r} is not one of the points: {', '.join(labels)}")
         if self.axis != "categories":
-            for label in labels:
-                try:
-                    positive = float(label) > 0
-                except ValueError:
-                    raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
-                if self.axis == "log" and not positive:
-                    raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
+            numbers = [self._number(label) for label in labels]
+            if len(set(numbers)) < len(numbers):
+                raise ValueError(
+                    f"points: two of them are one number; the labels are {', '.join(labels)}; leave one of the two out"
+                )
         for point in self.points:
             for override in point.set:
                 if not override.startswith(("train.", "rollout.", "resources.", "algorithms.", "model.lora.")):
@@ -80,4 +79,20 @@ class Ablation(Section):
                         f"points: {point.label} sets {override}; the points of one table share all but keys of train, "
                         "rollout, resources, algorithms and model.lora"
                     )
+            keys = [override.partition("=")[0].strip() for override in point.set]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ValueError(f"points: {point.label} sets {key} twice; leave one of the two out")
         return self
+
+    def _number(self, label: str) -> float:
+        """A label's place on the numeric axis."""
+        try:
+            number = float(label)
+        except ValueError:
+            raise ValueError(f"points: {label!r} is no number; set axis = 'categories'") from None
+        if not math.isfinite(number):
+            raise ValueError(f"points: {label} has no place on a {self.axis} axis; set axis = 'categories'")
+        if self.axis == "log" and number <= 0:
+            raise ValueError(f"points: {label} has no place on a log axis; set axis = 'linear'")
+        return number

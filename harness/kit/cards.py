@@ -164,7 +164,7 @@ def _parameter(field: dataclasses.Field[Any]) -> Parameter:
     space = field.metadata.get("search")
     search = ""
     if isinstance(space, Choice):
-        search = ", ".join(f"{value:g}" for value in space.values)
+        search = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in space.values)
     elif isinstance(space, LogUniform):
         search = f"{space.low:g} to {space.high:g}, log"
     return Parameter(name=field.name, default=str(field.default), search=search, doc=field.metadata.get("doc", ""))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from algorithms import Algorithm, LoadError, Needs, load_algorithm
-from algorithms.base import Choice, LogUniform
+from algorithms.spaces import Choice, LogUniform, require_space
 from harness.suite.config import ConfigError
 from harness.suite.user_errors import described, reported
 
@@ -75,7 +75,8 @@ def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
         searches = {}
         for field in dataclasses.fields(algorithm):  # type: ignore[arg-type]
             space = field.metadata.get("search")
-            searches[field.name] = None if space is None else [type(space).__name__, dataclasses.astuple(space)]
+            require_space(space)
+            searches[field.name] = None if space is None else [type(space).__name__, *vars(space).values()]
         return {
             "name": type(algorithm).__name__,
             "parameters": parameters_of(algorithm),
@@ -104,7 +105,7 @@ def _same(value: Any) -> Any:
 def _space(told: list[Any] | None) -> Choice | LogUniform | None:
     if told is None:
         return None
-    kind, values = told
+    kind, *values = told
     return Choice(tuple(values[0])) if kind == Choice.__name__ else LogUniform(*values)
 
 

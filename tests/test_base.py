@@ -79,13 +79,13 @@ def test_needs_that_the_harness_cannot_supply_are_refused(asked: dict[str, Any],
     ("make", "said"),
     [
         (lambda: Choice(()), "Choice(()) is no search space; give a tuple"),
-        (lambda: Choice(0.5), "Choice(0.5) is no search space"),
+        (lambda: Choice(0.5), "Choice(0.5) is no search space"),  # type: ignore[arg-type]
         (lambda: LogUniform(0.0, 1.0), "LogUniform(0.0, 1.0) is no search space; give finite numbers, 0 < low < high"),
         (lambda: LogUniform(-1, 1), "LogUniform(-1, 1) is no"),
-        (lambda: LogUniform("a", "b"), "LogUniform('a', 'b') is no"),
+        (lambda: LogUniform("a", "b"), "LogUniform('a', 'b') is no"),  # type: ignore[arg-type]
         (lambda: LogUniform(1.0, 0.01), "LogUniform(1.0, 0.01) is no"),
         (lambda: LogUniform(1.0, float("inf")), "LogUniform(1.0, inf) is no"),
-        (lambda: hyperparameter(0.1, "x", search=(0.1, 1)), "search is (0.1, 1), no search space; use Choice"),
+        (lambda: hyperparameter(0.1, "x", search=(0.1, 1)), "search is (0.1, 1), no search space; use Choice"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_be_searched_is_no_space(make: Callable[[], Any], said: str):

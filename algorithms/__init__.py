@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import get_args
@@ -138,6 +139,12 @@ def _checked(found: object, spec: str) -> type[Algorithm]:
         raise LoadError(
             f"algorithm {spec!r}: give the class `name: ClassVar[str] = ...`, its label in tables and figures"
         )
+    for f in fields(found):  # type: ignore[arg-type]
+        if f.name in ("name", "family", "needs", "prepare", "loss"):
+            raise LoadError(
+                f"algorithm {spec!r}: {f.name} is declared as a hyper-parameter; annotate it as ClassVar[...], or "
+                "leave the annotation out"
+            )
     if found.family not in get_args(Family):
         raise LoadError(f"algorithm {spec!r}: family is {found.family!r}; use one of {', '.join(get_args(Family))}")
     for method in ("prepare", "loss"):

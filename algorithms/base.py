@@ -23,6 +23,8 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from algorithms.spaces import Choice, LogUniform, require_space
+
 LOG_RATIO_LIMIT = 20.0
 """Log-ratios are clamped to ± this many nats before exp, so that no ratio overflows; the clamped share is a metric."""
 
@@ -188,7 +190,10 @@ class LossOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What an algorithm asks of the harness. It belongs to the instance, since it depends on hyper-parameters."""
+    """What an algorithm asks of the harness. It belongs to the instance, since it depends on hyper-parameters.
+
+    Raises ValueError for what the harness cannot supply, naming the field and what it may be.
+    """
 
     reference: bool = False
     """Log-probs under the frozen base policy. Always with the anchor 'reference'."""
@@ -216,8 +221,22 @@ class Needs:
     break that (GVPO's coefficients of a group sum to zero), is refused."""
 
     def __post_init__(self) -> None:
+        choices = {"coupling": get_args(Coupling), "anchor": (*get_args(Anchor), None), "data": get_args(Data)}
+        for name, values in choices.items():
+            value = getattr(self, name)
+            require(value in values, f"needs.{name} is {value!r}; use one of {', '.join(map(str, values))}")
+        for f in fields(Needs):
+            value = getattr(self, f.name)
+            if isinstance(f.default, bool):
+                require(isinstance(value, bool), f"needs.{f.name} is {value!r}; use True or False")
+            elif isinstance(f.default, int):  # and the least
+                whole = type(value) is int and value >= f.default
+                require(whole, f"needs.{f.name} is {value!r}; use a whole number of at least {f.default}")
+        refill = self.refill
+        require(refill is None or callable(refill), f"needs.refill is {refill!r}; use a function of rewards [K]")
         if self.anchor == "reference":
             object.__setattr__(self, "reference", True)
+        require(isinstance(self.extras, tuple | list), f"needs.extras is {self.extras!r}; use a tuple of names")
         for name in self.extras:
             require(name in EXTRAS, f"needs.extras names {name!r}; the harness supplies {', '.join(EXTRAS)}")
         asked = "reference_reward_GN" in self.extras
@@ -228,31 +247,12 @@ class Needs:
         )
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A search space of a few values."""
-
-    values: tuple[float, ...]
-
-    def at(self, u: float) -> float:
-        """The point at u in [0, 1)."""
-        return self.values[int(u * len(self.values))]
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """A search space that is uniform in the logarithm between low and high."""
-
-    low: float
-    high: float
-
-    def at(self, u: float) -> float:
-        """The point at u in [0, 1)."""
-        return self.low * (self.high / self.low) ** u
-
-
 def hyperparameter(default: Any, doc: str, *, search: Choice | LogUniform | None = None) -> Any:
-    """A dataclass field with its vetted default, a line that says what it does, and the space it is tuned over."""
+    """A dataclass field with its vetted default, a line that says what it does, and the space it is tuned over.
+
+    Raises TypeError where that is no search space.
+    """
+    require_space(search)
     return field(default=default, metadata={"doc": doc, "search": search})
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algorithms.base import Needs, centred, covariance
+from algorithms.base import Choice, LogUniform, Needs, centred, covariance, hyperparameter
 
 
 def test_centred_worked_example_and_its_gradient():
@@ -48,3 +52,42 @@ def test_the_anchor_reference_needs_the_reference_and_no_other_anchor_does():
     assert Needs(anchor="reference").reference
     assert not Needs(anchor="old").reference
     assert Needs(anchor="old", reference=True).reference  # for a term beside the anchor's
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"coupling": "banana"}, "needs.coupling is 'banana'; use one of batch, group, sequence"),
+        ({"data": "bogus"}, "needs.data is 'bogus'; use one of policy"),
+        ({"anchor": "ref"}, "needs.anchor is 'ref'; use one of old"),
+        ({"critic": "no"}, "needs.critic is 'no'; use True or False"),
+        ({"min_group_size": "2"}, "needs.min_group_size is '2'; use a whole number of at least 1"),
+        ({"min_group_size": -3}, "needs.min_group_size is -3"),
+        ({"min_group_size": True}, "needs.min_group_size is True"),
+        ({"reference_samples": 2.5}, "needs.reference_samples is 2.5; use a whole number of at least 0"),
+        ({"refill": 5}, "needs.refill is 5; use a function"),
+        ({"extras": 5}, "needs.extras is 5; use a tuple of names"),
+        ({"extras": "length_limit_G"}, "needs.extras is 'length_limit_G'; use a tuple of names"),
+    ],
+)
+def test_needs_that_the_harness_cannot_supply_are_refused(asked: dict[str, Any], said: str):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Needs(**asked)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Choice(()), "Choice(()) is no search space; give a tuple"),
+        (lambda: Choice(0.5), "Choice(0.5) is no search space"),  # type: ignore[arg-type]
+        (lambda: LogUniform(0.0, 1.0), "LogUniform(0.0, 1.0) is no search space; give finite numbers, 0 < low < high"),
+        (lambda: LogUniform(-1, 1), "LogUniform(-1, 1) is no"),
+        (lambda: LogUniform("a", "b"), "LogUniform('a', 'b') is no"),  # type: ignore[arg-type]
+        (lambda: LogUniform(1.0, 0.01), "LogUniform(1.0, 0.01) is no"),
+        (lambda: LogUniform(1.0, float("inf")), "LogUniform(1.0, inf) is no"),
+        (lambda: hyperparameter(0.1, "x", search=(0.1, 1)), "search is (0.1, 1), no search space; use Choice"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_cannot_be_searched_is_no_space(make: Callable[[], Any], said: str):
+    with pytest.raises((TypeError, ValueError), match=re.escape(said)):
+        make()

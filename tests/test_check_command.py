@@ -85,6 +85,14 @@ def test_a_faulty_loss_ends_with_1_and_its_smallest_counterexample(tmp_path, cap
         (SOUND.replace("@dataclass(frozen=True, kw_only=True)\n", ""), "decorate the class"),
         (SOUND.replace('    name: ClassVar[str] = "Mine"\n', "    name: str\n"), "give the class `name"),
         (SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: float\n'), "every hyper-parameter needs a default"),
+        (
+            SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: int = 0.5\n'),
+            "parameters.beta: Input should be a valid int",
+        ),
+        (SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: float = "0.1"\n'), "it is '0.1': mend its default"),
+        (SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: float = True\n'), "parameters.beta: Input should be"),
+        (SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: object = print\n'), "a hyper-parameter is a finite number"),
+        (SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: "not valid(" = 1.0\n'), "parameters cannot be checked"),
     ],
 )
 def test_what_cannot_be_loaded_ends_with_2_and_no_traceback(tmp_path, capsys, source, said):
@@ -93,6 +101,34 @@ def test_what_cannot_be_loaded_ends_with_2_and_no_traceback(tmp_path, capsys, so
     assert shown.err.startswith("gvpo-bench: ")
     assert said in shown.err
     assert "Traceback" not in shown.err
+
+
+def test_what_cannot_be_made_is_not_shown_and_ends_without_a_traceback(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(SOUND + "\n    def __post_init__(self):\n        raise ValueError('never')\n", encoding="utf-8")
+    assert command("algorithms", f"{path}:Mine") != 0
+    shown = capsys.readouterr().err
+    assert "Mine() raises ValueError: never (mine.py, line" in shown
+    assert "Traceback" not in shown
+
+
+def test_an_end_of_the_process_beyond_a_range_is_a_range(tmp_path, capsys):
+    ranged = SOUND.replace('= "Mine"\n', '= "Mine"\n    beta: float = 1\n').replace(
+        "loss_GK = -", "loss_GK = -self.beta * "
+    )
+    ranged += "\n    def __post_init__(self):\n        if self.beta < 1:\n            raise SystemExit(3)\n"
+    code, shown = check(tmp_path, capsys, ranged)
+    assert (code, "Sound" in shown.out) == (0, True), shown
+
+
+def test_needs_that_raise_when_asked_again_are_a_fault(tmp_path, capsys):
+    asked = "ASKED = []\n\n\n@dataclass"
+    moody = SOUND.replace("@dataclass", asked, 1).replace('= "Mine"\n', '= "Mine"\n    beta: float = 1.0\n')
+    moody += "\n    @property\n    def needs(self):\n        ASKED.append(1)\n"
+    moody += "        return Needs(critic=1 / (2 - len(ASKED)) > 2)\n"
+    code, shown = check(tmp_path, capsys, moody)
+    assert "Traceback" not in shown.err
+    assert code in (0, 1), shown
 
 
 def test_an_unknown_name_ends_with_2(capsys):

@@ -124,6 +124,21 @@ def test_class_without_a_name_for_tables_is_refused(mine):
         load_algorithm(f"{mine}:Nameless")
 
 
+@pytest.mark.parametrize(
+    ("field", "own"),
+    [
+        ('name: str = "Mine"', "name"),
+        ('family: str = "other"', "family"),
+        ("needs: algorithms.Needs = algorithms.Needs()", "needs"),
+    ],
+)
+def test_what_the_harness_reads_is_no_hyper_parameter(mine, field, own):
+    source = MINE.replace('    name: ClassVar[str] = "Mine"\n', f'    name = "Mine"\n    {field}\n')
+    mine.write_text(source.replace("from algorithms import", "import algorithms\nfrom algorithms import"))
+    with pytest.raises(ValueError, match=rf"{own} is declared as a hyper-parameter; annotate it as ClassVar"):
+        load_algorithm(f"{mine}:Mine")
+
+
 def test_error_in_a_users_file_keeps_its_own_traceback(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("raise RuntimeError('mine alone')", encoding="utf-8")

@@ -65,6 +65,35 @@ def test_a_users_file_declares_what_planning_and_tuning_ask_for(tmp_path):
         declared_algorithm(f"{path}:Mine", {"gamma": 2.0}, where="here")
 
 
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        (
+            "type('Loose', (Needs,), {'__post_init__': lambda self: None})(coupling='banana')",
+            "needs.coupling is 'banana'",
+        ),
+        ("Needs(data='bogus')", "needs.data is 'bogus'"),
+    ],
+)
+def test_needs_that_the_harness_cannot_supply_are_refused_in_planning(tmp_path, needs, said):
+    path = tmp_path / "mine.py"
+    text = MINE.replace("    def loss", f"    @property\n    def needs(self):\n        return {needs}\n\n    def loss")
+    path.write_text(text.replace("import Algorithm,", "import Algorithm, Needs,"))
+    with pytest.raises(ConfigError, match=f"here: needs raises ValueError: {said}"):
+        declared_algorithm(f"{path}:Mine", {}, where="here")
+
+
+@pytest.mark.parametrize("field", ["int = 0.5", "float = '0.1'", "float = True", "Literal['a', 'b'] = 'c'"])
+def test_a_default_that_its_annotation_refuses_is_refused_in_planning(tmp_path, field):
+    path = tmp_path / "mine.py"
+    text = MINE.replace("import ClassVar", "import ClassVar, Literal")
+    path.write_text(text.replace("    def loss", f"    gamma: {field}\n    whole: float = 1\n\n    def loss", 1))
+    with pytest.raises(ConfigError, match=r"here\.parameters\.gamma: Input should be .*: mend its default"):
+        declared_algorithm(f"{path}:Mine", {}, where="here")
+    path.write_text(path.read_text().replace(f"gamma: {field}", "gamma: float = 2"))
+    assert declared_algorithm(f"{path}:Mine", {}, where="here").gamma == 2  # type: ignore[attr-defined]
+
+
 def test_an_error_is_described_by_its_first_line_and_the_users_own_place(tmp_path):
     path = tmp_path / "odd.py"
     path.write_text("import torch\n\n\ndef fail():\n    torch.ones(2) @ torch.ones(3)\n")

@@ -20,7 +20,8 @@ from algorithms import ALGORITHMS
 from algorithms.base import EXTRAS, Algorithm, Choice, Family, LogUniform, Needs
 from benchmarks.errors import BenchError
 from harness.suite.config import ConfigError
-from harness.suite.user_code import load_class
+from harness.suite.user_code import load_class, needs_of
+from harness.suite.user_errors import reported
 
 NOT_STATED = "not stated"
 
@@ -93,7 +94,11 @@ def load(spec: str) -> type[Algorithm]:
 
 
 def card_of(cls: type[Algorithm], name: str) -> Card:
-    """The card of a class, at its defaults. Raises CardError where a hyper-parameter has none."""
+    """The card of a class, at its defaults. Raises CardError where it cannot be made, or its needs are wrong."""
+    try:
+        needs = needs_of(instance(cls))
+    except ConfigError as error:
+        raise CardError(f"{cls.__name__}: {error}") from None
     told: dict[str, str] = {}
     body = []
     for paragraph in paragraphs(cls):
@@ -111,17 +116,17 @@ def card_of(cls: type[Algorithm], name: str) -> Card:
         body=tuple(body),
         reduces_to=told.get("Reduces to:", ""),
         pitfalls=told.get("Pitfalls:", ""),
-        needs=needs_in_words(instance(cls).needs),
+        needs=needs_in_words(needs),
         parameters=tuple(_parameter(field) for field in dataclasses.fields(cls)),  # type: ignore[arg-type]
     )
 
 
 def instance(cls: type[Algorithm]) -> Algorithm:
-    """The algorithm at its defaults. Raises CardError where a hyper-parameter has none."""
-    try:
+    """The algorithm at its defaults. Raises CardError where it cannot be made so."""
+    with reported(
+        lambda text: CardError(f"{cls.__name__}() raises {text}; give every hyper-parameter a sound default")
+    ):
         return cls()
-    except TypeError as error:
-        raise CardError(f"{cls.__name__}: {error}; give every hyper-parameter a default") from None
 
 
 def paragraphs(cls: type[Algorithm]) -> list[str]:
@@ -164,7 +169,7 @@ def _parameter(field: dataclasses.Field[Any]) -> Parameter:
     space = field.metadata.get("search")
     search = ""
     if isinstance(space, Choice):
-        search = ", ".join(f"{value:g}" for value in space.values)
+        search = ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in space.values)
     elif isinstance(space, LogUniform):
         search = f"{space.low:g} to {space.high:g}, log"
     return Parameter(name=field.name, default=str(field.default), search=search, doc=field.metadata.get("doc", ""))

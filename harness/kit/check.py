@@ -31,7 +31,8 @@ from harness.kit.properties import PROPERTIES, Fault, Property, Subject
 from harness.kit.random_batches import Case
 from harness.kit.shrinking import shrunk
 from harness.record.text import say, terminal
-from harness.suite.user_code import fault_of_needs, load_class
+from harness.suite.config import ConfigError
+from harness.suite.user_code import load_class, needs_of, parameters_of
 from harness.suite.user_errors import reported
 
 MODULES = [
@@ -95,14 +96,16 @@ def examine(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None = None) 
 
 
 def _examined(algorithm: Algorithm, fresh: Callable[[], Algorithm] | None) -> tuple[list[Finding], list[str]]:
-    with undisturbed():
-        fault = fault_of_needs(algorithm)
     findings: list[Finding] = []
-    sound = fault is None
+    fault: str | None = None
     facts: list[str] = []
     subject = Subject(algorithm, fresh or (lambda: dataclasses.replace(algorithm)))  # type: ignore[type-var]
-    if fault is None:
-        subject = dataclasses.replace(subject, needs=algorithm.needs)
+    try:
+        with undisturbed():
+            subject = dataclasses.replace(subject, needs=needs_of(algorithm))
+    except ConfigError as error:
+        fault = str(error)
+    sound = fault is None
     for number, found in enumerate(ORDERED):
         if fault is not None and number == 0:
             findings.append(Finding(found, Fault(fault)))
@@ -148,7 +151,7 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
     """An algorithm at its defaults, and what makes another one from a module of its own.
 
     Raises ConfigError where the file cannot be run or has no such class, CheckError where that cannot be made without
-    arguments.
+    arguments, or a sweep would refuse its hyper-parameters.
     """
 
     def make() -> Algorithm:
@@ -157,7 +160,12 @@ def load_to_check(spec: str) -> tuple[Algorithm, Callable[[], Algorithm]]:
         with reported(
             lambda text: CheckError(f"{spec}: {cls.__name__}() raises {text}; every hyper-parameter needs a default")
         ):
-            return cls()
+            algorithm = cls()
+        try:
+            parameters_of(algorithm)
+        except ConfigError as error:
+            raise CheckError(f"{spec}: {error}") from None
+        return algorithm
 
     return make(), make
 

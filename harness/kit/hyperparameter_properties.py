@@ -8,12 +8,15 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from algorithms.base import Algorithm, Choice, LogUniform, Needs
+from algorithms.base import Algorithm, Choice, LogUniform
 from harness.kit.calls import CallError, Outcome, evaluate
 from harness.kit.extreme_cases import extreme_cases
 from harness.kit.needs_properties import refill_verdicts
 from harness.kit.properties import Subject, difference, overall
 from harness.kit.random_batches import Case, ordinary_cases
+from harness.suite.config import ConfigError
+from harness.suite.user_code import needs_of
+from harness.suite.user_errors import is_interruption
 
 
 def other_values(cls: type[Algorithm], field: dataclasses.Field[Any], value: Any) -> list[Any]:
@@ -26,7 +29,7 @@ def other_values(cls: type[Algorithm], field: dataclasses.Field[Any], value: Any
         found += [space.at(u) for u in (0.0, 0.5, 0.999)]
     try:
         annotation = typing.get_type_hints(cls).get(field.name)
-    except (NameError, TypeError):
+    except Exception:  # an annotation may say anything
         annotation = None
     found += _literals(annotation)
     if isinstance(value, bool):
@@ -71,8 +74,10 @@ def variants(algorithm: Algorithm, name: str) -> Iterator[Algorithm]:
     for value in other_values(type(algorithm), field, getattr(algorithm, name)):
         try:
             other = dataclasses.replace(algorithm, **{name: value})  # type: ignore[type-var]
-            _ = other.needs
-        except Exception:
+            needs_of(other)
+        except BaseException as error:
+            if is_interruption(error):
+                raise
             continue  # out of its range
         yield other
 
@@ -115,7 +120,7 @@ def _outcome(algorithm: Algorithm, case: Case) -> Outcome | str:
 
 def _effect(algorithm: Algorithm, name: str, cases: list[Case], own: list[Outcome | str]) -> bool:
     for other in variants(algorithm, name):
-        if _asks(other.needs) != _asks(algorithm.needs):
+        if _asks(other) != _asks(algorithm):
             return True
         for case, before in zip(cases, own, strict=True):
             after = _outcome(other, case)
@@ -127,7 +132,11 @@ def _effect(algorithm: Algorithm, name: str, cases: list[Case], own: list[Outcom
     return False
 
 
-def _asks(needs: Needs) -> tuple[Any, ...]:
-    """What of `needs` changes the data that a run trains on."""
+def _asks(algorithm: Algorithm) -> tuple[Any, ...]:
+    """What of `needs` changes the data that a run trains on. Raises CallError."""
+    try:
+        needs = needs_of(algorithm)
+    except ConfigError as error:
+        raise CallError(str(error)) from None
     refill = None if needs.refill is None else refill_verdicts(needs.refill)
     return refill, needs.reference_samples, needs.data, needs.min_group_size

@@ -26,7 +26,7 @@ from harness.suite.given import GIVEN, group_size
 from harness.suite.load import points_of
 from harness.suite.protocols import default_optimizer
 from harness.suite.recordings import check_replay, recorded_by
-from harness.suite.user_code import declared, fault_of_needs, load_class, parameters_of
+from harness.suite.user_code import declared, load_class, needs_of, parameters_of, refusal_of
 from harness.suite.user_errors import reported
 
 BASE = "base"
@@ -110,15 +110,15 @@ def build_algorithm(spec: str, parameters: Mapping[str, Any], *, where: str) -> 
             algorithm = pydantic.TypeAdapter(cls).validate_json(json.dumps(dict(parameters), default=str), strict=True)
             parameters_of(algorithm)
         except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(["parameters", *map(str, first["loc"])])
-            refusal = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+            refusal = refusal_of(error)
         except ConfigError as error:
             refusal = str(error)
     if refusal is not None or algorithm is None:
         raise ConfigError(f"{where}.{refusal}")
-    if (fault := fault_of_needs(algorithm)) is not None:
-        raise ConfigError(f"{where}: {fault}")
+    try:
+        needs_of(algorithm)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return algorithm
 
 

@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+import pydantic
 import torch
 from torch import Tensor
 
 from algorithms import Algorithm, LoadError, Needs, load_algorithm
-from algorithms.base import Choice, LogUniform
+from algorithms.spaces import Choice, LogUniform, require_space
 from harness.suite.config import ConfigError
 from harness.suite.user_errors import described, reported
 
@@ -40,21 +41,26 @@ def load_class(spec: str) -> type[Algorithm]:
     raise ConfigError(refusal)
 
 
-def fault_of_needs(algorithm: Algorithm) -> str | None:
-    """What is wrong with `algorithm.needs`, and how to mend it; None if nothing is."""
-    try:
-        with reported(ConfigError):
-            needs: object = algorithm.needs
-    except ConfigError as error:
-        return f"needs raises {error}"
-    if not isinstance(needs, Needs):
-        return f"needs is a {type(needs).__name__}; it must be a property that returns Needs(...)"
-    return None
+def needs_of(algorithm: Algorithm) -> Needs:
+    """`algorithm.needs`, asked once, without what a subclass of Needs adds.
+
+    Raises ConfigError that says what is wrong with it, and how to mend it.
+    """
+    with reported(lambda text: ConfigError(f"needs raises {text}")):
+        needs: object = algorithm.needs
+        if isinstance(needs, Needs):
+            return Needs(**{f.name: getattr(needs, f.name) for f in dataclasses.fields(Needs)})
+    raise ConfigError(f"needs is a {type(needs).__name__}; it must be a property that returns Needs(...)")
 
 
 def parameters_of(algorithm: Algorithm) -> dict[str, Any]:
-    """All hyper-parameters, by name. Raises ConfigError for one that no manifest could hold."""
-    parameters = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
+    """All hyper-parameters, by name.
+
+    Raises ConfigError for one that no manifest could hold, or that the class refuses when it is read from there, such
+    as a default that is not of its annotated type.
+    """
+    with reported(lambda text: ConfigError(f"parameters cannot be read: {text}")):
+        parameters: dict[str, Any] = dataclasses.asdict(algorithm)  # type: ignore[call-overload]
     for name, value in parameters.items():
         try:
             json.dumps(value, allow_nan=False)
@@ -63,7 +69,22 @@ def parameters_of(algorithm: Algorithm) -> dict[str, Any]:
                 f"parameters.{name} = {value!r}: a hyper-parameter is a finite number, a string, true or false, None, "
                 "or a list or table of those"
             ) from None
+    refusal = None
+    with reported(lambda text: ConfigError(f"parameters cannot be checked: {text}")):
+        try:
+            pydantic.TypeAdapter(type(algorithm)).validate_json(json.dumps(parameters), strict=True)
+        except pydantic.ValidationError as error:
+            name = str((error.errors()[0]["loc"] or ("",))[0])
+            refusal = f"{refusal_of(error)}; it is {parameters.get(name)!r}: mend its default or its annotation"
+    if refusal is not None:
+        raise ConfigError(refusal)
     return parameters
+
+
+def refusal_of(error: pydantic.ValidationError) -> str:
+    """The first refusal of a hyper-parameter, by its key."""
+    first = error.errors()[0]
+    return f"{'.'.join(['parameters', *map(str, first['loc'])])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
@@ -75,11 +96,15 @@ def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
 
     def ask() -> dict[str, Any]:
         algorithm = build()
-        needs = {f.name: getattr(algorithm.needs, f.name) for f in dataclasses.fields(Needs)}
+        try:
+            needs = vars(needs_of(algorithm))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
         searches = {}
         for field in dataclasses.fields(algorithm):  # type: ignore[arg-type]
             space = field.metadata.get("search")
-            searches[field.name] = None if space is None else [type(space).__name__, dataclasses.astuple(space)]
+            require_space(space)
+            searches[field.name] = None if space is None else [type(space).__name__, *vars(space).values()]
         return {
             "name": type(algorithm).__name__,
             "parameters": parameters_of(algorithm),
@@ -89,7 +114,9 @@ def declared(build: Callable[[], Algorithm], where: str) -> Algorithm:
 
     told = _answer_of_fork(ask, where)
     asked = told["needs"]
-    needs = Needs(**{**asked, "extras": tuple(asked["extras"]), "refill": _some_refill if asked["refill"] else None})
+    with reported(lambda text: ConfigError(f"{where}: needs cannot be told: {text}")):
+        refill = _some_refill if asked["refill"] else None
+        needs = Needs(**{**asked, "extras": tuple(asked["extras"]), "refill": refill})
     fields = []
     for name, value in told["parameters"].items():
         metadata = {"search": _space(told["searches"][name])}
@@ -108,7 +135,7 @@ def _same(value: Any) -> Any:
 def _space(told: list[Any] | None) -> Choice | LogUniform | None:
     if told is None:
         return None
-    kind, values = told
+    kind, *values = told
     return Choice(tuple(values[0])) if kind == Choice.__name__ else LogUniform(*values)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import algorithms
 
-HELPERS = (Path(algorithms.__file__), Path(algorithms.base.__file__))
+HELPERS = {Path(str(module.__file__)) for module in (algorithms, algorithms.base, algorithms.spaces)}
 HOUSE = Path(__file__).parent.parent
 LIBRARIES = {"torch", "pydantic"}
 """Where an error may come from that a user's code makes: neither is the place to mend it."""

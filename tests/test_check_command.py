@@ -121,7 +121,7 @@ def test_an_end_of_the_process_beyond_a_range_is_a_range(tmp_path, capsys):
     assert (code, "Sound" in shown.out) == (0, True), shown
 
 
-def test_needs_that_raise_when_asked_again_are_a_fault(tmp_path, capsys):
+def test_needs_that_raise_when_asked_again_end_no_check(tmp_path, capsys):
     asked = "ASKED = []\n\n\n@dataclass"
     moody = SOUND.replace("@dataclass", asked, 1).replace('= "Mine"\n', '= "Mine"\n    beta: float = 1.0\n')
     moody += "\n    @property\n    def needs(self):\n        ASKED.append(1)\n"

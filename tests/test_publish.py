@@ -16,10 +16,12 @@ from synthetic_runs import write_cell
 
 from harness.publish import raw_rows
 from harness.publish.freeze import publish_suite
+from harness.publish.push import published_site
 from harness.publish.raw_rows import PublishError, opened, read_raw, write_raw
 from harness.publish.readme_table import score_rows, suites_of, update_readme, with_tables
 from harness.publish.recompute import differences, published_files, verify_published
 from harness.record.cell_folder import CellFolder
+from harness.record.files import RecordError
 from harness.record.sums import write_own_sums
 from harness.report import figures
 from harness.report.choice import report_of
@@ -216,6 +218,26 @@ def test_nothing_is_made_of_raw_rows_that_do_not_fit_their_checksums(
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert command("verify", published) == 1
     assert "raw: samples.parquet is not what was recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lost", ["suite.json", "sums.json", "*"])
+def test_a_published_suite_that_lost_a_file_of_its_raw_rows_is_still_one_and_says_so(
+    published: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (published / "raw").glob(lost):
+        path.unlink()
+    named = f"{published}/raw: {'sums.json' if lost == '*' else lost} is missing. Restore what was published"
+    assert command("verify", published) == 1
+    assert named in capsys.readouterr().out
+    assert command("table", published) == 3
+    assert named in capsys.readouterr().err
+    with pytest.raises(RecordError, match="is missing"):
+        published_site(published.parent, published.parent / "site")
+
+
+def test_a_point_of_an_ablation_may_be_called_raw(tmp_path: Path) -> None:
+    write_cell(tmp_path / "beta" / "raw", "base", None, drawn("base", 0))
+    assert not raw_rows.is_published(tmp_path / "beta")
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -29,6 +29,7 @@ from benchmarks.errors import BenchError, ExitCode
 from harness.record.cell_folder import SAMPLE_COLUMNS
 from harness.record.files import RecordError, write_json
 from harness.record.kept_samples import KeptSamples
+from harness.record.runs_folder import folders_in
 from harness.record.sums import own_faults, write_own_sums
 from harness.report.page import shorten
 from harness.report.recorded_cells import RecordedCell, RecordedSuite, recorded_suite, require_one_suite
@@ -66,8 +67,8 @@ class PublishError(BenchError, ValueError):
 
 
 def is_published(folder: Path) -> bool:
-    """Whether raw rows lie in a folder."""
-    return (folder / RAW / SUITE).is_file()
+    """Whether a folder has one for raw rows, whatever is left in it. One with folders is a point of an ablation."""
+    return (folder / RAW).is_dir() and not folders_in(folder / RAW)
 
 
 def require_unpublished(folder: Path) -> None:

@@ -226,3 +226,10 @@ def test_figure_has_a_line_an_algorithm_told_apart_without_colour(runs):
     looks = {(bar.lines[0].get_marker(), str(bar.lines[0].get_linestyle())) for bar in lines}
     assert len(looks) == 2
     assert sorted(lines[0].lines[0].get_ydata()) == pytest.approx([0.655, 0.855])
+
+
+def test_a_folder_of_several_suites_is_no_ablation(tmp_path):
+    for suite in ("large", "small"):
+        write_cell(tmp_path / "runs" / suite, "base", None, {"arithmetic": np.ones((4, 8))})
+    with pytest.raises(ReportError, match=r"give the folder of one suite, such as .*runs/(large|small)$"):
+        write_ablation(tmp_path / "runs", tmp_path / "out")

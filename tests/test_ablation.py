@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from publishing import write_small_ablation
 from small import command, files, manifest
 from synthetic_runs import config, write_cell
 
@@ -233,3 +234,10 @@ def test_a_folder_of_several_suites_is_no_ablation(tmp_path):
         write_cell(tmp_path / "runs" / suite, "base", None, {"arithmetic": np.ones((4, 8))})
     with pytest.raises(ReportError, match=r"give the folder of one suite, such as .*runs/(large|small)$"):
         write_ablation(tmp_path / "runs", tmp_path / "out")
+
+
+def test_a_cell_beside_the_points_does_not_stand_for_them(tmp_path):
+    runs = write_small_ablation(tmp_path / "runs" / "beta")
+    shutil.copytree(runs / "1" / "base", runs / "base")
+    with pytest.raises(ReportError, match=r"holds cells of its own \(base\) beside folders of cells \(0\.1, 1\)"):
+        write_ablation(runs, tmp_path / "out")

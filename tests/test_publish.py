@@ -235,6 +235,18 @@ def test_a_published_suite_that_lost_a_file_of_its_raw_rows_is_still_one_and_say
         published_site(published.parent, published.parent / "site")
 
 
+def test_raw_rows_of_another_suite_are_not_taken_for_its_own(
+    recorded: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(published / "raw")
+    suite = recorded_suite(recorded)
+    write_raw(published / "raw", replace_fields(suite, name="other"))
+    assert command("table", published) == 3
+    assert f"{published}: raw/suite.json is not what was recorded" in capsys.readouterr().err
+    (published / "sums.json").unlink()
+    assert opened(published).name == "other"
+
+
 def test_a_point_of_an_ablation_may_be_called_raw(tmp_path: Path) -> None:
     write_cell(tmp_path / "beta" / "raw", "base", None, drawn("base", 0))
     assert not raw_rows.is_published(tmp_path / "beta")

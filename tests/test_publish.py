@@ -410,7 +410,22 @@ def test_the_readme_has_the_scores_of_the_suites_that_its_marker_names(published
     assert not update_readme(readme, published.parent, "small")
     assert readme.read_text() == "no markers"
     (published.with_name("other") / "table.csv").write_text("point,label\n")
+    write_own_sums(published.with_name("other"))
     with pytest.raises(PublishError, match="is that of an ablation"):
+        with_tables(README, published.parent)
+
+
+def test_the_readme_takes_no_number_of_a_suite_that_is_not_as_it_was_published(published: Path) -> None:
+    other = Path(shutil.copytree(published, published.with_name("other")))
+    replace("table.csv", ",0.6875,", ",0.8875,")(other)
+    with pytest.raises(PublishError, match=r"other: table\.csv is not what was recorded.*\(git checkout\)"):
+        with_tables(README, published.parent)
+    (other / "sums.json").unlink()
+    replace("benchmarks.csv", ",k,", ",kk,")(other)
+    with pytest.raises(PublishError, match=r"benchmarks\.csv has no column k: publish the suite anew"):
+        with_tables(README, published.parent)
+    (other / "table.csv").write_text("")
+    with pytest.raises(PublishError, match=r"table\.csv cannot be read \(No columns to parse"):
         with_tables(README, published.parent)
 
 

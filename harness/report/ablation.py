@@ -150,9 +150,10 @@ def ablation_report(
     last = newest(recorded)
     if ablation is None:
         if last.config("ablation") is None:
+            folder = recorded[0].point
             raise ReportError(
-                f"{suite.path} holds folders of cells that are no points of an ablation ({last.point}); give the "
-                f"folder of one suite, such as {suite.path / last.point}"
+                f"{suite.path} holds folders of cells that are no points of an ablation ({folder}); give the folder of "
+                f"one suite, such as {suite.path / folder}"
             )
         ablation = Ablation.model_validate(last.config("ablation"))
     points = [point.label for point in ablation.points]

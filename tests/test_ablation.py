@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from publishing import write_small_ablation
 from small import command, files, manifest
 from synthetic_runs import config, write_cell
 
@@ -238,3 +239,17 @@ def test_figure_has_a_line_an_algorithm_told_apart_without_colour(runs):
     looks = {(bar.lines[0].get_marker(), str(bar.lines[0].get_linestyle())) for bar in lines}
     assert len(looks) == 2
     assert sorted(lines[0].lines[0].get_ydata()) == pytest.approx([0.655, 0.855])
+
+
+def test_a_folder_of_several_suites_is_no_ablation(tmp_path):
+    for suite in ("large", "small"):
+        write_cell(tmp_path / "runs" / suite, "base", None, {"arithmetic": np.ones((4, 8))})
+    with pytest.raises(ReportError, match=r"give the folder of one suite, such as .*runs/(large|small)$"):
+        write_ablation(tmp_path / "runs", tmp_path / "out")
+
+
+def test_a_cell_beside_the_points_does_not_stand_for_them(tmp_path):
+    runs = write_small_ablation(tmp_path / "runs" / "beta")
+    shutil.copytree(runs / "1" / "base", runs / "base")
+    with pytest.raises(ReportError, match=r"holds cells of its own \(base\) beside folders of cells \(0\.1, 1\)"):
+        write_ablation(runs, tmp_path / "out")

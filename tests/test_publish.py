@@ -16,10 +16,12 @@ from synthetic_runs import write_cell
 
 from harness.publish import raw_rows
 from harness.publish.freeze import publish_suite
+from harness.publish.push import published_site
 from harness.publish.raw_rows import PublishError, opened, read_raw, write_raw
 from harness.publish.readme_table import score_rows, suites_of, update_readme, with_tables
 from harness.publish.recompute import differences, published_files, verify_published
 from harness.record.cell_folder import CellFolder
+from harness.record.files import RecordError
 from harness.record.sums import write_own_sums
 from harness.report import figures
 from harness.report.choice import report_of
@@ -218,6 +220,38 @@ def test_nothing_is_made_of_raw_rows_that_do_not_fit_their_checksums(
     assert "raw: samples.parquet is not what was recorded" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("lost", ["suite.json", "sums.json", "*"])
+def test_a_published_suite_that_lost_a_file_of_its_raw_rows_is_still_one_and_says_so(
+    published: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (published / "raw").glob(lost):
+        path.unlink()
+    named = f"{published}/raw: {'sums.json' if lost == '*' else lost} is missing. Restore what was published"
+    assert command("verify", published) == 1
+    assert named in capsys.readouterr().out
+    assert command("table", published) == 3
+    assert named in capsys.readouterr().err
+    with pytest.raises(RecordError, match="is missing"):
+        published_site(published.parent, published.parent / "site")
+
+
+def test_raw_rows_of_another_suite_are_not_taken_for_its_own(
+    recorded: Path, published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(published / "raw")
+    suite = recorded_suite(recorded)
+    write_raw(published / "raw", replace_fields(suite, name="other"))
+    assert command("table", published) == 3
+    assert f"{published}: raw/suite.json is not what was recorded" in capsys.readouterr().err
+    (published / "sums.json").unlink()
+    assert opened(published).name == "other"
+
+
+def test_a_point_of_an_ablation_may_be_called_raw(tmp_path: Path) -> None:
+    write_cell(tmp_path / "beta" / "raw", "base", None, drawn("base", 0))
+    assert not raw_rows.is_published(tmp_path / "beta")
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_rows_that_were_forged_with_their_checksums_no_longer_make_the_tables(published: Path) -> None:
     path = published / "raw" / "samples.parquet"
@@ -376,7 +410,22 @@ def test_the_readme_has_the_scores_of_the_suites_that_its_marker_names(published
     assert not update_readme(readme, published.parent, "small")
     assert readme.read_text() == "no markers"
     (published.with_name("other") / "table.csv").write_text("point,label\n")
+    write_own_sums(published.with_name("other"))
     with pytest.raises(PublishError, match="is that of an ablation"):
+        with_tables(README, published.parent)
+
+
+def test_the_readme_takes_no_number_of_a_suite_that_is_not_as_it_was_published(published: Path) -> None:
+    other = Path(shutil.copytree(published, published.with_name("other")))
+    replace("table.csv", ",0.6875,", ",0.8875,")(other)
+    with pytest.raises(PublishError, match=r"other: table\.csv is not what was recorded.*\(git checkout\)"):
+        with_tables(README, published.parent)
+    (other / "sums.json").unlink()
+    replace("benchmarks.csv", ",k,", ",kk,")(other)
+    with pytest.raises(PublishError, match=r"benchmarks\.csv has no column k: publish the suite anew"):
+        with_tables(README, published.parent)
+    (other / "table.csv").write_text("")
+    with pytest.raises(PublishError, match=r"table\.csv cannot be read \(No columns to parse"):
         with_tables(README, published.parent)
 
 

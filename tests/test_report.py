@@ -489,6 +489,13 @@ def other_learning_rate(suite: Path) -> None:
     write_cell(suite, "gvpo", 3, scores(3, 0.8), curve=[0.3, 0.6], lr=1e-3, settings=small_config())
 
 
+def other_source(suite: Path) -> None:
+    folder = write_cell(suite, "gvpo", 3, scores(3, 0.8), curve=[0.3, 0.6], settings=small_config())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["algorithm"]["source_sha256"] = "0123456789abcdef"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
 def no_hard_samples(suite: Path) -> None:
     only = {"arithmetic": scores(0, 0.6)["arithmetic"]}
     write_cell(suite, "ppo", 0, only, curve=[0.3, 0.6], settings=small_config())
@@ -500,6 +507,7 @@ def no_hard_samples(suite: Path) -> None:
         (other_hash, r"mixes cells of different suites.*other: ppo-s0.*evaluates their checkpoints.*move the cells"),
         (other_problems, r"base and ppo-s0 were not evaluated on the same problems"),
         (other_learning_rate, r"disagree on algorithm.optimizer \(gvpo-s.*gvpo-s3.*\)"),
+        (other_source, r"disagree on algorithm.source_sha256 \(gvpo-s.*gvpo-s3.*\)"),
         (no_hard_samples, "ppo-s0: cell ppo-s0 has no sample of arithmetic-hard"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.publish.completeness import incomplete
-from harness.publish.raw_rows import RAW, PublishError, is_published, opened, read_raw, write_raw
+from harness.publish.raw_rows import RAW, SUITE, PublishError, opened, read_raw, write_raw
 from harness.publish.results_card import CARD, results_card
 from harness.record.files import new_folder, write
 from harness.record.sums import write_own_sums
@@ -66,7 +66,7 @@ def freeze(target: Path, suite: RecordedSuite) -> Path:
 
     Raises PublishError where something else lies there.
     """
-    if target.exists() and not (is_published(target) or (target / "table.csv").is_file()):
+    if target.exists() and not any((target / name).is_file() for name in (f"{RAW}/{SUITE}", "table.csv")):
         raise PublishError(f"{target} exists and is no published suite; give another folder, or move it away")
     with new_folder(target) as scratch:
         write_raw(scratch / RAW, suite)

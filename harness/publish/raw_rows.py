@@ -29,7 +29,8 @@ from benchmarks.errors import BenchError, ExitCode
 from harness.record.cell_folder import SAMPLE_COLUMNS
 from harness.record.files import RecordError, write_json
 from harness.record.kept_samples import KeptSamples
-from harness.record.sums import own_faults, write_own_sums
+from harness.record.runs_folder import folders_in
+from harness.record.sums import OWN_SUMS, SUMS, own_faults, read_record, unfit, write_own_sums
 from harness.report.page import shorten
 from harness.report.recorded_cells import RecordedCell, RecordedSuite, recorded_suite, require_one_suite
 
@@ -66,8 +67,8 @@ class PublishError(BenchError, ValueError):
 
 
 def is_published(folder: Path) -> bool:
-    """Whether raw rows lie in a folder."""
-    return (folder / RAW / SUITE).is_file()
+    """Whether a folder has one for raw rows, whatever is left in it. One with folders is a point of an ablation."""
+    return (folder / RAW).is_dir() and not folders_in(folder / RAW)
 
 
 def require_unpublished(folder: Path) -> None:
@@ -79,9 +80,18 @@ def require_unpublished(folder: Path) -> None:
 def opened(folder: Path) -> RecordedSuite:
     """The suite of a published folder, or of a folder of runs.
 
-    Raises RecordError where something does not fit its checksums, ReportError where there is nothing to compare.
+    Raises RecordError where something does not fit its checksums, those of the published folder among them, ReportError
+    where there is nothing to compare.
     """
-    return read_raw(folder / RAW) if is_published(folder) else recorded_suite(folder)
+    if not is_published(folder):
+        return recorded_suite(folder)
+    suite = read_raw(folder / RAW)
+    record, faults = read_record(folder / OWN_SUMS)
+    if record is not None:
+        own = {name: value for name, value in record.get(SUMS, {}).items() if name.startswith(f"{RAW}/")}
+        faults = unfit(folder, own, [RAW])
+    _refuse(folder, faults)
+    return suite
 
 
 def write_raw(folder: Path, suite: RecordedSuite) -> None:
@@ -182,10 +192,7 @@ def read_raw(folder: Path) -> RecordedSuite:
 
     Raises RecordError where they do not fit their checksums, ReportError where the cells are not of one suite.
     """
-    if faults := own_faults(folder):
-        raise RecordError(
-            f"{folder}: {'; '.join(faults)}. Restore what was published (git checkout), or publish it anew"
-        )
+    _refuse(folder, own_faults(folder))
     about = json.loads((folder / SUITE).read_text(encoding="utf-8"))
     if about["format"] != FORMAT:
         raise RecordError(
@@ -216,6 +223,13 @@ def read_raw(folder: Path) -> RecordedSuite:
     for point in points_of(suite).values():
         require_one_suite(point, folder)
     return suite
+
+
+def _refuse(folder: Path, faults: Sequence[str]) -> None:
+    if faults:
+        raise RecordError(
+            f"{folder}: {'; '.join(faults)}. Restore what was published (git checkout), or publish it anew"
+        )
 
 
 def _read(path: Path) -> pd.DataFrame | None:

@@ -18,6 +18,7 @@ import pandas as pd
 from harness.publish.raw_rows import PublishError
 from harness.record.files import write
 from harness.record.markdown import markdown_table
+from harness.record.sums import OWN_SUMS, own_faults
 from harness.record.text import escape_markdown
 from harness.report.columns import SIGNIFICANT, with_interval
 
@@ -27,7 +28,8 @@ MARKED = re.compile(r"(<!-- results: (?P<suites>[^\n]*?) -->\n).*?(<!-- end -->)
 def with_tables(text: str, results: Path) -> str:
     """The text, with the table between each pair of markers as the published suites have it.
 
-    Raises PublishError where a suite that is named has no table with scores by algorithm.
+    Raises PublishError where a suite that is named has no table with scores by algorithm, or is not what its checksums
+    say.
     """
     return MARKED.sub(lambda found: f"{found[1]}{score_table(suites_of(found['suites']), results)}\n{found[3]}", text)
 
@@ -50,10 +52,20 @@ def suites_of(marker: str) -> dict[str, str]:
 
 def score_table(suites: Mapping[str, str], results: Path) -> str:
     """The scores of some published suites side by side, as Markdown."""
+    for suite in suites:
+        require_sound(results / suite)
     tables = {suite: published_table(results / suite) for suite in suites}
     ks = {k for suite in suites for k in samples_of(results / suite)}
     heading = f"avg@{ks.pop() if len(ks) == 1 else 'k'} after training"
     return markdown_table([heading, *map(escape_markdown, suites.values())], score_rows(list(tables.values())))
+
+
+def require_sound(folder: Path) -> None:
+    """Raises PublishError where a published folder that has checksums does not fit them."""
+    if (folder / OWN_SUMS).is_file() and (faults := own_faults(folder)):
+        raise PublishError(
+            f"{folder}: {'; '.join(faults)}. Restore what was published (git checkout), or publish it anew"
+        )
 
 
 def published_table(folder: Path) -> pd.DataFrame:
@@ -61,16 +73,29 @@ def published_table(folder: Path) -> pd.DataFrame:
     path = folder / "table.csv"
     if not path.is_file():
         raise PublishError(f"{path} does not exist: publish the suite, or take it out of the marker in the README")
-    table = pd.read_csv(path)
+    table = _read(path)
     if "algorithm" not in table:
         raise PublishError(f"{path} is that of an ablation, with points and algorithms: a README shows suites")
-    return table
+    return _with(path, table, ["name", "avg_at_k", "ci_low", "ci_high", "p_holm"])
 
 
 def samples_of(folder: Path) -> set[int]:
-    """The k of avg@k of its benchmarks."""
+    """The k of avg@k of its benchmarks. Raises PublishError where they are not said."""
     path = folder / "benchmarks.csv"
-    return set(pd.read_csv(path)["k"]) if path.is_file() else set()
+    return set(_with(path, _read(path), ["k"])["k"]) if path.is_file() else set()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:
+        raise PublishError(f"{path} cannot be read ({error}): publish the suite anew") from None
+
+
+def _with(path: Path, table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    if missing := [name for name in columns if name not in table]:
+        raise PublishError(f"{path} has no column {', '.join(missing)}: publish the suite anew")
+    return table
 
 
 def score_rows(tables: Sequence[pd.DataFrame]) -> list[list[str]]:

@@ -141,14 +141,20 @@ def ablation_report(
         highlight: labels whose rows and lines stand out from the others; by default the suite's own.
 
     Raises:
-        ReportError: no cell of a point, points that were evaluated differently, or a baseline or highlighted label not
-            among the algorithms.
+        ReportError: no cell of a point, cells of no ablation, points that were evaluated differently, or a baseline or
+            highlighted label not among the algorithms.
     """
     if not suite.is_ablation:
         raise ReportError(f"{suite.path} holds no point with a finished cell; run the sweep of this suite first")
     recorded = [PointCell(cell.name, cell.manifest, cell.rows) for cell in suite.cells]
     last = newest(recorded)
     if ablation is None:
+        if last.config("ablation") is None:
+            folder = recorded[0].point
+            raise ReportError(
+                f"{suite.path} holds folders of cells that are no points of an ablation ({folder}); give the folder of "
+                f"one suite, such as {suite.path / folder}"
+            )
         ablation = Ablation.model_validate(last.config("ablation"))
     points = [point.label for point in ablation.points]
     cells = [cell for cell in recorded if cell.point in points]

@@ -304,7 +304,8 @@ def display_names(cells: Sequence[RecordedCell]) -> dict[str, str]:
 
 
 def settings(cells: Sequence[RecordedCell]) -> dict[str, Any]:
-    """The hyper-parameters of one algorithm; its seeds must agree on them."""
+    """The hyper-parameters of one algorithm; its seeds must agree on them, and on the file of one that is a user's."""
+    agreed(cells, "algorithm", "source_sha256")
     optimizer = agreed(cells, "algorithm", "optimizer") or {}
     trials = trials_of(cells)
     return {

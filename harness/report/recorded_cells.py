@@ -26,7 +26,7 @@ CELL_FOLDER = re.compile(r"base|.+-s\d+")
 
 
 MOST_NAMED = 3
-"""Cells of which a message says what is wrong with them."""
+"""Cells, or folders, that a message names."""
 
 
 class ReportError(BenchError, ValueError):
@@ -138,8 +138,8 @@ class RecordedSuite:
 def recorded_suite(runs: Path) -> RecordedSuite:
     """The suite, or the ablation, whose cells lie in a folder of runs.
 
-    Raises RecordError where something does not fit its checksums, ReportError where there is no cell, or the cells of
-    a table are not of one suite.
+    Raises RecordError where something does not fit its checksums, ReportError where there is no cell, the cells of a
+    table are not of one suite, or cells lie beside points.
     """
     if points := points_in(runs):
         cells: list[RecordedCell] = []
@@ -157,8 +157,22 @@ def recorded_suite(runs: Path) -> RecordedSuite:
 
 
 def points_in(runs: Path) -> list[Path]:
-    """The folders of an ablation's points in which a cell has ended; none where cells lie in `runs` itself."""
-    return [] if cell_folders(runs) else [folder for folder in folders_in(runs) if cell_folders(folder)]
+    """The folders of an ablation's points in which a cell has ended; none where a suite's cells lie in `runs` itself.
+
+    Raises ReportError where cells lie in both.
+    """
+    own = [cell.path for cell in cell_folders(runs)]
+    points = [folder for folder in folders_in(runs) if folder not in own and cell_folders(folder)]
+    if own and points:
+        raise ReportError(
+            f"{runs} holds cells of its own ({_few([cell.name for cell in own])}) beside folders of cells "
+            f"({_few([point.name for point in points])}): move those that do not belong to this suite elsewhere"
+        )
+    return points
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", …" if len(names) > MOST_NAMED else "")
 
 
 def load_cells(runs: Path) -> tuple[list[RecordedCell], list[str]]:

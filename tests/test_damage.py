@@ -21,6 +21,7 @@ from synthetic_runs import write_runs
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import Hashes
 from harness.record.files import RecordError, new_folder, remove_scratch, write
+from harness.record.rollouts_file import add_rollouts
 from harness.record.runs_folder import recorded_cells
 from harness.record.sums import SEAL, SUMS
 from harness.record.verify import record_sums, verify, verify_runs
@@ -250,6 +251,23 @@ def test_evaluation_that_was_put_aside_is_taken_back_only_where_it_is_sound(cell
     assert cell.samples(["score"])["score"].tolist() == [0.5] * 4
 
 
+def test_evaluation_that_was_put_aside_under_the_hash_of_another_is_found_and_not_taken_back(cell):
+    for number, evaluation in enumerate(("e1", "e2")):
+        finish(cell, SAMPLES.assign(score=number / 4), evaluation)
+    finish(cell, SAMPLES.assign(score=1.0), "e3")
+    earlier = cell.path / "earlier"
+    for old, new in (("e1", "x"), ("e2", "e1"), ("x", "e2")):
+        (earlier / old).rename(earlier / new)
+    assert cell.faults(checkpoints=True) == [
+        "earlier/e1/manifest.json is that of evaluation e2",
+        "earlier/e2/manifest.json is that of evaluation e1",
+    ]
+    before = content(cell.path.parent)
+    with cell.claim(Hashes("h", "e1")) as state:
+        assert state == "trained"
+    assert set(before) <= set(content(cell.path.parent))
+
+
 @pytest.mark.parametrize("swapped", ["samples.parquet", "manifest.json", "both", "folder"])
 def test_what_belongs_to_another_cell_is_found(cell, swapped):
     other = CellFolder(cell.path.parent / "grpo-s0")
@@ -264,6 +282,25 @@ def test_what_belongs_to_another_cell_is_found(cell, swapped):
     assert (
         "samples.parquet is not" if swapped == "samples.parquet" else "manifest.json is that of cell grpo-s0"
     ) in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"sha256"', '"sha25v"', "rollouts/000001.parquet is not what was recorded"),
+        ('{"step"', "[" * 100_000 + '{"step"', "line 1, is not the row of step 1"),
+        ('"step": 1', '"step": 1.0', "line 1, is not the row of step 1 (but of step 1.0)"),
+    ],
+)
+def test_checksums_of_rollouts_that_hold_anything_are_named(tmp_path, old, new, said):
+    cell = CellFolder(tmp_path / "runs" / "gvpo-s0")
+    begin(cell)
+    add_rollouts(cell.path, 1, [], 0)
+    sums = cell.path / "rollouts.jsonl"
+    assert cell.faults(checkpoints=True) == []
+    sums.write_text(sums.read_text().replace(old, new))
+    (fault,) = cell.faults(checkpoints=True)
+    assert said in fault
 
 
 def test_attempt_of_another_cell_is_not_gone_on_from(tmp_path):

@@ -172,6 +172,8 @@ def earlier_faults(path: Path, evaluation_hash: str) -> list[str]:
         return faults or [f"{name}/{MANIFEST} is missing"]
     if not _is_of(path, manifest):
         return [f"{name}/{MANIFEST} is that of cell {manifest['cell']}"]
+    if manifest.get("evaluation_hash") != evaluation_hash:
+        return [f"{name}/{MANIFEST} is that of evaluation {manifest.get('evaluation_hash')}"]
     if SUMS in manifest:
         sums = _within(manifest[SUMS], EVALUATED)
         faults += unfit(path, {f"{name}/{key}": x for key, x in sums.items()}, [f"{name}/{SAMPLES}"])

@@ -23,9 +23,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             break
         try:
             rows.append(json.loads(line))
-            if rows[-1]["step"] != number:
-                raise ValueError(f"but of step {rows[-1]['step']}")
-        except (ValueError, TypeError, KeyError) as error:
+            step = rows[-1]["step"]
+            if type(step) is not int or step != number:
+                raise ValueError(f"but of step {step}")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RecordError(
                 f"{path}, line {number}, is not the row of step {number} ({error}): the file is damaged. Remove "
                 f"{path.parent} to run the cell again"

@@ -92,7 +92,7 @@ def rollout_faults(cell: Path) -> list[str]:
             name = path.relative_to(cell).as_posix()
             if not path.is_file():
                 faults.append(f"{name} is missing")
-            elif sum_of(path) != row["sha256"]:
+            elif sum_of(path) != row.get("sha256"):
                 faults.append(f"{name} is not what was recorded (its SHA-256 differs)")
     except RecordError as error:
         faults.append(str(error))

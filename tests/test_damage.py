@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,15 @@ from rich.console import Console
 from small import command, files
 from synthetic_runs import write_runs
 
+from harness.record.base_answers import answers_path, read_answers, write_answers
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import Hashes
-from harness.record.files import RecordError, new_folder, remove_scratch, write
+from harness.record.files import RecordError, new_folder, remove_scratch, write, write_json
 from harness.record.rollouts_file import add_rollouts
 from harness.record.runs_folder import recorded_cells
-from harness.record.sums import SEAL, SUMS
+from harness.record.sums import SEAL, SUMS, read_record, seal, unfit
 from harness.record.verify import record_sums, verify, verify_runs
+from harness.report.recorded_cells import load_cells, load_coefficients
 from harness.sweep.cells import unfinished
 
 pytest_plugins = ["small_fixtures"]
@@ -535,6 +538,38 @@ def test_what_travels_to_another_machine_fits_there(cell, tmp_path):
         there.unpack(packed)
         assert there.faults(checkpoints=True) == []
         assert there.mend(HASHES) is None
+
+
+def test_coefficients_of_other_trainings_are_left_out_with_the_reason(tmp_path):
+    runs = write_runs(tmp_path / "runs")
+    cells = {cell.algorithm: cell for cell in load_cells(runs)[0] if cell.manifest["seed"] == 0}
+    compared = {label: cells[label].manifest["hash"] for label in ("gvpo", "grpo")}
+    job, table = CellFolder(runs / "coefficients"), CellFolder(runs / "coefficients").coefficients()
+    for parameters, reason in ((compared, None), (compared | {"grpo": "other"}, "than the cells here (grpo)")):
+        job.finish({**(job.manifest() or {}), "config": {"algorithm": {"parameters": parameters}}})
+        found, left_out = load_coefficients(runs, list(cells.values()))
+        assert (found is not None and found.equals(table)) == (reason is None)
+        assert reason is None or reason in left_out["all"]
+
+
+def test_answers_under_the_key_of_others_are_found_and_those_without_a_key_are_read(tmp_path):
+    one, two = (answers_path(tmp_path, key) for key in ("one", "two"))
+    write_answers(one, {"p-1": {"correct": 1}})
+    assert read_answers(one) == ({"p-1": {"correct": 1}}, [])
+    one.rename(two)
+    assert read_answers(two) == ({}, ["pass-rates-two.json is that of key one"])
+    write_json(two, seal({"answers": {"p-2": {}}}))
+    assert read_answers(two) == ({"p-2": {}}, [])
+    write_json(two, seal({"status": "finished"}))
+    assert read_answers(two) == ({}, ["pass-rates-two.json holds no answers"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes in folders")
+def test_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    said = "pipe cannot be read (neither a file nor a folder: move it away)"
+    assert read_record(tmp_path / "pipe") == (None, [said])
+    assert unfit(tmp_path, {}, ["pipe"]) == [f"{tmp_path}/{said}"]
 
 
 def test_report_refuses_what_does_not_fit_and_otherwise_changes_nothing(tmp_path, capsys):

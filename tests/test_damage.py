@@ -287,6 +287,21 @@ def test_what_belongs_to_another_cell_is_found(cell, swapped):
     ) in said
 
 
+def test_recording_that_was_interrupted_is_set_aside_where_rollouts_before_its_checkpoint_are_damaged(tmp_path):
+    cell = CellFolder(tmp_path / "runs" / "gvpo-s0")
+    begin(cell)
+    for step in (1, 2, 3):
+        add_rollouts(cell.path, step, [], 0)
+    (cell.path / "rollouts" / "000003.parquet").write_bytes(b"PAR1")  # after the checkpoint: drawn again
+    assert cell.mend(HASHES) is None
+    (cell.path / "rollouts" / "000001.parquet").write_bytes(b"PAR1")
+    said = "rollouts/000001.parquet is not what was recorded (its SHA-256 differs)"
+    assert cell.faults(checkpoints=True).count(said) == 1
+    assert (cell.mend(HASHES) or "").startswith(said)
+    assert cell.state(HASHES) == "new"
+    assert not cell.resume_path.exists()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

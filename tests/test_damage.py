@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,12 +19,15 @@ from rich.console import Console
 from small import command, files
 from synthetic_runs import write_runs
 
+from harness.record.base_answers import answers_path, read_answers, write_answers
 from harness.record.cell_folder import CellFolder
 from harness.record.cell_state import Hashes
-from harness.record.files import RecordError, new_folder, remove_scratch, write
+from harness.record.files import RecordError, new_folder, remove_scratch, write, write_json
+from harness.record.rollouts_file import add_rollouts
 from harness.record.runs_folder import recorded_cells
-from harness.record.sums import SEAL, SUMS
+from harness.record.sums import SEAL, SUMS, read_record, seal, unfit
 from harness.record.verify import record_sums, verify, verify_runs
+from harness.report.recorded_cells import load_cells, load_coefficients
 from harness.sweep.cells import unfinished
 
 pytest_plugins = ["small_fixtures"]
@@ -250,6 +254,23 @@ def test_evaluation_that_was_put_aside_is_taken_back_only_where_it_is_sound(cell
     assert cell.samples(["score"])["score"].tolist() == [0.5] * 4
 
 
+def test_evaluation_that_was_put_aside_under_the_hash_of_another_is_found_and_not_taken_back(cell):
+    for number, evaluation in enumerate(("e1", "e2")):
+        finish(cell, SAMPLES.assign(score=number / 4), evaluation)
+    finish(cell, SAMPLES.assign(score=1.0), "e3")
+    earlier = cell.path / "earlier"
+    for old, new in (("e1", "x"), ("e2", "e1"), ("x", "e2")):
+        (earlier / old).rename(earlier / new)
+    assert cell.faults(checkpoints=True) == [
+        "earlier/e1/manifest.json is that of evaluation e2",
+        "earlier/e2/manifest.json is that of evaluation e1",
+    ]
+    before = content(cell.path.parent)
+    with cell.claim(Hashes("h", "e1")) as state:
+        assert state == "trained"
+    assert set(before) <= set(content(cell.path.parent))
+
+
 @pytest.mark.parametrize("swapped", ["samples.parquet", "manifest.json", "both", "folder"])
 def test_what_belongs_to_another_cell_is_found(cell, swapped):
     other = CellFolder(cell.path.parent / "grpo-s0")
@@ -264,6 +285,40 @@ def test_what_belongs_to_another_cell_is_found(cell, swapped):
     assert (
         "samples.parquet is not" if swapped == "samples.parquet" else "manifest.json is that of cell grpo-s0"
     ) in said
+
+
+def test_recording_that_was_interrupted_is_set_aside_where_rollouts_before_its_checkpoint_are_damaged(tmp_path):
+    cell = CellFolder(tmp_path / "runs" / "gvpo-s0")
+    begin(cell)
+    for step in (1, 2, 3):
+        add_rollouts(cell.path, step, [], 0)
+    (cell.path / "rollouts" / "000003.parquet").write_bytes(b"PAR1")  # after the checkpoint: drawn again
+    assert cell.mend(HASHES) is None
+    (cell.path / "rollouts" / "000001.parquet").write_bytes(b"PAR1")
+    said = "rollouts/000001.parquet is not what was recorded (its SHA-256 differs)"
+    assert cell.faults(checkpoints=True).count(said) == 1
+    assert (cell.mend(HASHES) or "").startswith(said)
+    assert cell.state(HASHES) == "new"
+    assert not cell.resume_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"sha256"', '"sha25v"', "rollouts/000001.parquet is not what was recorded"),
+        ('{"step"', "[" * 100_000 + '{"step"', "line 1, is not the row of step 1"),
+        ('"step": 1', '"step": 1.0', "line 1, is not the row of step 1 (but of step 1.0)"),
+    ],
+)
+def test_checksums_of_rollouts_that_hold_anything_are_named(tmp_path, old, new, said):
+    cell = CellFolder(tmp_path / "runs" / "gvpo-s0")
+    begin(cell)
+    add_rollouts(cell.path, 1, [], 0)
+    sums = cell.path / "rollouts.jsonl"
+    assert cell.faults(checkpoints=True) == []
+    sums.write_text(sums.read_text().replace(old, new))
+    (fault,) = cell.faults(checkpoints=True)
+    assert said in fault
 
 
 def test_attempt_of_another_cell_is_not_gone_on_from(tmp_path):
@@ -498,6 +553,38 @@ def test_what_travels_to_another_machine_fits_there(cell, tmp_path):
         there.unpack(packed)
         assert there.faults(checkpoints=True) == []
         assert there.mend(HASHES) is None
+
+
+def test_coefficients_of_other_trainings_are_left_out_with_the_reason(tmp_path):
+    runs = write_runs(tmp_path / "runs")
+    cells = {cell.algorithm: cell for cell in load_cells(runs)[0] if cell.manifest["seed"] == 0}
+    compared = {label: cells[label].manifest["hash"] for label in ("gvpo", "grpo")}
+    job, table = CellFolder(runs / "coefficients"), CellFolder(runs / "coefficients").coefficients()
+    for parameters, reason in ((compared, None), (compared | {"grpo": "other"}, "than the cells here (grpo)")):
+        job.finish({**(job.manifest() or {}), "config": {"algorithm": {"parameters": parameters}}})
+        found, left_out = load_coefficients(runs, list(cells.values()))
+        assert (found is not None and found.equals(table)) == (reason is None)
+        assert reason is None or reason in left_out["all"]
+
+
+def test_answers_under_the_key_of_others_are_found_and_those_without_a_key_are_read(tmp_path):
+    one, two = (answers_path(tmp_path, key) for key in ("one", "two"))
+    write_answers(one, {"p-1": {"correct": 1}})
+    assert read_answers(one) == ({"p-1": {"correct": 1}}, [])
+    one.rename(two)
+    assert read_answers(two) == ({}, ["pass-rates-two.json is that of key one"])
+    write_json(two, seal({"answers": {"p-2": {}}}))
+    assert read_answers(two) == ({"p-2": {}}, [])
+    write_json(two, seal({"status": "finished"}))
+    assert read_answers(two) == ({}, ["pass-rates-two.json holds no answers"])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes in folders")
+def test_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    said = "pipe cannot be read (neither a file nor a folder: move it away)"
+    assert read_record(tmp_path / "pipe") == (None, [said])
+    assert unfit(tmp_path, {}, ["pipe"]) == [f"{tmp_path}/{said}"]
 
 
 def test_report_refuses_what_does_not_fit_and_otherwise_changes_nothing(tmp_path, capsys):

@@ -97,6 +97,30 @@ def test_a_file_that_is_no_table_of_trials_is_named(tmp_path, text):
         read_trials(path)
 
 
+@pytest.mark.parametrize(
+    ("rows", "wrong"),
+    [
+        ("grpo,0,1,1,0.5,0\ngrpo,0,1,1,0.9,0\n", "trial"),
+        ("grpo,0.5,1,1,0.5,0\n", "trial"),
+        ("grpo,first,1,1,0.5,0\n", "trial"),
+        ("grpo,0,1,1,1.5,0\n", "score"),
+        ("grpo,0,1,1,-0.5,0\n", "score"),
+        ("grpo,0,1,1,0.5,maybe\n", "failed"),
+        ("grpo,0,1,1,0.5,-1\n", "failed"),
+    ],
+)
+def test_trials_that_cannot_have_been_recorded_are_refused(tmp_path, rows, wrong):
+    (path := tmp_path / "trials.csv").write_text(HEADING + rows)
+    with pytest.raises(RecordError, match=rf"wrong or missing: {wrong}\)"):
+        read_trials(path)
+
+
+def test_folder_for_the_trials_is_refused(tmp_path):
+    (path := tmp_path / "trials.csv").mkdir()
+    with pytest.raises(RecordError, match=r"trials\.csv is a folder"):
+        read_trials(path)
+
+
 def test_the_best_trial_is_one_row_with_what_it_lacks():
     clip = [None, 0.2, 0.4] + [None] * 3
     best = best_trials(recorded(**{"parameters.clip": clip}))

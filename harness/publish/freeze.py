@@ -43,7 +43,7 @@ def publish_suite(
         RecordError: something does not fit its checksums.
     """
     suite = opened(runs)
-    if suite.trials is None and (tried := trials_of_suite(results / "runs" / suite.name)).is_file():
+    if suite.trials is None and (tried := trials_of_suite(results / "runs" / suite.name)).exists():
         suite = replace(suite, trials=read_trials(tried))
     suite = replace(suite, baseline=baseline or suite.baseline, highlight=list(highlight) or suite.highlight)
     if wrong := incomplete(suite, planned_cells(suite.name, file)):

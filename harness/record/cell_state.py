@@ -2,8 +2,8 @@
 
 Checksums make a tree. manifest.json has those of the evaluation and of training.json, which has those of what training
 left, rollouts.jsonl among it, which has those of the rollouts; `resume/` has its own and those of the rows, kept
-samples and problems up to its step. Each of these records but the rollouts' carries a checksum of itself. Cells that
-were recorded before there were any have none, and are taken as they are.
+samples and problems up to its step, and goes with the rollouts up to it. Each of these records but the rollouts'
+carries a checksum of itself. Cells that were recorded before there were any have none, and are taken as they are.
 
 See cell_folder.py for the files.
 """
@@ -153,7 +153,7 @@ def all_faults(path: Path) -> list[str]:
     elif found.training is not None and not faults and (found.manifest or {}).get("status") != "finished":
         faults.append(f"{CHECKPOINT}/ is missing")
     elif found.training is None and not found.training_faults:
-        faults += resume_faults(path)
+        faults += [fault for fault in resume_faults(path) if fault not in faults]
     for earlier in sorted((path / EARLIER).glob("[!.]*")):
         faults += earlier_faults(path, earlier.name)
     return faults
@@ -172,6 +172,8 @@ def earlier_faults(path: Path, evaluation_hash: str) -> list[str]:
         return faults or [f"{name}/{MANIFEST} is missing"]
     if not _is_of(path, manifest):
         return [f"{name}/{MANIFEST} is that of cell {manifest['cell']}"]
+    if manifest.get("evaluation_hash") != evaluation_hash:
+        return [f"{name}/{MANIFEST} is that of evaluation {manifest.get('evaluation_hash')}"]
     if SUMS in manifest:
         sums = _within(manifest[SUMS], EVALUATED)
         faults += unfit(path, {f"{name}/{key}": x for key, x in sums.items()}, [f"{name}/{SAMPLES}"])
@@ -213,6 +215,8 @@ def resume_faults(path: Path) -> list[str]:
         names = [f"{RESUME}/{below.name}" for below in sorted((path / RESUME).iterdir()) if below.name != OWN_SUMS]
         if rows["bytes"] and not (metrics.is_file() and sum_of(metrics, rows["bytes"]) == rows["sha256"]):
             faults.append(f"{METRICS} does not hold the rows that {RESUME}/ follows")
+        elif (path / ROLLOUT_SUMS).is_file():
+            faults += rollout_faults(path, metrics.read_bytes()[: rows["bytes"]].count(b"\n") if rows["bytes"] else 0)
     except OSError as error:
         return [f"{error.filename} cannot be read ({error.strerror})"]
     kept = _within(record[SUMS], (KEPT,))  # further ones may have followed

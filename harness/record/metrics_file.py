@@ -11,21 +11,22 @@ from typing import Any
 from harness.record.files import RecordError, write
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows so far, in order; a last line that a kill cut short is left out.
+def read_rows(path: Path, steps: int | None = None) -> list[dict[str, Any]]:
+    """The rows so far, in order, or those of the first steps; a last line that a kill cut short is left out.
 
     Raises RecordError where any other line is not JSON, or a step is missing.
     """
     text = path.read_bytes() if path.is_file() else b""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    for number, line in enumerate(text.splitlines(keepends=True)[:steps], start=1):
         if not line.endswith(b"\n"):
             break
         try:
             rows.append(json.loads(line))
-            if rows[-1]["step"] != number:
-                raise ValueError(f"but of step {rows[-1]['step']}")
-        except (ValueError, TypeError, KeyError) as error:
+            step = rows[-1]["step"]
+            if type(step) is not int or step != number:
+                raise ValueError(f"but of step {step}")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RecordError(
                 f"{path}, line {number}, is not the row of step {number} ({error}): the file is damaged. Remove "
                 f"{path.parent} to run the cell again"

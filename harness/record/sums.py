@@ -5,14 +5,17 @@ What lies on a disk for days is changed by more than its program. Whoever reads 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.record.files import write_json
 
@@ -31,7 +34,7 @@ OWN_SUMS = "sums.json"
 
 def sum_of(path: Path, size: int | None = None) -> str:
     """SHA-256 of a file, or of its first bytes. Raises OSError where it cannot be read, or is a link."""
-    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+    with _opened(path, getattr(os, "O_NOFOLLOW", 0)) as file:
         if size is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         return hashlib.sha256(file.read(size)).hexdigest()
@@ -81,7 +84,8 @@ def read_record(path: Path, name: str | None = None) -> tuple[dict[str, Any] | N
     """
     name = name or path.name
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        with _opened(path) as file:
+            record = json.loads(file.read().decode())
     except FileNotFoundError:
         return None, []
     except OSError as error:
@@ -120,6 +124,16 @@ def made_anew(folder: Path) -> bool:
     if faults:
         print(f"gvpo-bench: {folder} is made anew: {'; '.join(faults)}", file=sys.stderr)
     return bool(faults)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int = 0) -> Iterator[BinaryIO]:
+    """A file to be read. Raises OSError where it is none: a pipe, whose other end may never come, is not waited for."""
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "neither a file nor a folder: move it away", str(path))
+        yield file
 
 
 def _inside(folder: Path) -> list[str]:

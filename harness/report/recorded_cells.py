@@ -150,9 +150,9 @@ def recorded_suite(runs: Path) -> RecordedSuite:
             unfinished += [f"{point.name}/{name}" for name in missing]
         return RecordedSuite(runs.name, runs, cells, unfinished)
     cells, unfinished = load_cells(runs)
-    coefficients, left_out = load_coefficients(runs)
+    coefficients, left_out = load_coefficients(runs, cells)
     tried = trials_of_suite(runs)
-    trials = read_trials(tried) if tried.is_file() else None
+    trials = read_trials(tried) if tried.exists() else None
     return RecordedSuite(str(cells[0].manifest["suite"]), runs, cells, unfinished, coefficients, left_out, trials)
 
 
@@ -226,17 +226,24 @@ def require_one_suite(cells: Sequence[RecordedCell], path: Path) -> None:
 
 
 NOT_COMPARED = "a sweep in one process compares them after its report, once the baseline has finished at seed 0"
+OUTDATED = "those recorded are of other trainings than the cells here ({}); the sweep of this suite compares them anew"
 
 
-def load_coefficients(runs: Path) -> tuple[pd.DataFrame | None, dict[str, str]]:
+def load_coefficients(runs: Path, cells: Sequence[RecordedCell]) -> tuple[pd.DataFrame | None, dict[str, str]]:
     """The gradient coefficients of a suite's algorithms (see `harness.training.coefficients`), None where they were not
-    to be had; and why, by the labels of the algorithms that are left out, or by "all"."""
+    to be had, or are of other cells than those at seed 0; and why, by the labels of the algorithms that are left out,
+    or by "all"."""
     job = CellFolder(runs / COEFFICIENTS)
     manifest = job.manifest()
     if manifest is None:
         return None, {"all": NOT_COMPARED}
     if manifest["status"] != "finished":
         return None, {"all": job.error()}
+    here = {(cell.algorithm, cell.manifest["hash"]) for cell in cells if cell.manifest["seed"] == 0}
+    compared = manifest.get("config", {}).get("algorithm", {}).get("parameters", {})  # labels, and hashes of trainings
+    if others := [label for label, training in compared.items() if (label, training) not in here]:
+        few = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
+        return None, {"all": OUTDATED.format(few)}
     return job.coefficients(), manifest["left_out"]
 
 

@@ -38,18 +38,23 @@ def trials_of_suite(runs: Path) -> Path:
 def read_trials(path: Path) -> pd.DataFrame:
     """The trials of a suite.
 
-    Raises RecordError where the file is no such table, as where a trial has no score or no learning rate above 0, or
-    gives one algorithm more trials, seeds or tokens than another.
+    Raises RecordError where the file is no such table, as where a trial is there twice or has no score from 0 to 1 or
+    no learning rate above 0, or gives one algorithm more trials, seeds or tokens than another.
     """
+    if path.is_dir():
+        raise RecordError(f"{path} is a folder, where there should be a file: move it away")
     try:
         trials = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise RecordError(f"{path} is no table of trials ({error}); gvpo-bench tune writes it anew") from None
     wrong = [name for name in ("algorithm", "trial", "lr", "max_norm", "score", "failed") if name not in trials]
-    wrong += [name for name in ("algorithm", "trial") if name in trials and trials[name].isna().any()]
+    wrong += ["algorithm"] if "algorithm" in trials and trials["algorithm"].isna().any() else []
     wrong += [name for name in ("lr", "score") if name in trials and not _finite(trials[name])]
-    if not wrong and (trials["lr"] <= 0).any():
-        wrong = ["lr"]
+    wrong += [name for name in ("trial", "failed") if name in trials and not _counts(trials[name])]
+    if not wrong:
+        wrong += ["lr"] if (trials["lr"] <= 0).any() else []
+        wrong += ["score"] if not trials["score"].between(0, 1).all() else []
+        wrong += ["trial"] if trials.duplicated(["algorithm", "trial"]).any() else []
     if wrong or trials.empty:
         raise RecordError(
             f"{path} is no table of trials (wrong or missing: {', '.join(wrong) or 'every row'}); gvpo-bench tune "
@@ -81,6 +86,10 @@ def require_equal_budgets(trials: pd.DataFrame, where: str) -> None:
 
 def _finite(column: pd.Series[Any]) -> bool:
     return pd.api.types.is_numeric_dtype(column) and bool(np.isfinite(column).all())
+
+
+def _counts(column: pd.Series[Any]) -> bool:
+    return _finite(column) and bool(((column >= 0) & (column % 1 == 0)).all())
 
 
 def _shown(given: Any) -> str:

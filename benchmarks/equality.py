@@ -47,7 +47,7 @@ def equal(gold: str, answer: str) -> bool:
     return shapes_equal(read_shape(gold), read_shape(answer))
 
 
-_CHOICE = re.compile(r"(?:\\text\s*\{)?\(([A-H])\)\s*\}?\s*[:.]?\s*(?=[\\\d])(.+)", re.DOTALL)
+_CHOICE = re.compile(r"(?:\\text\s*\{)?\(([A-H])\)\s*\}?\s*[:.]?\s*(?=\d|\\(?!text))(.+)", re.DOTALL)
 """The letter of a choice in front of what it stands for: (C) 12."""
 _ABOUT = re.compile(
     r"^(?:\\approx|\b(?:approximately|about|roughly|around|nearly|exactly|only|just)\b)\s*", re.IGNORECASE

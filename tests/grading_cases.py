@@ -320,6 +320,7 @@ CORRECT = [
 
 WRONG = [
     (r"\text{(D)}", "The answer is (C) 12."),
+    (r"\text{(C)}", r"\boxed{\text{(C)}\text{ million}}"),
     ("13", r"\boxed{\textbf{(C) }12}"),
     ("18", "#### 19"),
     ("1000000", r"\boxed{1000001}"),

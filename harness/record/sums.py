@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from harness.record.files import write_json
 
@@ -127,7 +128,7 @@ def made_anew(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, flags: int = 0) -> Iterator[BinaryIO]:
+def _opened(path: Path, flags: int = 0) -> Iterator[io.BufferedReader]:
     """A file to be read. Raises OSError where it is none: a pipe, whose other end may never come, is not waited for."""
     flags |= getattr(os, "O_NONBLOCK", 0)
     with open(path, "rb", opener=lambda name, given: os.open(name, given | flags)) as file:

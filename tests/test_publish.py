@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace as replace_fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -15,17 +18,19 @@ from small import command, files, write_suite
 from synthetic_runs import write_cell
 
 from harness.publish import raw_rows
+from harness.publish.completeness import unclean
 from harness.publish.freeze import publish_suite
 from harness.publish.push import published_site
 from harness.publish.raw_rows import PublishError, opened, read_raw, write_raw
 from harness.publish.readme_table import score_rows, suites_of, update_readme, with_tables
 from harness.publish.recompute import differences, published_files, verify_published
 from harness.record.cell_folder import CellFolder
+from harness.record.environment import code_of_commit
 from harness.record.files import RecordError
 from harness.record.sums import write_own_sums
 from harness.report import figures
 from harness.report.choice import report_of
-from harness.report.recorded_cells import RecordedSuite, recorded_suite
+from harness.report.recorded_cells import RecordedCell, RecordedSuite, recorded_suite
 
 ROOT = Path(__file__).parent.parent
 LIMIT = 20 * 2**20
@@ -345,6 +350,21 @@ def test_an_ablation_lacks_what_any_of_its_points_has(tmp_path: Path, capsys: py
     shutil.rmtree(runs / "0.1")
     assert command("publish", runs, "--out", tmp_path / "results") == 3
     assert "\n  not there: 0.1/grpo-s0, 0.1/grpo-s1, 0.1/gvpo-s0, 0.1/gvpo-s1, 1/grpo-s1\n" in capsys.readouterr().err
+
+
+def test_changes_beside_the_code_of_a_commit_are_no_changes_of_it() -> None:
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+    def told(code: str | None, commit: str = head) -> list[str]:
+        manifest = {"git": {"commit": commit, "dirty": True}, "code_sha256": code}
+        return list(unclean([cast(RecordedCell, SimpleNamespace(name="a", manifest=manifest))]))
+
+    assert told(code_of_commit(head)) == []
+    assert told("another") == ["run with uncommitted changes: a"]
+    assert told(None) == ["run with uncommitted changes: a"]
+    assert told(None, commit="0" * 40) == ["run with uncommitted changes: a"]
 
 
 def test_cells_that_do_not_fit_their_checksums_are_not_published(runs: Path, tmp_path: Path) -> None:

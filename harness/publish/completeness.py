@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.record.cell_folder import CellFolder
+from harness.record.environment import code_of_commit
 from harness.report.recorded_cells import RecordedCell, RecordedSuite, newest
 from harness.suite.plan import Cell
 
@@ -89,12 +90,21 @@ def several(what: str, cells: Sequence[RecordedCell], get: Callable[[Mapping[str
         yield f"{len(names)} {what} ({found})"
 
 
+def is_its_commits(made: Mapping[str, Any]) -> bool:
+    """Whether the code that ran is that of the commit, by its hash: as far as this checkout holds the commit."""
+    commit = (made.get("git") or {}).get("commit")
+    return commit is not None and made.get("code_sha256") == (code_of_commit(commit) or "unknown")
+
+
 def unclean(cells: Sequence[RecordedCell]) -> Iterator[str]:
-    """Cells of code that no commit has."""
+    """Cells of code that no commit has. One whose code is its commit's, by its hash, may have run beside other changes:
+    of published tables, say, which a sweep wrote anew."""
     dirty, unknown = [], []
     for cell in cells:
         repositories = [made.get("git") for made in environments(cell.manifest)]
-        if any(git and git.get("dirty") for git in repositories):
+        if any(git and git.get("dirty") for git in repositories) and not all(
+            map(is_its_commits, environments(cell.manifest))
+        ):
             dirty.append(cell.name)
         if any(not git or not git.get("commit") for git in repositories):
             unknown.append(cell.name)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
+import io
 import os
 import platform
 import subprocess
 import sys
+import tarfile
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,11 +20,14 @@ from typing import Any
 import harness
 from benchmarks.grading_policy import POLICY
 
+CODE = ("algorithms", "benchmarks", "harness")
+"""The folders of everything that a number can come from."""
+ROOT = Path(harness.__file__).resolve().parent.parent
 
-def _code_hash() -> str:
-    root = Path(harness.__file__).resolve().parent.parent
+
+def _code_hash(root: Path) -> str:
     digest = hashlib.sha256()
-    for package in ("algorithms", "benchmarks", "harness"):
+    for package in CODE:
         paths = sorted((root / package).rglob("*.py"))
         assert paths, f"{root / package} holds no code: a hash of nothing would agree everywhere"
         for path in paths:
@@ -28,8 +35,22 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-CODE_SHA256 = _code_hash()
+CODE_SHA256 = _code_hash(ROOT)
 """Of the text of gvpo-bench as it was when this process, or the server that it was forked from, read it."""
+
+
+@functools.lru_cache
+def code_of_commit(commit: str) -> str | None:
+    """What CODE_SHA256 is of a clean checkout of a commit; None where this checkout does not hold it."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            archive = ["git", "archive", commit, "--", *CODE]
+            packed = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+            with tarfile.open(fileobj=io.BytesIO(packed)) as files:
+                files.extractall(folder, filter="data")
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return _code_hash(Path(folder))
 
 
 def environment() -> dict[str, Any]:
@@ -91,8 +112,8 @@ def _seen_by_torch() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this code runs from; None where it was installed from a wheel, be it into a folder of
-    another project's checkout."""
+    """Commit of the checkout that this code runs from, and whether code differs from it; None where it was installed
+    from a wheel, be it into a folder of another project's checkout."""
     own = Path(harness.__file__).resolve()
     here = own.parent
     try:
@@ -102,7 +123,7 @@ def _git() -> dict[str, Any] | None:
             ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", "."],
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", *CODE],
             cwd=here.parent,
             capture_output=True,
             text=True,

@@ -197,7 +197,7 @@ def test_a_hyperparameter_without_a_default_is_an_error() -> None:
     class Demanding(Undocumented):
         scale: float
 
-    with pytest.raises(CardError, match=r"scale.*give every hyper-parameter a default"):
+    with pytest.raises(CardError, match=r"scale.*give every hyper-parameter a sound default"):
         entry_of(Demanding, "mine")
 
 

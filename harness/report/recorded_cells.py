@@ -242,8 +242,7 @@ def load_coefficients(runs: Path, cells: Sequence[RecordedCell]) -> tuple[pd.Dat
     here = {(cell.algorithm, cell.manifest["hash"]) for cell in cells if cell.manifest["seed"] == 0}
     compared = manifest.get("config", {}).get("algorithm", {}).get("parameters", {})  # labels, and hashes of trainings
     if others := [label for label, training in compared.items() if (label, training) not in here]:
-        few = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
-        return None, {"all": OUTDATED.format(few)}
+        return None, {"all": OUTDATED.format(_few(others))}
     return job.coefficients(), manifest["left_out"]
 
 

@@ -92,8 +92,8 @@ def several(what: str, cells: Sequence[RecordedCell], get: Callable[[Mapping[str
 
 def is_its_commits(made: Mapping[str, Any]) -> bool:
     """Whether the code that ran is that of the commit, by its hash: as far as this checkout holds the commit."""
-    commit = (made.get("git") or {}).get("commit")
-    return commit is not None and made.get("code_sha256") == (code_of_commit(commit) or "unknown")
+    commit, code = (made.get("git") or {}).get("commit"), made.get("code_sha256")
+    return None not in (commit, code) and code == code_of_commit(commit)
 
 
 def unclean(cells: Sequence[RecordedCell]) -> Iterator[str]:
